@@ -1,0 +1,34 @@
+# Two commands: `make demo` and `make test`. Both make the environment first (.venv).
+
+PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
+
+.PHONY: demo test lock
+
+demo: .venv
+	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 600 --test 150
+	.venv/bin/aoi run --data aoi-demo/data --home aoi-demo/home --config demo.toml
+
+test: .venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pytest
+
+.venv: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "make: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one"; exit 2; }
+	rm -rf .venv
+	@if command -v uv >/dev/null; then set -ex; \
+	  uv venv --quiet --python $(PYTHON) .venv; \
+	  uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r requirements.txt; \
+	  uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .; \
+	else set -ex; \
+	  $(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: on Debian and Ubuntu: apt install python3-venv"; exit 2; }; \
+	  .venv/bin/pip install --quiet --require-hashes -r requirements.txt; \
+	  .venv/bin/pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	@touch .venv
+
+# Resolves the dependencies anew, for every supported Python; needs uv.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra test --upgrade \
+	  --no-header pyproject.toml -o requirements.txt

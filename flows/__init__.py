@@ -1,0 +1,1 @@
+"""Orchestration: settings, HOME, the stages' chain, Prefect and the command line."""

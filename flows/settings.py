@@ -1,0 +1,107 @@
+"""All that can be set, in one frozen object."""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from pipeline.settings import IngestSettings
+from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.settings import PreprocessSettings, StageSettings
+
+
+class Settings(StageSettings):
+    """A section a stage; `aoi settings` lists them."""
+
+    preprocess: PreprocessSettings = Field(default_factory=PreprocessSettings)
+    ingest: IngestSettings = Field(default_factory=IngestSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    predict: PredictSettings = Field(default_factory=PredictSettings)
+
+
+def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:
+    """Defaults, then a TOML file, then NAME=VALUE overrides.
+
+    Raises:
+        AoiError: a file that can't be read, an unknown name, a value of the wrong type or range; the known
+            names are told.
+    """
+    values = _read_toml(config) if config else {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise refuse("--set", f"{override!r} is no NAME=VALUE", "Write it as --set train.epochs=3")
+        section, dot, key = name.strip().partition(".")
+        if not dot or not isinstance(values.setdefault(section, {}), dict):
+            raise refuse("--set", f"{name!r} names no setting", _known(name))
+        values[section][key] = _value(text.strip())
+    return parse_settings(values, config or "--set")
+
+
+def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
+    """Settings from nested values as TOML or JSON gives them. Raises: AoiError, see `load_settings`."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for issue in error.errors():
+            name = ".".join(str(part) for part in issue["loc"])
+            if issue["type"] == "extra_forbidden":
+                problems.append(Problem(origin, f"{name} is no setting", _known(name)))
+            else:
+                seen = f"{name} is {issue['input']!r}".replace("\n", " ")[:120]
+                problems.append(Problem(origin, seen, issue["msg"].replace("Input should", "It should")))
+        raise AoiError(problems)
+
+
+def describe() -> Iterator[tuple[str, str, str, str]]:
+    """(name, default, type and range, meaning) of every setting, in order."""
+    for section, field in Settings.model_fields.items():
+        schema = field.annotation.model_json_schema()
+        for key, inner in field.annotation.model_fields.items():
+            default = inner.get_default(call_default_factory=True)
+            text = "unset" if default is None else str(default)
+            yield f"{section}.{key}", text, _kind(schema["properties"][key]), inner.description or ""
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "|".join(schema["enum"])
+    if "anyOf" in schema:
+        schema = schema["anyOf"][0]
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true|false"}[schema["type"]]
+    if low is None:
+        return kind
+    return f"{kind} {'>' if 'exclusiveMinimum' in schema else '>='} {low:g}" + (
+        "" if high is None else f", {'<' if 'exclusiveMaximum' in schema else '<='} {high:g}"
+    )
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise refuse(path, f"it can't be read ({error.strerror})", "Name a TOML file with --config")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise refuse(path, f"not TOML ({error})", "Write it as [train] and, below, epochs = 3")
+
+
+def _value(text: str) -> Any:
+    """A TOML value where it is one, else the text itself, so that paths and words need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _known(name: str) -> str:
+    names = [known for known, *_ in describe()]
+    section = name.partition(".")[0]
+    inside = [known for known in names if known.startswith(f"{section}.")]
+    return f"Known: {', '.join(inside or names)}"

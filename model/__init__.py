@@ -1,0 +1,1 @@
+"""MobileNet: build, train, evaluate, predict, and the record of it in MLflow."""

@@ -1,0 +1,183 @@
+"""The evaluate stage: what a model gets right and wrong on the fold that it did not train on."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from model import figures, tracking
+from model.classify import answers, open_classifier
+from model.settings import EvaluateSettings
+from tfrecords.artifact import Artifact, hash_json, make
+from tfrecords.errors import refuse
+from tfrecords.reader import read_arrays
+
+KIND = "evaluation"
+VERSION = 1
+MISTAKES_SHOWN = 24
+
+
+def evaluate(
+    model: Artifact,
+    dataset: Artifact,
+    root: Path,
+    store: tracking.Store,
+    settings: EvaluateSettings,
+    force: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> tuple[Artifact, bool]:
+    """Measures a model on the validation fold of a dataset; adds it to the model's MLflow run.
+
+    Returns:
+        the evaluation's folder (metrics.json, confusion.csv/.png, per_class.csv, mistakes.png,
+        predictions.csv), and whether it was there before.
+
+    Raises:
+        AoiError: a dataset of other classes or preprocessing than the model's, or without that fold.
+    """
+    check_same(model, dataset)
+    normal = normal_class(dataset.manifest["classes"], settings)
+    fingerprint = hash_json(
+        {"version": VERSION, "model": model.digest, "dataset": dataset.digest, "evaluate": settings.model_dump()}
+    )
+
+    def work(folder: Path) -> dict[str, Any]:
+        metrics = _evaluate(model, dataset, normal, folder, progress)
+        passed = metrics["accuracy"] >= settings.minimum_accuracy
+        tracking.log_evaluation(store, model.fingerprint, metrics, folder, passed)
+        return {
+            "model": {"fingerprint": model.fingerprint, "digest": model.digest},
+            "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
+            "settings": settings.model_dump(),
+            "metrics": metrics,
+            "passed": passed,
+        }
+
+    return make(root, store.name, KIND, fingerprint, work, force)
+
+
+def check_passed(evaluation: Artifact) -> None:
+    """Raises AoiError (exit code 1) for a model under the bound."""
+    accuracy = evaluation.manifest["metrics"]["accuracy"]
+    minimum = evaluation.manifest["settings"]["minimum_accuracy"]
+    if not evaluation.manifest["passed"]:
+        raise refuse(
+            evaluation.path,
+            f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy {minimum:g}",
+            "Look at mistakes.png there, train a better model, or lower the bound",
+            exit_code=1,
+        )
+
+
+def check_same(model: Artifact, dataset: Artifact) -> None:
+    """Raises AoiError where model and dataset differ in classes or preprocessing, saying in what."""
+    ours, theirs = model.manifest["classes"], dataset.manifest["classes"]
+    if ours != theirs:
+        seen = f"its classes are {', '.join(theirs)}; the model's are {', '.join(ours)}"
+        raise refuse(dataset.path, seen, "Name a model that was trained on these classes, or train one")
+    ours, theirs = (artifact.manifest["settings"]["preprocess"] for artifact in (model, dataset))
+    differs = [f"preprocess.{key} is {theirs[key]}, not {ours[key]}" for key in ours if ours[key] != theirs.get(key)]
+    if differs:
+        raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
+
+
+def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | None:
+    """Label of good parts; None where the data has no such class.
+
+    Raises: AoiError for a setting outside the classes.
+    """
+    if settings.normal_class is None:
+        return 0 if classes[0].lower() == "normal" else None
+    if settings.normal_class >= len(classes):
+        seen = f"{settings.normal_class}, of {len(classes)} classes"
+        raise refuse("evaluate.normal_class", seen, f"Set 0 to {len(classes) - 1}")
+    return settings.normal_class
+
+
+def measure(labels: np.ndarray, predicted: np.ndarray, classes: int, normal: int | None) -> dict[str, float]:
+    """Figures of merit, each 0..1, from int labels (N,) and predictions (N,).
+
+    escape_rate: share of defects called normal; overkill_rate: share of normal parts called defective; both
+    only where there is a normal class and parts to count. Macro F1 is the mean over all classes.
+    """
+    metrics = {
+        "accuracy": float(np.mean(labels == predicted)),
+        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "macro_f1": float(f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)),
+        "pictures": len(labels),
+    }
+    if normal is not None:
+        good = labels == normal
+        if (~good).any():
+            metrics["escape_rate"] = float(np.mean(predicted[~good] == normal))
+        if good.any():
+            metrics["overkill_rate"] = float(np.mean(predicted[good] != normal))
+    return metrics
+
+
+def _evaluate(
+    model: Artifact, dataset: Artifact, normal: int | None, folder: Path, progress: Callable[[int, int, str], None]
+) -> dict[str, float]:
+    fold, classes = model.manifest["fold"], dataset.manifest["classes"]
+    total = sum(counts.get(str(fold), 0) for counts in dataset.manifest["counts"].values())
+    if not total:
+        raise refuse(dataset.path, f"no record in fold {fold}, which validates this model", "Name its own dataset")
+    classifier = open_classifier(model.path)
+    ids, labels, images, parts = [], [], [], []
+    for batch in read_arrays(dataset, fold):
+        ids += [value.decode() for value in batch["id"]]
+        labels += batch["label"].tolist()
+        images += list(batch["image"][..., 0])
+        parts.append(classifier.probabilities(batch["image"]))
+        progress(len(ids), total, "pictures")
+    labels, probabilities = np.array(labels), np.concatenate(parts)
+    predicted = probabilities.argmax(axis=1)
+    metrics = measure(labels, predicted, len(classes), normal)
+
+    table = answers(probabilities, classes)
+    table.insert(0, "ID", ids)
+    table.insert(1, "true_label", labels)
+    table.insert(2, "true_name", [classes[label] for label in labels])
+    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    _write_per_class(labels, predicted, classes, folder / "per_class.csv")
+    matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label="true")
+    title = f"accuracy {metrics['accuracy']:.4f} of {total} pictures"
+    figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
+    _draw_mistakes(ids, labels, images, probabilities, classes, folder / "mistakes.png")
+    return metrics
+
+
+def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0
+    )
+    columns = {"name": classes, "precision": precision, "recall": recall, "f1": f1, "pictures": support}
+    pd.DataFrame(columns).to_csv(path, index_label="label", float_format="%.6f")
+
+
+def _draw_mistakes(
+    ids: Sequence[str],
+    labels: np.ndarray,
+    images: Sequence[np.ndarray],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    path: Path,
+) -> None:
+    """The mistakes that the model was surest of come first."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = sorted(wrong, key=lambda place: (-probabilities[place].max(), ids[place]))[:MISTAKES_SHOWN]
+    captions = [
+        f"{ids[place]}\ntrue: {classes[labels[place]]}\n"
+        f"said: {classes[predicted[place]]} ({probabilities[place].max():.2f})"
+        for place in worst
+    ]
+    shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
+    title = f"{len(wrong)} mistakes in {len(labels)} pictures{shown}"
+    figures.picture_sheet([images[place] for place in worst], captions, title, path)

@@ -1,0 +1,60 @@
+"""Figures that people look at instead of tables. Same data, same bytes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
+
+
+def training_curves(history: Sequence[Mapping[str, float]], best: int, path: Path) -> None:
+    """Loss and accuracy an epoch, for training and validation; `best` (from 1) is marked."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[name] for row in history], "o-", color=BLUE, label="training")
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], "s-", color=ORANGE, label="validation")
+        axes.axvline(best, color=GRAY, linestyle=":", label=f"kept: epoch {best}")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
+    """Counts int (C, C), rows true and columns predicted; shaded by the share of the row."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 2.6 + 0.62 * len(classes)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        color = "white" if share[row, column] > 0.5 else "black"
+        if count:
+            axes.text(column, row, str(count), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    _write(figure, path)
+
+
+def picture_sheet(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, path: Path, columns: int = 6
+) -> None:
+    """Gray pictures uint8 (S, S) in a grid, a caption under each; says so where there are none."""
+    rows = max(1, -(-len(pictures) // columns))
+    figure = Figure(figsize=(1.9 * columns, 2.35 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if place < len(pictures):
+            axes.imshow(pictures[place], cmap="gray", vmin=0, vmax=255)
+            axes.set_title(captions[place], fontsize=7.5, y=-0.02, va="top")
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120, facecolor="white", metadata={"Software": None})

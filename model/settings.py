@@ -1,0 +1,46 @@
+"""What can be set about a model, free of TensorFlow so that --help and forms stay quick."""
+
+import os
+
+from pydantic import Field
+
+from tfrecords.settings import StageSettings
+
+IMAGENET = "imagenet"
+NO_WEIGHTS = "none"
+
+
+class TrainSettings(StageSettings):
+    """How a MobileNet is made from a dataset."""
+
+    epochs: int = Field(5, ge=1, le=10000, description="passes over the training pictures")
+    batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
+    alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
+    weights: str = Field(
+        default_factory=lambda: os.environ.get("AOI_WEIGHTS", IMAGENET),
+        description="first weights: imagenet (downloaded), a path to a no_top .weights.h5, or none",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
+    fold: int = Field(0, ge=0, description="the fold that validates")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="highest rate of Adam; half an epoch up, cosine down")
+    dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
+    shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
+    cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
+
+
+class EvaluateSettings(StageSettings):
+    """What a model is measured by."""
+
+    minimum_accuracy: float = Field(0.0, ge=0, le=1, description="a model below it fails the stage")
+    normal_class: int | None = Field(
+        None, ge=0, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"
+    )
+
+
+class PredictSettings(StageSettings):
+    """How the pictures of a lot are named."""
+
+    batch_size: int = Field(32, ge=1, le=4096, description="pictures a step; does not change the answers")
+    unreadable_label: int = Field(
+        1, ge=0, description="label that the submission gives a picture that can't be read (1: as if defective)"
+    )

@@ -1,0 +1,212 @@
+"""MLflow: the one module that talks to it."""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+from model.classify import CARD_FILE, MODEL_FILE
+from tfrecords.artifact import Artifact
+from tfrecords.dataset import ROWS
+
+PASSED_ALIAS = "champion"
+TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
+VERSION_TAG = "aoi.model_version"
+SERVED_FILES = (MODEL_FILE, CARD_FILE)
+SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where runs are kept. uri: of the tracking store; artifacts: folder for an embedded store, else ""."""
+
+    uri: str
+    artifacts: str
+    name: str  # of the data: its experiment and, with the prefix aoi-, its registered model
+
+    @property
+    def model(self) -> str:
+        return f"aoi-{self.name}"
+
+    def client(self) -> MlflowClient:
+        for chatter in ("mlflow", "alembic"):
+            logging.getLogger(chatter).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        return MlflowClient()
+
+
+def embedded_uri(home: Path) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else the SQLite file in HOME."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+
+
+def store(home: Path, name: str) -> Store:
+    """The store that a HOME uses for one set of data."""
+    return Store(embedded_uri(home), "" if os.environ.get("MLFLOW_TRACKING_URI") else str(home / "mlartifacts"), name)
+
+
+@contextlib.contextmanager
+def training_run(
+    store: Store, fingerprint: str, run_name: str, params: Mapping[str, Any], dataset: Artifact
+) -> Iterator[str]:
+    """The run of a training: a new one, or the one that an interrupted try left open. Gives its id."""
+    client = store.client()
+    experiment = _experiment(client, store)
+    run = _find(client, experiment, fingerprint, "attributes.status != 'FINISHED'")
+    run_id = run.info.run_id if run else _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
+    client.update_run(run_id, status="RUNNING")
+    try:
+        yield run_id
+    except BaseException as error:
+        with contextlib.suppress(MlflowException):  # the error that ended the training is the one to tell
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def _create_run(
+    client: MlflowClient,
+    experiment: str,
+    store: Store,
+    fingerprint: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    dataset: Artifact,
+) -> str:
+    tags = {TRAINING_TAG: fingerprint, "aoi.dataset": dataset.fingerprint}
+    run_id = client.create_run(experiment, run_name=run_name, tags=tags).info.run_id
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flatten(params).items()])
+    rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
+    source = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
+    client.log_inputs(run_id, [DatasetInput(source._to_mlflow_entity(), [])])
+    return run_id
+
+
+def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]], seconds: Sequence[float]) -> None:
+    """Logs the epochs that the run has not yet. A store that is away now gets them with a later epoch.
+
+    history: a row an epoch, with "epoch" from 1; seconds: what each took.
+    """
+    client = store.client()
+    try:
+        logged = {metric.step for metric in client.get_metric_history(run_id, "seconds")}
+        for row, took in zip(history, seconds, strict=True):
+            if row["epoch"] not in logged:
+                _log_metrics(client, run_id, {**row, "seconds": took}, int(row["epoch"]))
+    except MlflowException as error:
+        log.warning("MLflow did not answer (%s); training goes on and the epoch is logged later", error)
+
+
+def finish_training(
+    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, classes: list[str], example: bytes
+) -> None:
+    """Logs what a training left in `folder`, registers the model, and ends the run.
+
+    example: the PNG bytes of one picture, kept as the model's input example.
+    """
+    client = store.client()
+    _log_metrics(client, run_id, metrics)
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".png", ".csv"):
+            client.log_artifact(run_id, str(file), "training")
+    outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
+    with tempfile.TemporaryDirectory() as served, _quiet(), mlflow.start_run(run_id=run_id):
+        for file in SERVED_FILES:
+            shutil.copy(folder / file, served)
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            loader_module="model.serving",
+            data_path=served,
+            signature=ModelSignature(Schema([ColSpec("binary")]), Schema(outputs)),
+            input_example=pd.DataFrame({"picture": [example]}),
+            pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
+            registered_model_name=store.model,
+        )
+        mlflow.set_tag(VERSION_TAG, info.registered_model_version)
+
+
+def log_evaluation(
+    store: Store, fingerprint: str, metrics: Mapping[str, float], folder: Path, passed: bool
+) -> str | None:
+    """Adds an evaluation to the run of the training with this fingerprint; the model's alias follows if it passed.
+
+    Returns the run's id, or None where this store has no such run (it was deleted, or lies in another store).
+    """
+    client = store.client()
+    run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
+    if run is None:
+        return None
+    run_id = run.info.run_id
+    _log_metrics(client, run_id, metrics)
+    client.log_artifacts(run_id, str(folder), "evaluation")
+    client.set_tag(run_id, "aoi.passed", str(passed).lower())
+    if passed:
+        client.set_registered_model_alias(store.model, PASSED_ALIAS, run.data.tags[VERSION_TAG])
+    return run_id
+
+
+def run_url(store: Store, run_id: str, base: str) -> str:
+    """Page of a run in the MLflow UI at `base`."""
+    run = store.client().get_run(run_id)
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+
+def find_run(store: Store, fingerprint: str) -> str | None:
+    """Id of the newest finished run of a training; None where there is none."""
+    client = store.client()
+    run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
+    return run.info.run_id if run else None
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"epochs": 5}} to {"train.epochs": 5}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _experiment(client: MlflowClient, store: Store) -> str:
+    if experiment := client.get_experiment_by_name(store.name):
+        return experiment.experiment_id
+    location = Path(store.artifacts, store.name).absolute().as_uri() if store.artifacts else None
+    return client.create_experiment(store.name, artifact_location=location)
+
+
+def _find(client: MlflowClient, experiment: str, fingerprint: str, condition: str) -> Run | None:
+    runs = client.search_runs(
+        [experiment], f"tags.`{TRAINING_TAG}` = '{fingerprint}' and {condition}", order_by=["start_time DESC"]
+    )
+    return runs[0] if runs else None
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow prints registry news and run links on stdout, which belongs to our own summary."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield

@@ -1,0 +1,196 @@
+"""The train stage: a MobileNet from a dataset, recorded in MLflow."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from model import figures, tracking
+from model.classify import MODEL_FILE, write_card
+from model.network import build, load, save
+from model.settings import TrainSettings
+from model.weights import weights_digest
+from tfrecords.artifact import Artifact, hash_json, make, write_whole
+from tfrecords.dataset import class_counts
+from tfrecords.errors import refuse
+from tfrecords.reader import image_size, read_arrays, training_batches, validation_batches
+from tfrecords.settings import PreprocessSettings
+
+KIND = "model"
+VERSION = 1  # of the training: raise it when the same settings would give another model
+STATE = ".state.json"
+Progress = Callable[[int, int, str], None]
+
+
+def training_fingerprint(dataset: Artifact, settings: TrainSettings) -> str:
+    """Name of the training that these make. Raises: AoiError for weights that are no file."""
+    chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
+    return hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
+
+
+def train(
+    dataset: Artifact,
+    root: Path,
+    store: tracking.Store,
+    settings: TrainSettings,
+    force: bool = False,
+    progress: Progress = lambda done, total, note: None,
+) -> tuple[Artifact, bool]:
+    """The model of a dataset: found under `root`, or trained.
+
+    An interrupted training goes on after its last finished epoch, to the same model as an uninterrupted one.
+
+    Args:
+        progress: called with pictures seen, pictures in all, and a note on the epoch.
+
+    Returns:
+        the model's folder (network, card, curves, history), and whether it was there before.
+
+    Raises:
+        AoiError: weights that can't be had, or a fold that the dataset has not.
+    """
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    if dataset.manifest["split"] != "train":
+        raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
+    if settings.fold >= folds:
+        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
+    fingerprint = training_fingerprint(dataset, settings)
+
+    def work(folder: Path) -> dict[str, Any]:
+        return _train(dataset, folder, store, settings, fingerprint, progress)
+
+    return make(root, store.name, KIND, fingerprint, work, force)
+
+
+def _train(
+    dataset: Artifact,
+    work: Path,
+    store: tracking.Store,
+    settings: TrainSettings,
+    fingerprint: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
+    size, classes = image_size(dataset), dataset.manifest["classes"]
+    all_settings = {**dataset.manifest["settings"], "train": settings.model_dump()}
+    counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
+    facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest["records"]}}
+    run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
+    state = _read_state(work)
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset) as run_id:
+        if state["history"]:
+            network = load(_checkpoint(work, len(state["history"])), compile=True)
+        else:
+            network = _compiled(settings, dataset)
+        tracking.log_history(store, run_id, state["history"], state["seconds"])
+        for _ in _epochs(network, state, dataset, work, settings, progress):
+            tracking.log_history(store, run_id, state["history"], state["seconds"])
+        best = state["history"][state["best"] - 1]
+        _finish(work, state, classes, dataset)
+        summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in ("val_accuracy", "val_loss")}}
+        picture = next(read_arrays(dataset))["image"][0]
+        tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
+    return {
+        "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
+        "classes": classes,
+        "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
+        "fold": settings.fold,
+        "best": {key: best[key] for key in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")},
+        "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
+    }
+
+
+def _train_steps(dataset: Artifact, settings: TrainSettings) -> tuple[int, int]:
+    """Training pictures an epoch, and steps an epoch."""
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    pictures = sum(class_counts(dataset, set(range(folds)) - {settings.fold}).values())
+    return pictures, math.ceil(pictures / settings.batch_size)
+
+
+def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
+    network = build(settings, image_size(dataset), len(dataset.manifest["classes"]))
+    _, steps = _train_steps(dataset, settings)
+    warmup = max(1, steps // 2)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps * settings.epochs - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
+    )
+    network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+
+
+def _epochs(
+    network: keras.Model,
+    state: dict[str, Any],
+    dataset: Artifact,
+    work: Path,
+    settings: TrainSettings,
+    progress: Progress,
+) -> Iterator[None]:
+    """Trains the epochs that `state` has not yet; each is checkpointed, and in `state`, when it is yielded."""
+    batches = training_batches(
+        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
+    )
+    validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
+    pictures, _ = _train_steps(dataset, settings)
+    for epoch in range(len(state["history"]), settings.epochs):
+        # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
+        network.get_layer("dropout").seed_generator.state.assign([settings.seed, epoch])
+        began = perf_counter()
+
+        def seen(step: int, logs: Any, epoch: int = epoch) -> None:
+            done = epoch * pictures + min(pictures, (step + 1) * settings.batch_size)
+            progress(done, settings.epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
+
+        result = network.fit(
+            batches(epoch),
+            validation_data=validation,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=seen)],
+        )
+        row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        yield
+
+
+def _checkpoint_epoch(
+    network: keras.Model, state: dict[str, Any], row: dict[str, float], seconds: float, work: Path
+) -> None:
+    """Network first, then the state that names it; a kill between the two repeats the epoch."""
+    save(network, _checkpoint(work, int(row["epoch"])))
+    state["history"].append(row)
+    state["seconds"].append(seconds)
+    state["best"] = int(max(state["history"], key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"])
+    write_whole(work / STATE, json.dumps(state))
+    kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
+    for old in work.glob(".epoch-*.keras"):
+        if old not in kept:
+            old.unlink()
+
+
+def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact) -> None:
+    """Leaves in `work` what a model's folder holds, and nothing else."""
+    save(load(_checkpoint(work, state["best"])), work / MODEL_FILE)
+    write_card(work, classes, PreprocessSettings(**dataset.manifest["settings"]["preprocess"]))
+    pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
+    figures.training_curves(state["history"], state["best"], work / "curves.png")
+
+
+def _read_state(work: Path) -> dict[str, Any]:
+    path = work / STATE
+    return json.loads(path.read_text()) if path.exists() else {"history": [], "seconds": [], "best": 0}
+
+
+def _checkpoint(work: Path, epoch: int) -> Path:
+    return work / f".epoch-{epoch:03d}.keras"

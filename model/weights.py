@@ -1,0 +1,58 @@
+"""First weights: Keras' ImageNet ones, a file of them, or none. Never a silent random start."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
+from tfrecords.artifact import hash_file
+from tfrecords.errors import refuse
+
+PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
+
+
+def weights_digest(weights: str) -> str:
+    """What names the first weights in a fingerprint: their content, never their path.
+
+    Raises:
+        AoiError: a path that is no file.
+    """
+    if weights in (IMAGENET, NO_WEIGHTS):
+        return weights
+    if not os.path.isfile(weights):
+        raise refuse(weights, "there is no such weights file", PROVIDE_PATH)
+    return hash_file(Path(weights))
+
+
+def ensure_weights(settings: TrainSettings) -> None:
+    """Downloads what is to be downloaded and checks what is to be read, ahead of long work.
+
+    Raises:
+        AoiError: weights that can't be had or don't fit.
+    """
+    weights_digest(settings.weights)
+    cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
+    if settings.weights == IMAGENET and not any(cached.glob("mobilenet_*_no_top*")):
+        load_pretrained(settings, size_px=224)
+
+
+def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
+    """The RGB backbone, a keras.Model, with the named weights in it. Raises: AoiError, see `ensure_weights`."""
+    from model.network import mobilenet
+
+    if settings.weights == IMAGENET:
+        try:
+            return mobilenet(settings.alpha, size_px, 3, IMAGENET)
+        except Exception as error:  # Keras raises a bare Exception when a download fails
+            raise refuse("train.weights", f"imagenet can't be had ({_one_line(error)})", PROVIDE_PATH)
+    backbone = mobilenet(settings.alpha, size_px, 3)
+    try:
+        backbone.load_weights(settings.weights)
+    except (OSError, ValueError, KeyError) as error:
+        seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({_one_line(error)})"
+        raise refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
+    return backbone
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

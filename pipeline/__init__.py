@@ -1,0 +1,1 @@
+"""Pictures to records: AIdea's layout in, a dataset folder out, by a Beam job."""

@@ -1,0 +1,109 @@
+"""The work of one shard: read, decode, equalize, resize and write its pictures. Runs on any Beam worker."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.files import opened
+from pipeline.inputs import Row
+from tfrecords.artifact import hash_json
+from tfrecords.picture import PictureError, prepare
+from tfrecords.schema import Record, write
+from tfrecords.settings import PreprocessSettings
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Everything a worker needs for one shard. rows: each with its fold, in the order of the shard."""
+
+    folder: str
+    file: str
+    container: str
+    rows: tuple[tuple[Row, int], ...]
+    preprocess: PreprocessSettings
+    threads: int
+
+    @property
+    def digest(self) -> str:
+        """Hash of what decides the shard's bytes; a report that carries it need not be made again."""
+        return hash_json([self.file, [[asdict(row), fold] for row, fold in self.rows], self.preprocess.model_dump()])
+
+    @property
+    def path(self) -> str:
+        return FileSystems.join(self.folder, self.file)
+
+    @property
+    def report_path(self) -> str:
+        return FileSystems.join(self.folder, f".{self.file}.json")
+
+
+def read_report(plan: ShardPlan) -> dict | None:
+    """The report of a shard that is written and whole; None where it still has to be made.
+
+    A report is {plan, file, records, bytes, sha256, ids: [...], rejects: [[id, row, reason], ...]}.
+    """
+    try:
+        with FileSystems.open(plan.report_path) as file:
+            report = json.loads(file.read())
+        size = FileSystems.match([plan.path])[0].metadata_list[0].size_in_bytes
+    except (OSError, IndexError, ValueError):
+        return None
+    return report if (report["plan"], report["bytes"]) == (plan.digest, size) else None
+
+
+def convert_shard(plan: ShardPlan) -> str:
+    """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
+    if read_report(plan):
+        return plan.file
+    with opened(plan.container) as read, ThreadPoolExecutor(plan.threads) as pool:
+        # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order.
+        results = list(pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows))
+    shard, ids, rejects = io.BytesIO(), [], []
+    for (row, _), result in zip(plan.rows, results, strict=True):
+        if isinstance(result, Record):
+            write(shard, result)
+            ids.append(row.id)
+        else:
+            rejects.append([row.id, row.row, result])
+    data = shard.getvalue()
+    report = {
+        "plan": plan.digest,
+        "file": plan.file,
+        "records": len(ids),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "ids": ids,
+        "rejects": rejects,
+    }
+    _write_whole(plan.path, data)
+    _write_whole(plan.report_path, json.dumps(report).encode())
+    return plan.file
+
+
+def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings) -> Record | str:
+    """The row's record, or the reason why there is none."""
+    if row.reject:
+        return row.reject
+    data = read(row.name)
+    if hashlib.sha256(data).hexdigest() != row.sha256:
+        return "the file changed while it was being ingested"
+    try:
+        return Record(row.id, prepare(data, preprocess), row.label, fold, row.sha256)
+    except PictureError as error:
+        return str(error)
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    folder, name = FileSystems.split(path)
+    aside = FileSystems.join(folder, f".{name}.{os.getpid()}.tmp")
+    with FileSystems.create(aside) as file:
+        file.write(data)
+    if FileSystems.exists(path):
+        FileSystems.delete([path])
+    FileSystems.rename([aside], [path])

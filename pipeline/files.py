@@ -1,0 +1,78 @@
+"""Reading inputs where they lie: a folder or a zip, on this machine or anywhere Beam's filesystems reach."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a filesystem (gs://, s3://, hdfs://) rather than this machine."""
+    return "://" in path
+
+
+def join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder at `path`."""
+    if not is_remote(path):
+        return Path(path).exists()
+    filesystems = _filesystems()
+    return filesystems.exists(path) or bool(filesystems.match([join(path, "**")], limits=[1])[0].metadata_list)
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file. Raises: OSError."""
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    with _filesystems().open(path) as file:
+        return file.read()
+
+
+def list_pictures(container: str) -> list[str]:
+    """Names of all PNG files in a folder (below it too) or a zip, relative to it, sorted, repeats kept.
+
+    Raises: OSError, zipfile.BadZipFile.
+    """
+    if is_zip(container):
+        with _opened_zip(container) as archive:
+            names = [entry.filename for entry in archive.infolist()]
+    elif is_remote(container):
+        prefix = join(container, "")
+        names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
+    else:
+        names = [path.relative_to(container).as_posix() for path in Path(container).rglob("*") if path.is_file()]
+    return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("__MACOSX/"))
+
+
+def is_zip(container: str) -> bool:
+    return container.lower().endswith(".zip")
+
+
+@contextmanager
+def opened(container: str) -> Iterator[Callable[[str], bytes]]:
+    """A function that reads one file of a folder or zip by its name; threads may share it.
+
+    Raises (the function too): OSError, KeyError, RuntimeError (encrypted), zipfile.BadZipFile.
+    """
+    if is_zip(container):
+        with _opened_zip(container) as archive:
+            yield archive.read
+    else:
+        yield lambda name: read_bytes(join(container, name))
+
+
+@contextmanager
+def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
+    source = io.BytesIO(read_bytes(path)) if is_remote(path) else path
+    with zipfile.ZipFile(source) as archive:
+        yield archive
+
+
+def _filesystems():
+    from apache_beam.io.filesystems import FileSystems  # a second to import, and only remote paths need it
+
+    return FileSystems

@@ -1,0 +1,227 @@
+"""The ingest stage: a Beam job whose work item is a shard, and the commit of what it wrote."""
+
+import csv
+import io
+import os
+import shlex
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.inputs import Inputs, Row, duplicates
+from pipeline.settings import IngestSettings
+from tfrecords import picture, schema
+from tfrecords.artifact import Artifact, hash_json, make, write_whole
+from tfrecords.dataset import (
+    KIND,
+    NO_FOLD,
+    ROW_COLUMNS,
+    ROWS,
+    assign_folds,
+    count_folds,
+    shard_index,
+    shard_key,
+    shard_name,
+)
+from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.settings import PreprocessSettings
+
+VERSION = 1  # of the plan: raise it when the same inputs would give other shards or another manifest
+REJECT_COLUMNS = ("id", "row", "reason", "remedy")
+REJECT_REMEDY = "copy the picture again, or take it out with its row"
+Progress = Callable[[int, int], None]
+
+
+def ingest(
+    inputs: Inputs,
+    root: Path,
+    name: str,
+    settings: IngestSettings,
+    preprocess: PreprocessSettings,
+    beam: str = "",
+    force: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Artifact, bool]:
+    """The dataset of one split: found under `root`, or made.
+
+    Args:
+        root: folder of the datasets; the result is root/NAME-SPLIT-FINGERPRINT.
+        beam: Beam's own pipeline options, as on a command line. They never change the bytes.
+        progress: called with the pictures in finished shards and their number.
+
+    Returns:
+        the dataset, and whether it was there before.
+
+    Raises:
+        AoiError: more unusable training pictures than are tolerated; Beam options that are refused. Unusable
+            pictures of the test split never stop it: they stand in rejects.csv.
+    """
+    options = shlex.split(beam)
+    refuse_lossy(options)
+    fingerprint = hash_json(
+        {
+            "versions": [VERSION, schema.VERSION, picture.VERSION],
+            "input": inputs.digest,
+            "preprocess": preprocess.model_dump(),
+            "layout": settings.model_dump(exclude={"max_rejects"}),
+        }
+    )
+
+    def build(work: Path) -> dict[str, Any]:
+        _refuse_rejects(inputs, [(row.id, row.row, row.reject) for row in inputs.rows if row.reject], settings)
+        return _build(inputs, work, settings, preprocess, options, progress)
+
+    return make(root, f"{name}-{inputs.split}", KIND, fingerprint, build, force)
+
+
+def refuse_lossy(options: list[str]) -> None:
+    """Raises AoiError for a way to run Beam that is known to lose records."""
+    for at, option in enumerate(options):
+        value = option.partition("=")[2] or (options[at + 1] if at + 1 < len(options) else "")
+        if option.startswith("--direct_running_mode") and value == "multi_threading":
+            seen = "direct_running_mode=multi_threading, which loses records without an error"
+            raise refuse("--beam", seen, "Use in_memory (its shards use every core) or multi_processing")
+
+
+def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> Iterator[tuple[str, list]]:
+    """Every shard's file name with its (row, fold) pairs, in their order. Empty shards are there too."""
+    count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
+    fold_of = assign_folds(((row.label, row.sha256) for row in inputs.rows), settings.folds)
+    shards: dict[int, list[tuple[Row, int]]] = defaultdict(list)
+    for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
+        fold = fold_of[row.sha256] if inputs.split == "train" else NO_FOLD
+        shards[shard_index(row.id, count)].append((row, fold))
+    for index in range(count):
+        yield shard_name(inputs.split, index, count), shards[index]
+
+
+def _build(
+    inputs: Inputs,
+    work: Path,
+    settings: IngestSettings,
+    preprocess: PreprocessSettings,
+    options: list[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    from pipeline.convert import ShardPlan, read_report  # Beam: a second to import
+
+    runner, threads = _runner(options)
+    plans = [
+        ShardPlan(str(work), file, inputs.container, tuple(rows), preprocess, threads)
+        for file, rows in shard_rows(inputs, settings, preprocess.image_size_px)
+    ]
+    with _watched(plans, progress):
+        _run(plans, runner, options)
+    reports = [read_report(plan) for plan in plans]
+    _reconcile(inputs, plans, reports)
+    rejects = sorted(tuple(reject) for report in reports for reject in report["rejects"])
+    _refuse_rejects(inputs, rejects, settings)
+    write_whole(work / "rejects.csv", _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
+    rows = sorted((row.row, row.id, row.label, fold, row.sha256) for plan in plans for row, fold in plan.rows)
+    write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
+    written = {picture_id for report in reports for picture_id in report["ids"]}
+    placed = [(row.label, fold) for plan in plans for row, fold in plan.rows if row.id in written]
+    return {
+        "split": inputs.split,
+        "classes": list(inputs.classes),
+        "settings": {"preprocess": preprocess.model_dump(), "ingest": settings.model_dump(exclude={"max_rejects"})},
+        "input_digest": inputs.digest,
+        "records": len(placed),
+        "counts": count_folds(placed, inputs.classes),
+        "rejects": len(rejects),
+        "duplicates": duplicates(inputs.rows),
+        "versions": {"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
+        "shards": [{key: report[key] for key in ("file", "records", "bytes", "sha256")} for report in reports],
+    }
+
+
+def _runner(options: list[str]) -> tuple[Any, int]:
+    """Beam's runner for these options, and the threads that each of its workers may use for a shard."""
+    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+
+    parsed = PipelineOptions(options)
+    named = parsed.view_as(StandardOptions).runner
+    if named not in (None, "DirectRunner", "FnApiRunner"):
+        return named, 1
+    cores = os.cpu_count() or 1
+    direct = parsed.view_as(DirectOptions)
+    # Named outright: DirectRunner would first try to download another runner.
+    workers = (direct.direct_num_workers or cores) if direct.direct_running_mode == "multi_processing" else 1
+    return FnApiRunner(), max(1, cores // workers)
+
+
+def _run(plans: list, runner: Any, options: list[str]) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.convert import ShardPlan, convert_shard
+
+    with beam.Pipeline(runner=runner, options=PipelineOptions(options)) as pipeline:
+        _ = (
+            pipeline
+            | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
+            | "Spread" >> beam.Reshuffle()
+            | "Convert" >> beam.Map(convert_shard).with_output_types(str)
+        )
+
+
+@contextmanager
+def _watched(plans: list, progress: Progress) -> Iterator[None]:
+    """Reports finished shards by their reports, which every runner leaves behind, until the block ends."""
+    from pipeline.convert import read_report
+
+    done: set[str] = set()
+    stop = threading.Event()
+    total = sum(len(plan.rows) for plan in plans)
+
+    def look() -> None:
+        done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
+        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total)
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+    look()
+
+
+def _reconcile(inputs: Inputs, plans: list, reports: list[dict | None]) -> None:
+    """Ids written and rejected must be the ids of the CSV, as sets: no runner is trusted."""
+    missing = [plan.file for plan, report in zip(plans, reports, strict=True) if report is None]
+    if missing:
+        raise refuse(missing[0], "the Beam runner finished without writing it", "Run it again, or on another runner")
+    told = [picture_id for report in reports for picture_id in report["ids"]]
+    told += [reject[0] for report in reports for reject in report["rejects"]]
+    if sorted(told) != sorted(row.id for row in inputs.rows):
+        lost = sorted({row.id for row in inputs.rows} ^ set(told))
+        seen = f"{len(lost)} pictures differ between plan and shards, first {lost[:1]}"
+        raise refuse(inputs.csv, seen, "Run it again with --force, or on another Beam runner")
+
+
+def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], settings: IngestSettings) -> None:
+    if inputs.split == "train" and len(rejects) > settings.max_rejects:
+        remedy = f"Mend or remove it with its row {{}} of {os.path.basename(inputs.csv)}, or raise ingest.max_rejects"
+        raise AoiError(
+            Problem(f"{inputs.container}/{picture_id}", reason, remedy.format(row))
+            for picture_id, row, reason in rejects
+        )
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,242 @@
+"""Finished artefacts: a folder that appears whole, with a manifest as its commit mark.
+
+Every stage's result (dataset, model, evaluation, prediction) is such a folder. Its name ends in the
+fingerprint of what made it, so the same request finds it again; its manifest lists every file with size
+and sha256, so a reader can tell whether it is still what was written.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrecords.errors import AoiError, Problem, refuse
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed folder. manifest: its manifest.json, as read."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest["fingerprint"]
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content: equal for equal files and facts, wherever and whenever they were made."""
+        return hash_json(self.manifest)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Every file that the manifest promises: {file, bytes, sha256, ...}."""
+        return [*self.manifest.get("shards", []), *self.manifest["files"]]
+
+
+def hash_json(value: Any) -> str:
+    """First 16 hex digits of the sha256 of `value` as canonical JSON (keys sorted, no blanks)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file so that readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read(path: Path, kind: str) -> Artifact:
+    """The artefact in folder `path`, its files checked for presence and size.
+
+    Raises:
+        AoiError: no manifest, another kind or schema version, a file that is missing or of another size.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        found = (manifest["kind"], manifest["schema_version"])
+    except FileNotFoundError:
+        raise refuse(path, f"no {MANIFEST}, so no finished {kind}", f"Name a {kind} folder that a stage finished")
+    except (ValueError, KeyError, TypeError) as error:
+        raise refuse(path / MANIFEST, f"not a manifest ({error})", f"Make the {kind} again with --force")
+    if found != (kind, SCHEMA_VERSION):
+        raise refuse(
+            path / MANIFEST,
+            f"a {found[0]} of schema version {found[1]}, not a {kind} of version {SCHEMA_VERSION}",
+            f"Make the {kind} again with this version, or name another folder",
+        )
+    artifact = Artifact(path, manifest)
+    problems = [
+        Problem(str(path / entry["file"]), f"{seen} instead of {entry['bytes']} bytes", "Make it again with --force")
+        for entry in artifact.listed()
+        if (seen := _size(path / entry["file"])) != entry["bytes"]
+    ]
+    if problems:
+        raise AoiError(problems)
+    return artifact
+
+
+def verify(artifact: Artifact) -> None:
+    """Reads every file of the artefact and compares its sha256 with the manifest's.
+
+    Raises:
+        AoiError: names each file whose bytes have changed.
+    """
+
+    def check(entry: dict[str, Any]) -> Problem | None:
+        path = artifact.path / entry["file"]
+        if hash_file(path) == entry["sha256"]:
+            return None
+        return Problem(str(path), "its bytes are not those that were committed", "Make it again with --force")
+
+    with ThreadPoolExecutor() as pool:
+        problems = [problem for problem in pool.map(check, artifact.listed()) if problem]
+    if problems:
+        raise AoiError(problems)
+
+
+def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
+    """The newest intact artefact under `root` with this fingerprint; None where there is none."""
+    for path in reversed(_generations(root, fingerprint)):
+        with contextlib.suppress(AoiError):
+            return read(path, kind)
+    return None
+
+
+def make(
+    root: Path,
+    name: str,
+    kind: str,
+    fingerprint: str,
+    build: Callable[[Path], dict[str, Any]],
+    force: bool = False,
+) -> tuple[Artifact, bool]:
+    """The artefact with this fingerprint: found, or built aside and committed by one rename.
+
+    A build that was killed goes on in the same work folder, so `build` must accept what an earlier try left
+    there. Two processes that want the same artefact take turns; the second finds it made.
+
+    Args:
+        root: folder of all artefacts of this kind; the result is root/NAME-FINGERPRINT.
+        build: fills the work folder and returns the manifest's own entries. Its files are listed and hashed
+            here, but for those it lists itself under "shards"; names that begin with a dot are its notes for
+            a later try and go at the commit.
+        force: build even if there is one. An equal result keeps the one that was there.
+
+    Returns:
+        the artefact, and whether it was there before.
+
+    Raises:
+        AoiError: whatever `build` refuses; its work folder is gone then.
+    """
+    if not force and (found := find(root, kind, fingerprint)):
+        return found, True
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / f".lock-{fingerprint}"):
+        found = find(root, kind, fingerprint)
+        if found and not force:
+            return found, True
+        work = root / f".work-{fingerprint}"
+        work.mkdir(exist_ok=True)
+        try:
+            body = build(work)
+        except AoiError:
+            shutil.rmtree(work)
+            raise
+        for note in work.glob(".*"):
+            shutil.rmtree(note) if note.is_dir() else note.unlink()
+        manifest = _manifest(work, kind, fingerprint, body)
+        if found and found.manifest == manifest:
+            shutil.rmtree(work)
+            return found, False
+        return Artifact(_commit(root, name, fingerprint, work, manifest), manifest), False
+
+
+def _manifest(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> dict[str, Any]:
+    own = {entry["file"] for entry in body.get("shards", [])}
+    files = [
+        {"file": file.relative_to(work).as_posix(), "bytes": file.stat().st_size, "sha256": hash_file(file)}
+        for file in sorted(work.rglob("*"))
+        if file.is_file() and file.relative_to(work).as_posix() not in own
+    ]
+    return {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
+
+
+def _commit(root: Path, name: str, fingerprint: str, work: Path, manifest: dict[str, Any]) -> Path:
+    """Manifest last, one rename to a name that is free; then older generations go."""
+    for file in work.rglob("*"):
+        if file.is_file():
+            _sync(file)
+    write_whole(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    older = _generations(root, fingerprint)
+    final = root / f"{name}-{fingerprint}"
+    generation = 2
+    while final.exists():
+        final = root / f"{name}-{fingerprint}.{generation}"
+        generation += 1
+    os.rename(work, final)
+    _sync(root)
+    for path in older:
+        shutil.rmtree(path)
+    return final
+
+
+def _generations(root: Path, fingerprint: str) -> list[Path]:
+    """Folders of this fingerprint, oldest first: NAME-FINGERPRINT, NAME-FINGERPRINT.2, ..."""
+    paths = [*root.glob(f"[!.]*-{fingerprint}"), *root.glob(f"[!.]*-{fingerprint}.*")]
+    return sorted(paths, key=lambda path: int(path.suffix[1:] or 1))
+
+
+def _size(path: Path) -> int | str:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return "missing"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an advisory lock that the kernel drops when its owner dies; the file goes with the last owner."""
+    while True:
+        with open(path, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Its last owner may have removed the file while we waited: then we hold a lock nobody else sees.
+            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

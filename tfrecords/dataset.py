@@ -1,0 +1,85 @@
+"""A dataset folder: which record lies in which shard and fold, and what its manifest says."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tfrecords.artifact import Artifact, read
+
+KIND = "dataset"
+NO_FOLD = -1
+ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
+ROW_COLUMNS = ("row", "id", "label", "fold", "sha256")
+
+
+def open_dataset(path: Path) -> Artifact:
+    """The finished dataset in folder `path`.
+
+    Raises:
+        AoiError: see `tfrecords.artifact.read`.
+    """
+    return read(path, KIND)
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """train-00003-of-00008.tfrecord"""
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def shard_key(picture_id: str) -> int:
+    """Place of a picture in the whole order: 64 bits of the hash of its id."""
+    return int.from_bytes(hashlib.sha256(picture_id.encode()).digest()[:8], "big")
+
+
+def shard_index(picture_id: str, count: int) -> int:
+    """Shard of a picture: `count` equal ranges of the hash, so no other picture matters."""
+    return shard_key(picture_id) * count >> 64
+
+
+def assign_folds(pictures: Iterable[tuple[int, str]], folds: int) -> dict[str, int]:
+    """Fold of every content, from (label, sha256 in hex) pairs.
+
+    The content's hash alone picks the fold, so a new picture moves no other one and byte-identical pictures
+    share a fold. The one exception is a class so small that a fold would stay without it: then its fullest
+    fold gives one content to each empty one.
+    """
+    fold_of: dict[str, int] = {}
+    members: dict[int, set[str]] = defaultdict(set)
+    for label, sha256 in pictures:
+        fold_of[sha256] = int(sha256[:16], 16) % folds
+        members[label].add(sha256)
+    for label in sorted(members):
+        contents = sorted(members[label])
+        filled = Counter(fold_of[content] for content in contents)
+        for empty in (fold for fold in range(folds) if not filled[fold]):
+            fullest = max(filled, key=lambda fold: (filled[fold], -fold))
+            if filled[fullest] < 2:
+                break
+            moved = next(content for content in contents if fold_of[content] == fullest)
+            fold_of[moved] = empty
+            filled[fullest] -= 1
+            filled[empty] += 1
+    return fold_of
+
+
+def count_folds(records: Iterable[tuple[int, int]], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Records per class name and fold, from (label, fold) pairs. Unlabelled ones count under ""."""
+    table: dict[str, Counter] = defaultdict(Counter)
+    for label, fold in records:
+        table[classes[label] if label >= 0 else ""][str(fold)] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in sorted(table.items())}
+
+
+def record_count(dataset: Artifact) -> int:
+    """Number of records that the manifest promises."""
+    return sum(shard["records"] for shard in dataset.manifest["shards"])
+
+
+def class_counts(dataset: Artifact, folds: set[int] | None = None) -> dict[str, int]:
+    """Records per class in label order, of the given folds or of all."""
+    counts: Mapping[str, Mapping[str, int]] = dataset.manifest["counts"]
+    return {
+        name: sum(n for fold, n in counts.get(name, {}).items() if folds is None or int(fold) in folds)
+        for name in dataset.manifest["classes"]
+    }

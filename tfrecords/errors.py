@@ -1,0 +1,50 @@
+"""The one error that the command line, Prefect and MLflow all show alike."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what was seen there, and what to do about it.
+
+    file: the file, picture id or setting; row: its line in that file, counted from 1 with the header.
+    """
+
+    file: str
+    seen: str
+    remedy: str
+    row: int | None = None
+
+    def __str__(self) -> str:
+        where = self.file if self.row is None else f"{self.file}, row {self.row}"
+        return f"{where}: {self.seen}. {self.remedy}."
+
+
+class AoiError(Exception):
+    """A refusal that its reader can act on; never a bug of ours.
+
+    Args:
+        problems: everything that is wrong, told at once (str() shows the first ten and the count).
+        exit_code: 2 for input and settings, 1 for a result that missed a bound.
+    """
+
+    def __init__(self, problems: Iterable[Problem], exit_code: int = 2):
+        self.problems = tuple(problems)
+        self.exit_code = exit_code
+        super().__init__(self.problems, exit_code)
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.problems[:SHOWN]]
+        if len(self.problems) == 1:
+            return lines[0]
+        left = len(self.problems) - len(lines)
+        more = [f"  ... and {left} more"] if left else []
+        return "\n".join([f"{len(self.problems)} problems:", *(f"  {line}" for line in lines), *more])
+
+
+def refuse(file: object, seen: str, remedy: str, row: int | None = None, exit_code: int = 2) -> AoiError:
+    """The AoiError of a single problem, to be raised by the caller."""
+    return AoiError([Problem(str(file), seen, remedy, row)], exit_code)

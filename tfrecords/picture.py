@@ -1,0 +1,113 @@
+"""From the bytes of a PNG to the pixels of a record. Ingest and the served model both go through here."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from tfrecords.settings import PreprocessSettings
+
+VERSION = 1  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class PictureError(ValueError):
+    """Bytes that are no usable PNG; its text says what was seen."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a PNG declares: width and height in pixels."""
+
+    width: int
+    height: int
+
+
+def inspect(data: bytes) -> Header:
+    """Checks the frame of a PNG without decoding it: signature, chunk lengths, checksums, end mark.
+
+    cv2 decodes a cut or flipped file to a partly gray picture without an error, so the frame is checked first.
+    Source: PNG specification, third edition, sections 5.2 to 5.6.
+
+    Raises:
+        PictureError: empty, not a PNG, cut off, or a chunk whose checksum does not hold.
+    """
+    if not data:
+        raise PictureError("the file is empty")
+    if not data.startswith(PNG_SIGNATURE):
+        raise PictureError("the file is not a PNG")
+    header, pixels, at = None, False, len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise PictureError(f"the PNG is damaged (checksum of its {kind.decode('latin-1')} chunk at byte {at})")
+        if header is None:
+            if kind != b"IHDR" or length != 13:
+                raise PictureError("the PNG does not begin with its header")
+            header = Header(*struct.unpack_from(">II", data, at + 8))
+        pixels = pixels or kind == b"IDAT"
+        if kind == b"IEND":
+            if not pixels:
+                raise PictureError("the PNG holds no pixels")
+            return header
+        at = end
+    raise PictureError(f"the PNG is cut off after {len(data)} bytes")
+
+
+def decode(data: bytes, max_megapixels: float) -> np.ndarray:
+    """The picture as cv2 sees it in gray: uint8 (height, width), 0 black to 255 white.
+
+    Color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
+    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, and of an animation the still picture counts.
+
+    Raises:
+        PictureError: see `inspect`; or a declared size above `max_megapixels`, or pixels that do not decode.
+    """
+    header = inspect(data)
+    if header.width * header.height > max_megapixels * 1e6:
+        raise PictureError(
+            f"the PNG declares {header.width} x {header.height} pixels, more than {max_megapixels:g} megapixels"
+        )
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error as error:
+        raise PictureError(f"the pixels do not decode ({error.err})") from None
+    if pixels is None:
+        raise PictureError("the pixels do not decode")
+    return pixels
+
+
+def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
+    """Evens out contrast: uint8 (height, width) in, the same shape out.
+
+    `clahe` is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994).
+    """
+    match settings.equalize:
+        case "clahe":
+            grid = (settings.clahe_tile_grid, settings.clahe_tile_grid)
+            return cv2.createCLAHE(settings.clahe_clip_limit, grid).apply(pixels)
+        case "histogram":
+            return cv2.equalizeHist(pixels)
+        case "none":
+            return pixels
+
+
+def resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """uint8 (height, width) to uint8 (size, size): area average when shrinking, bilinear when growing."""
+    shrinks = min(pixels.shape) >= size_px
+    return cv2.resize(pixels, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
+    """PNG bytes to the pixels of a record: uint8 (size, size), 0..255.
+
+    Raises:
+        PictureError: see `decode`.
+    """
+    return resize(equalize(decode(data, settings.max_megapixels), settings), settings.image_size_px)

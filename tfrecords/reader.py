@@ -1,0 +1,171 @@
+"""From shards to batches: the tf.data side of the contract."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords.artifact import Artifact
+from tfrecords.dataset import record_count
+from tfrecords.errors import refuse
+
+PARSE_BATCH = 64
+FEATURES = {
+    "id": tf.io.FixedLenFeature([], tf.string),
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "label": tf.io.FixedLenFeature([], tf.int64),
+    "fold": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def image_size(dataset: Artifact) -> int:
+    """Width and height of the dataset's records, in pixels."""
+    return dataset.manifest["settings"]["preprocess"]["image_size_px"]
+
+
+def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
+    """A batch of serialized records, string (B,), to their features.
+
+    Returns: id string (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
+    """
+    features = tf.io.parse_example(serialized, FEATURES)
+    pixels = tf.io.decode_raw(features.pop("image"), tf.uint8, fixed_length=size_px * size_px)
+    return {**features, "image": tf.reshape(pixels, [-1, size_px, size_px, 1])}
+
+
+def records(dataset: Artifact) -> tf.data.Dataset:
+    """Every record in shard order, in batches as `parse` returns them; shards are read in parallel."""
+    paths = [str(dataset.path / shard["file"]) for shard in dataset.manifest["shards"]]
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    raw = files.interleave(
+        lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
+        cycle_length=len(paths) if len(paths) < 4 else 4,
+        block_length=PARSE_BATCH,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    size_px = image_size(dataset)
+    return raw.batch(PARSE_BATCH).map(lambda batch: parse(batch, size_px), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def in_folds(batches: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+    """Single (image, label) records of the folds for which `keep` (int64 (B,) to bool (B,)) says so."""
+
+    def select(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        kept = keep(batch["fold"])
+        return tf.boolean_mask(batch["image"], kept), tf.boolean_mask(batch["label"], kept)
+
+    return batches.map(select, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+
+def shift(picture: tf.Tensor, offset: tf.Tensor, most_px: int) -> tf.Tensor:
+    """Moves a picture; what comes in from outside is the mirrored border.
+
+    Args:
+        picture: uint8 (S, S, 1).
+        offset: int32 (2,), rows down and columns right, each from -most_px to most_px.
+        most_px: less than S.
+
+    Returns: uint8 (S, S, 1).
+    """
+    padded = tf.pad(picture, [[most_px, most_px], [most_px, most_px], [0, 0]], "REFLECT")
+    start = tf.concat([most_px - offset, [0]], 0)
+    return tf.ensure_shape(tf.slice(padded, start, tf.shape(picture)), picture.shape)
+
+
+def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.Tensor:
+    """Shifts of all `count` records in one epoch: int32 (count, 2), each from -most_px to most_px.
+
+    Stateless: the same (seed, epoch, index) gives the same shift, in whatever order records are read.
+    """
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.stateless_uniform([count, 2], key, -most_px, most_px + 1, tf.int32)
+
+
+def training_batches(
+    dataset: Artifact,
+    validation_fold: int,
+    batch_size: int,
+    seed: int,
+    shift_fraction: float,
+    cache_mb: int,
+) -> Callable[[int], tf.data.Dataset]:
+    """The training records as a function of the epoch.
+
+    Args:
+        validation_fold: left out.
+        seed: the same seed gives the same batches in the same epoch, resumed or not.
+        shift_fraction: largest shift, as a part of the picture's size, both ways.
+        cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
+            shuffled within a buffer of that size.
+
+    Returns:
+        epoch -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe smaller.
+    """
+    count = sum(
+        n for folds in dataset.manifest["counts"].values() for fold, n in folds.items() if int(fold) != validation_fold
+    )
+    if not count:
+        raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Name another fold")
+    size = image_size(dataset)
+    room = cache_mb << 20
+    single = in_folds(records(dataset), lambda fold: fold != validation_fold).enumerate()
+    single = single.apply(tf.data.experimental.assert_cardinality(count))
+    fits = count * size * size <= room
+    if fits:
+        single = single.cache()
+    buffer = count if fits else max(batch_size, room // (size * size))
+    most_px = round(shift_fraction * size)
+
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        offsets = shift_offsets(seed, tf.constant(epoch), count, most_px)
+
+        def move(index: tf.Tensor, item: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            picture, label = item
+            return (shift(picture, offsets[index], most_px) if most_px else picture), label
+
+        shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
+        # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.
+        return shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2)
+
+    return epoch_batches
+
+
+def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
+    """The records of one fold in shard order: batches (uint8 (B, S, S, 1), int64 (B,))."""
+    single = in_folds(records(dataset), lambda folds: folds == fold)
+    count = sum(folds.get(str(fold), 0) for folds in dataset.manifest["counts"].values())
+    single = single.apply(tf.data.experimental.assert_cardinality(count))
+    if count * image_size(dataset) ** 2 <= cache_mb << 20:
+        single = single.cache()
+    return single.batch(batch_size).prefetch(2)
+
+
+def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Records in shard order as batches of arrays (see `parse`), of one fold or of all.
+
+    Raises:
+        AoiError: a shard that can't be read, or a count that is not the manifest's; it names the shard.
+    """
+    size_px = image_size(dataset)
+    seen = 0
+    for shard in dataset.manifest["shards"]:
+        path = Path(dataset.path, shard["file"])
+        in_shard = 0
+        try:
+            raw = tf.data.TFRecordDataset(str(path), buffer_size=1 << 20).batch(PARSE_BATCH)
+            for batch in raw.map(lambda serialized: parse(serialized, size_px)).prefetch(1).as_numpy_iterator():
+                in_shard += len(batch["id"])
+                if fold is not None:
+                    kept = batch["fold"] == fold
+                    batch = {name: values[kept] for name, values in batch.items()}
+                if len(batch["id"]):
+                    yield batch
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+            raise refuse(path, f"a damaged record ({error.message[:120]})", "Ingest again with --force")
+        if in_shard != shard["records"]:
+            raise refuse(path, f"{in_shard} records, not {shard['records']}", "Ingest again with --force")
+        seen += in_shard
+    if seen != record_count(dataset):
+        raise refuse(dataset.path, f"{seen} records, not {record_count(dataset)}", "Ingest again with --force")

@@ -1,0 +1,114 @@
+"""The record: one picture as a tf.train.Example in a TFRecord file, written without importing TensorFlow."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+VERSION = 1  # of a record's features and their meaning
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture.
+
+    id: its name in the CSV; pixels: uint8 (height, width); label: class index, or UNLABELLED;
+    fold: 0..k-1, or -1 where there are no folds; sha256: of the source file's bytes, in hex.
+    """
+
+    id: str
+    pixels: np.ndarray
+    label: int
+    fold: int
+    sha256: str
+
+
+def encode(record: Record) -> bytes:
+    """The record as a serialized tf.train.Example; equal records give equal bytes."""
+    height, width = record.pixels.shape
+    features = {
+        "id": record.id.encode(),
+        "image": record.pixels.tobytes(),
+        "sha256": record.sha256.encode(),
+        "height": height,
+        "width": width,
+        "label": record.label,
+        "fold": record.fold,
+    }
+    example = _example_class()()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        else:
+            feature.int64_list.value.append(value)
+    return example.SerializeToString(deterministic=True)
+
+
+def frame(data: bytes) -> Iterator[bytes]:
+    """The pieces of one TFRecord entry: length, masked crc32c of it, data, masked crc32c of that.
+
+    Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+    """
+    length = struct.pack("<Q", len(data))
+    yield length
+    yield _masked_crc(length)
+    yield data
+    yield _masked_crc(data)
+
+
+def write(file: BinaryIO, record: Record) -> None:
+    """Appends a record to an open TFRecord file."""
+    file.write(b"".join(frame(encode(record))))
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@cache
+def _example_class() -> type:
+    """tf.train.Example from its published definition (tensorflow/core/example/{example,feature}.proto).
+
+    A pool of its own, since TensorFlow registers the same names in the default one.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def message(name: str, *fields: tuple, parent=None):
+        made = parent.nested_type.add(name=name) if parent else file.message_type.add(name=name)
+        for number, (label, kind, field_name) in enumerate(fields, 1):
+            made_field = made.field.add(name=field_name, number=number, label=label)
+            if isinstance(kind, int):
+                made_field.type = kind
+            else:
+                made_field.type, made_field.type_name = field.TYPE_MESSAGE, f".tensorflow.{kind}"
+        return made
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", (many, field.TYPE_BYTES, "value"))
+    message("FloatList", (many, field.TYPE_FLOAT, "value"))
+    message("Int64List", (many, field.TYPE_INT64, "value"))
+    feature = message(
+        "Feature",
+        (one, "BytesList", "bytes_list"),
+        (one, "FloatList", "float_list"),
+        (one, "Int64List", "int64_list"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for member in feature.field:
+        member.oneof_index = 0
+    features = message("Features", (many, "Features.FeatureEntry", "feature"))
+    entry = message("FeatureEntry", (one, field.TYPE_STRING, "key"), (one, "Feature", "value"), parent=features)
+    entry.options.map_entry = True
+    message("Example", (one, "Features", "features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
