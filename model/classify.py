@@ -11,11 +11,9 @@ import pandas as pd
 import tensorflow as tf
 
 from model.network import load
+from model.settings import CARD_FILE, MODEL_FILE
 from tfrecords.picture import PictureError, prepare
 from tfrecords.settings import PreprocessSettings
-
-MODEL_FILE = "model.keras"
-CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
 @dataclass(frozen=True)

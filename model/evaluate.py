@@ -3,99 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from model import figures, tracking
+from model import figures
 from model.classify import answers, open_classifier
-from model.settings import EvaluateSettings
-from tfrecords.artifact import Artifact, hash_json, make
+from tfrecords.artifact import Artifact
 from tfrecords.errors import refuse
 from tfrecords.reader import read_arrays
 
-KIND = "evaluation"
-VERSION = 1
 MISTAKES_SHOWN = 24
-
-
-def evaluate(
-    model: Artifact,
-    dataset: Artifact,
-    root: Path,
-    store: tracking.Store,
-    settings: EvaluateSettings,
-    force: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> tuple[Artifact, bool]:
-    """Measures a model on the validation fold of a dataset; adds it to the model's MLflow run.
-
-    Returns:
-        the evaluation's folder (metrics.json, confusion.csv/.png, per_class.csv, mistakes.png,
-        predictions.csv), and whether it was there before.
-
-    Raises:
-        AoiError: a dataset of other classes or preprocessing than the model's, or without that fold.
-    """
-    check_same(model, dataset)
-    normal = normal_class(dataset.manifest["classes"], settings)
-    fingerprint = hash_json(
-        {"version": VERSION, "model": model.digest, "dataset": dataset.digest, "evaluate": settings.model_dump()}
-    )
-
-    def work(folder: Path) -> dict[str, Any]:
-        metrics = _evaluate(model, dataset, normal, folder, progress)
-        passed = metrics["accuracy"] >= settings.minimum_accuracy
-        tracking.log_evaluation(store, model.fingerprint, metrics, folder, passed)
-        return {
-            "model": {"fingerprint": model.fingerprint, "digest": model.digest},
-            "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
-            "settings": settings.model_dump(),
-            "metrics": metrics,
-            "passed": passed,
-        }
-
-    return make(root, store.name, KIND, fingerprint, work, force)
-
-
-def check_passed(evaluation: Artifact) -> None:
-    """Raises AoiError (exit code 1) for a model under the bound."""
-    accuracy = evaluation.manifest["metrics"]["accuracy"]
-    minimum = evaluation.manifest["settings"]["minimum_accuracy"]
-    if not evaluation.manifest["passed"]:
-        raise refuse(
-            evaluation.path,
-            f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy {minimum:g}",
-            "Look at mistakes.png there, train a better model, or lower the bound",
-            exit_code=1,
-        )
-
-
-def check_same(model: Artifact, dataset: Artifact) -> None:
-    """Raises AoiError where model and dataset differ in classes or preprocessing, saying in what."""
-    ours, theirs = model.manifest["classes"], dataset.manifest["classes"]
-    if ours != theirs:
-        seen = f"its classes are {', '.join(theirs)}; the model's are {', '.join(ours)}"
-        raise refuse(dataset.path, seen, "Name a model that was trained on these classes, or train one")
-    ours, theirs = (artifact.manifest["settings"]["preprocess"] for artifact in (model, dataset))
-    differs = [f"preprocess.{key} is {theirs[key]}, not {ours[key]}" for key in ours if ours[key] != theirs.get(key)]
-    if differs:
-        raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
-
-
-def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | None:
-    """Label of good parts; None where the data has no such class.
-
-    Raises: AoiError for a setting outside the classes.
-    """
-    if settings.normal_class is None:
-        return 0 if classes[0].lower() == "normal" else None
-    if settings.normal_class >= len(classes):
-        seen = f"{settings.normal_class}, of {len(classes)} classes"
-        raise refuse("evaluate.normal_class", seen, f"Set 0 to {len(classes) - 1}")
-    return settings.normal_class
+Progress = Callable[[int, int, str], None]
 
 
 def measure(labels: np.ndarray, predicted: np.ndarray, classes: int, normal: int | None) -> dict[str, float]:
@@ -119,9 +39,13 @@ def measure(labels: np.ndarray, predicted: np.ndarray, classes: int, normal: int
     return metrics
 
 
-def _evaluate(
-    model: Artifact, dataset: Artifact, normal: int | None, folder: Path, progress: Callable[[int, int, str], None]
+def evaluate_model(
+    model: Artifact, dataset: Artifact, normal: int | None, folder: Path, progress: Progress
 ) -> dict[str, float]:
+    """Measures the model on its validation fold and writes the evaluation's files into `folder`.
+
+    normal: label of good parts, or None. Returns: the metrics, see `measure`.
+    """
     fold, classes = model.manifest["fold"], dataset.manifest["classes"]
     total = sum(counts.get(str(fold), 0) for counts in dataset.manifest["counts"].values())
     if not total:

@@ -8,6 +8,9 @@ from tfrecords.settings import StageSettings
 
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
+MODEL_FILE = "model.keras"
+SUBMISSION = "submission.csv"
+CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
 class TrainSettings(StageSettings):

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from model.classify import CARD_FILE, MODEL_FILE
+from model.settings import CARD_FILE, MODEL_FILE
+from model.store import PASSED_ALIAS, Store
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
 
-PASSED_ALIAS = "champion"
 TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
 VERSION_TAG = "aoi.model_version"
 SERVED_FILES = (MODEL_FILE, CARD_FILE)
@@ -33,34 +32,13 @@ SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-hea
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Store:
-    """Where runs are kept. uri: of the tracking store; artifacts: folder for an embedded store, else ""."""
-
-    uri: str
-    artifacts: str
-    name: str  # of the data: its experiment and, with the prefix aoi-, its registered model
-
-    @property
-    def model(self) -> str:
-        return f"aoi-{self.name}"
-
-    def client(self) -> MlflowClient:
-        for chatter in ("mlflow", "alembic"):
-            logging.getLogger(chatter).setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        return MlflowClient()
-
-
-def embedded_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else the SQLite file in HOME."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
-
-
-def store(home: Path, name: str) -> Store:
-    """The store that a HOME uses for one set of data."""
-    return Store(embedded_uri(home), "" if os.environ.get("MLFLOW_TRACKING_URI") else str(home / "mlartifacts"), name)
+def connect(store: Store) -> MlflowClient:
+    """MLflow's client for a store; sets MLflow's global address, which logging a model needs."""
+    for chatter in ("mlflow", "alembic"):
+        logging.getLogger(chatter).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(store.uri)
+    mlflow.set_registry_uri(store.uri)
+    return MlflowClient()
 
 
 @contextlib.contextmanager
@@ -68,7 +46,7 @@ def training_run(
     store: Store, fingerprint: str, run_name: str, params: Mapping[str, Any], dataset: Artifact
 ) -> Iterator[str]:
     """The run of a training: a new one, or the one that an interrupted try left open. Gives its id."""
-    client = store.client()
+    client = connect(store)
     experiment = _experiment(client, store)
     run = _find(client, experiment, fingerprint, "attributes.status != 'FINISHED'")
     run_id = run.info.run_id if run else _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
@@ -104,7 +82,7 @@ def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]
 
     history: a row an epoch, with "epoch" from 1; seconds: what each took.
     """
-    client = store.client()
+    client = connect(store)
     try:
         logged = {metric.step for metric in client.get_metric_history(run_id, "seconds")}
         for row, took in zip(history, seconds, strict=True):
@@ -121,7 +99,7 @@ def finish_training(
 
     example: the PNG bytes of one picture, kept as the model's input example.
     """
-    client = store.client()
+    client = connect(store)
     _log_metrics(client, run_id, metrics)
     for file in sorted(folder.iterdir()):
         if file.suffix in (".png", ".csv"):
@@ -149,7 +127,7 @@ def log_evaluation(
 
     Returns the run's id, or None where this store has no such run (it was deleted, or lies in another store).
     """
-    client = store.client()
+    client = connect(store)
     run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
     if run is None:
         return None
@@ -164,13 +142,13 @@ def log_evaluation(
 
 def run_url(store: Store, run_id: str, base: str) -> str:
     """Page of a run in the MLflow UI at `base`."""
-    run = store.client().get_run(run_id)
+    run = connect(store).get_run(run_id)
     return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
 
 def find_run(store: Store, fingerprint: str) -> str | None:
     """Id of the newest finished run of a training; None where there is none."""
-    client = store.client()
+    client = connect(store)
     run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
     return run.info.run_id if run else None
 

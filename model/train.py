@@ -14,70 +14,34 @@ import pandas as pd
 import tensorflow as tf
 
 from model import figures, tracking
-from model.classify import MODEL_FILE, write_card
+from model.classify import write_card
 from model.network import build, load, save
-from model.settings import TrainSettings
+from model.settings import MODEL_FILE, TrainSettings
+from model.store import Store
 from model.weights import weights_digest
-from tfrecords.artifact import Artifact, hash_json, make, write_whole
+from tfrecords.artifact import Artifact, write_whole
 from tfrecords.dataset import class_counts
-from tfrecords.errors import refuse
 from tfrecords.reader import image_size, read_arrays, training_batches, validation_batches
 from tfrecords.settings import PreprocessSettings
 
-KIND = "model"
-VERSION = 1  # of the training: raise it when the same settings would give another model
 STATE = ".state.json"
 Progress = Callable[[int, int, str], None]
 
 
-def training_fingerprint(dataset: Artifact, settings: TrainSettings) -> str:
-    """Name of the training that these make. Raises: AoiError for weights that are no file."""
-    chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
-    return hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
-
-
-def train(
-    dataset: Artifact,
-    root: Path,
-    store: tracking.Store,
-    settings: TrainSettings,
-    force: bool = False,
-    progress: Progress = lambda done, total, note: None,
-) -> tuple[Artifact, bool]:
-    """The model of a dataset: found under `root`, or trained.
-
-    An interrupted training goes on after its last finished epoch, to the same model as an uninterrupted one.
-
-    Args:
-        progress: called with pictures seen, pictures in all, and a note on the epoch.
-
-    Returns:
-        the model's folder (network, card, curves, history), and whether it was there before.
-
-    Raises:
-        AoiError: weights that can't be had, or a fold that the dataset has not.
-    """
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
-    if dataset.manifest["split"] != "train":
-        raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
-    if settings.fold >= folds:
-        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
-    fingerprint = training_fingerprint(dataset, settings)
-
-    def work(folder: Path) -> dict[str, Any]:
-        return _train(dataset, folder, store, settings, fingerprint, progress)
-
-    return make(root, store.name, KIND, fingerprint, work, force)
-
-
-def _train(
+def train_model(
     dataset: Artifact,
     work: Path,
-    store: tracking.Store,
+    store: Store,
     settings: TrainSettings,
     fingerprint: str,
     progress: Progress,
 ) -> dict[str, Any]:
+    """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
+
+    Leaves model.keras (the best epoch), card.json, curves.png and history.csv; the MLflow run has all of them.
+
+    Returns: the manifest's entries. Raises: AoiError for weights that can't be had.
+    """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
     size, classes = image_size(dataset), dataset.manifest["classes"]

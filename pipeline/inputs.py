@@ -21,6 +21,7 @@ from tfrecords.schema import UNLABELLED
 
 AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
 COLUMNS = ("ID", "Label")
+RESERVED_NAMES = {"ID", "label", "name", "status", "true_label", "true_name"}
 Split = Literal["train", "test"]
 Progress = Callable[[int, int], None]
 
@@ -66,6 +67,17 @@ def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda
         AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
             damaged bytes is no error here: its row says so in `reject`.
     """
+    table, container, classes, rows = _checked(data, split, folds)
+    return Inputs(split, table, container, classes, tuple(_hash(rows, container, progress)))
+
+
+def check_inputs(data: str, split: Split, folds: int) -> None:
+    """All that `read_inputs` refuses, without opening a picture. Raises: AoiError."""
+    _checked(data, split, folds)
+
+
+def _checked(data: str, split: Split, folds: int) -> tuple[str, str, tuple[str, ...], list[Row]]:
+    """CSV, container, classes and located rows of a split."""
     if not files.exists(data):
         raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
     table = files.join(data, f"{split}.csv")
@@ -78,7 +90,7 @@ def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda
         problems = _too_few(rows, table, classes, folds)
     if problems:
         raise AoiError(problems)
-    return Inputs(split, table, container, classes, tuple(_hash(rows, container, progress)))
+    return table, container, classes, rows
 
 
 def read_classes(data: str) -> tuple[str, ...]:
@@ -90,6 +102,8 @@ def read_classes(data: str) -> tuple[str, ...]:
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise refuse(path, f"the name {repeated[0]!r} stands there twice", "Give every class a name of its own")
+    if taken := sorted(set(names) & RESERVED_NAMES):
+        raise refuse(path, f"{taken[0]!r} is a column of predictions.csv already", "Choose another name")
     if len(names) < 2:
         raise refuse(path, f"{len(names)} class name(s)", "Write at least two, one a line, in label order")
     return names

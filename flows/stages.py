@@ -1,0 +1,133 @@
+"""The stages and their chain as plain functions; Prefect and the command line only call these.
+
+Every stage: settings and a reference to what comes before it in, a reference out. It may be given none: then
+the latest finished one in HOME counts.
+"""
+
+import os
+from collections.abc import Callable
+
+from flows.home import Home, Ref, data_name, name_of
+from flows.settings import Settings
+from model import stages as model
+from model.settings import SUBMISSION
+from model.store import store_of
+from model.weights import ensure_weights
+from pipeline import files
+from pipeline.ingest import ingest as ingest_split
+from pipeline.inputs import check_inputs, read_inputs
+from tfrecords.artifact import write_whole
+from tfrecords.dataset import KIND as DATASET
+from tfrecords.errors import refuse
+from tfrecords.settings import PreprocessSettings
+
+PASSED = "passed"  # the latest model that passed evaluation
+Progress = Callable[[int, int, str], None]
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """No progress to anyone."""
+
+
+def ingest(
+    home: Home,
+    settings: Settings,
+    data: str | None = None,
+    beam: str = "",
+    force: bool = False,
+    progress: Progress = silent,
+    split: str = "train",
+) -> Ref:
+    """Pictures of one split to a dataset. data: AIdea's layout; none: the folder that was used last."""
+    data = choose_data(home, data)
+    inputs = read_inputs(data, split, settings.ingest.folds, lambda done, total: progress(done, total, "hashed"))
+    dataset, cached = ingest_split(
+        inputs,
+        home.folder(DATASET),
+        data_name(data),
+        settings.ingest,
+        settings.preprocess,
+        beam,
+        force,
+        lambda done, total: progress(done, total, "converted"),
+    )
+    home.remember("data", {"folder": data})
+    return home.finished(dataset, cached, DATASET if split == "train" else "lot")
+
+
+def train(
+    home: Home, settings: Settings, dataset: str | None = None, force: bool = False, progress: Progress = silent
+) -> Ref:
+    """A dataset to a model. dataset: its folder or part of its name; none: the latest."""
+    chosen = home.choose(DATASET, dataset, DATASET, "Run aoi ingest --data DIR first")
+    store = store_of(home.root, name_of(chosen))
+    return home.finished(*model.train(chosen, home.folder("model"), store, settings.train, force, progress))
+
+
+def evaluate(
+    home: Home,
+    settings: Settings,
+    model_name: str | None = None,
+    dataset: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Ref:
+    """A model to its figures of merit. model_name: none: the latest; dataset: none: the one it was trained on.
+
+    Raises: AoiError (exit code 1) for a model under the bound; its evaluation is kept.
+    """
+    chosen = home.choose(model.MODEL, model_name, model.MODEL, "Run aoi train first")
+    trained_on = chosen.manifest["dataset"]["fingerprint"]
+    records = home.choose(DATASET, dataset or trained_on, DATASET, "Run aoi ingest --data DIR first")
+    store = store_of(home.root, name_of(chosen))
+    made, cached = model.evaluate(chosen, records, home.folder("evaluation"), store, settings.evaluate, force, progress)
+    ref = home.finished(made, cached)
+    model.check_passed(made)
+    home.finished(chosen, True, PASSED)
+    return ref
+
+
+def predict(
+    home: Home,
+    settings: Settings,
+    model_name: str | None = None,
+    data: str | None = None,
+    beam: str = "",
+    force: bool = False,
+    progress: Progress = silent,
+) -> Ref:
+    """The test pictures of `data` to HOME/submission.csv. model_name: none: the latest that passed evaluation.
+
+    The pictures go through the same Beam job as the training's, with the settings that the model knows.
+    """
+    chosen = home.choose(model.MODEL, model_name, PASSED, "Run aoi evaluate first, or name a model")
+    known = settings.model_copy(update={"preprocess": PreprocessSettings(**chosen.manifest["settings"]["preprocess"])})
+    lot = home.open(ingest(home, known, data, beam, force, progress, split="test"))
+    made, cached = model.predict(
+        chosen, lot, home.folder("prediction"), name_of(lot), settings.predict, force, progress
+    )
+    ref = home.finished(made, cached)
+    write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
+    return ref
+
+
+def choose_data(home: Home, data: str | None) -> str:
+    """The folder that is named, made absolute, else the one used last. Raises: AoiError where there is none."""
+    if data:
+        return data if files.is_remote(data) else os.path.abspath(data)
+    noted = home.recall("data")
+    if noted is None:
+        raise refuse(home.root, "no data was used here yet", "Name the folder: --data DIR (Prefect: -p data=DIR)")
+    return noted["folder"]
+
+
+def check_ahead(home: Home, settings: Settings, data: str | None) -> str:
+    """What the whole chain would trip over late: both splits' inputs and the weights. Returns the data's folder.
+
+    Raises: AoiError.
+    """
+    data = choose_data(home, data)
+    check_inputs(data, "train", settings.ingest.folds)
+    check_inputs(data, "test", settings.ingest.folds)
+    ensure_weights(settings.train)
+    return data

@@ -1,0 +1,163 @@
+"""The model's stages: what each is named after, what it refuses, and what it leaves behind.
+
+TensorFlow and MLflow take seconds to import; the modules that need them are imported once there is work.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from model.store import Store
+from model.weights import weights_digest
+from tfrecords.artifact import Artifact, hash_json, make
+from tfrecords.errors import refuse
+
+MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
+# Raise the number of a stage when the same settings and inputs would give another result.
+VERSIONS = {MODEL: 1, EVALUATION: 1, PREDICTION: 1}
+Progress = Callable[[int, int, str], None]
+
+
+def train(
+    dataset: Artifact, root: Path, store: Store, settings: TrainSettings, force: bool, progress: Progress
+) -> tuple[Artifact, bool]:
+    """The model of a dataset: found under `root`, or trained and recorded in MLflow.
+
+    An interrupted training goes on after its last finished epoch, to the same model as an uninterrupted one.
+
+    Args:
+        progress: called with pictures seen, pictures in all, and a note on the epoch.
+
+    Returns:
+        the model's folder (see `model.train.train_model`), and whether it was there before.
+
+    Raises:
+        AoiError: weights that can't be had, a dataset without labels or without the fold.
+    """
+    if dataset.manifest["split"] != "train":
+        raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    if settings.fold >= folds:
+        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
+    chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
+    fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
+
+    def build(work: Path) -> dict[str, Any]:
+        from model.train import train_model
+
+        return train_model(dataset, work, store, settings, fingerprint, progress)
+
+    return make(root, store.name, MODEL, fingerprint, build, force)
+
+
+def evaluate(
+    model: Artifact,
+    dataset: Artifact,
+    root: Path,
+    store: Store,
+    settings: EvaluateSettings,
+    force: bool,
+    progress: Progress,
+) -> tuple[Artifact, bool]:
+    """Measures a model on the validation fold of a dataset, and adds that to the model's MLflow run.
+
+    Returns:
+        the evaluation's folder (metrics.json, confusion.csv and .png, per_class.csv, mistakes.png,
+        predictions.csv), and whether it was there before.
+
+    Raises:
+        AoiError: a dataset of other classes or preprocessing than the model's, or without that fold.
+    """
+    check_same(model, dataset)
+    normal = normal_class(dataset.manifest["classes"], settings)
+    made_from = _made_from(model, dataset)
+    fingerprint = hash_json({"version": VERSIONS[EVALUATION], **made_from, "evaluate": settings.model_dump()})
+
+    def build(work: Path) -> dict[str, Any]:
+        from model.evaluate import evaluate_model
+        from model.tracking import log_evaluation
+
+        metrics = evaluate_model(model, dataset, normal, work, progress)
+        passed = metrics["accuracy"] >= settings.minimum_accuracy
+        log_evaluation(store, model.fingerprint, metrics, work, passed)
+        return {**made_from, "settings": settings.model_dump(), "metrics": metrics, "passed": passed}
+
+    return make(root, store.name, EVALUATION, fingerprint, build, force)
+
+
+def predict(
+    model: Artifact,
+    dataset: Artifact,
+    root: Path,
+    name: str,
+    settings: PredictSettings,
+    force: bool,
+    progress: Progress,
+) -> tuple[Artifact, bool]:
+    """Names the pictures of a dataset without labels.
+
+    Returns:
+        the prediction's folder (predictions.csv and submission.csv, see `model.predict.predict_lot`), and
+        whether it was there before.
+
+    Raises:
+        AoiError: a dataset of other classes or preprocessing than the model's; a setting outside the classes.
+    """
+    check_same(model, dataset)
+    _check_label("predict.unreadable_label", settings.unreadable_label, dataset.manifest["classes"])
+    made_from = _made_from(model, dataset)
+    chosen = settings.model_dump(exclude={"batch_size"})
+    fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen})
+
+    def build(work: Path) -> dict[str, Any]:
+        from model.predict import predict_lot
+
+        return {**made_from, "settings": chosen, **predict_lot(model, dataset, settings, work, progress)}
+
+    return make(root, name, PREDICTION, fingerprint, build, force)
+
+
+def check_same(model: Artifact, dataset: Artifact) -> None:
+    """Raises AoiError where model and dataset differ in classes or preprocessing, saying in what."""
+    ours, theirs = model.manifest["classes"], dataset.manifest["classes"]
+    if ours != theirs:
+        seen = f"its classes are {', '.join(theirs)}; the model's are {', '.join(ours)}"
+        raise refuse(dataset.path, seen, "Name a model that was trained on these classes, or train one")
+    ours, theirs = (artifact.manifest["settings"]["preprocess"] for artifact in (model, dataset))
+    differs = [f"preprocess.{key} is {theirs[key]}, not {ours[key]}" for key in ours if ours[key] != theirs.get(key)]
+    if differs:
+        raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
+
+
+def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | None:
+    """Label of good parts; None where the data has no such class. Raises: AoiError for one outside the classes."""
+    if settings.normal_class is None:
+        return 0 if classes[0].lower() == "normal" else None
+    _check_label("evaluate.normal_class", settings.normal_class, classes)
+    return settings.normal_class
+
+
+def check_passed(evaluation: Artifact) -> None:
+    """Raises AoiError (exit code 1) for a model under the bound."""
+    accuracy = evaluation.manifest["metrics"]["accuracy"]
+    minimum = evaluation.manifest["settings"]["minimum_accuracy"]
+    if not evaluation.manifest["passed"]:
+        raise refuse(
+            evaluation.path,
+            f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy {minimum:g}",
+            "Look at mistakes.png there, train a better model, or lower the bound",
+            exit_code=1,
+        )
+
+
+def _made_from(model: Artifact, dataset: Artifact) -> dict[str, Any]:
+    return {
+        kind: {"fingerprint": artifact.fingerprint, "digest": artifact.digest}
+        for kind, artifact in ((MODEL, model), ("dataset", dataset))
+    }
+
+
+def _check_label(name: str, label: int, classes: Sequence[str]) -> None:
+    if label >= len(classes):
+        raise refuse(name, f"{label}, of {len(classes)} classes", f"Set 0 to {len(classes) - 1}")
