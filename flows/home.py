@@ -73,11 +73,12 @@ class Home:
             if noted is None:
                 raise refuse(self.root, f"no finished {latest} yet", remedy)
             return self.open(Ref(**noted))
-        if Path(named).is_dir():
-            return read(Path(named), kind)
-        found = [path for path in self._committed(kind) if named in path.name]
+        for path in (self.root / named, Path(named)):
+            if path.is_dir():
+                return read(path, kind)
+        found = [path for path in self.committed(kind) if named in path.name]
         if len(found) != 1:
-            names = ", ".join(path.name for path in found or self._committed(kind)) or "none"
+            names = ", ".join(path.name for path in found or self.committed(kind)) or "none"
             seen = f"{len(found)} of the {kind}s in {self.folder(kind)} have {named!r} in their name"
             raise refuse(f"--{kind}", seen, f"Name one of: {names}")
         return read(found[0], kind)
@@ -86,7 +87,8 @@ class Home:
         """The artefact with a fingerprint. Raises: AoiError where it is gone or damaged."""
         return self.choose(kind, fingerprint, kind, "")
 
-    def _committed(self, kind: str) -> list[Path]:
+    def committed(self, kind: str) -> list[Path]:
+        """Folders of finished artefacts of a kind, sorted."""
         folder = self.folder(kind)
         return sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
 

@@ -131,3 +131,22 @@ def check_ahead(home: Home, settings: Settings, data: str | None) -> str:
     check_inputs(data, "test", settings.ingest.folds)
     ensure_weights(settings.train)
     return data
+
+
+RunStage = Callable[..., Ref]
+
+
+def chain(run: RunStage, home: Home, settings: Settings, data: str | None, beam: str = "") -> dict[str, Ref]:
+    """The whole job. run: (stage's name, what it is given) -> Ref; it says how a stage is run and watched.
+
+    Returns: the stages' references under their names. Raises: AoiError from the first stage that refuses.
+    """
+    data = check_ahead(home, settings, data)
+    dataset = run("ingest", data=data, beam=beam)
+    trained = run("train", dataset=dataset.folder)
+    evaluation = run("evaluate", model_name=trained.folder)
+    prediction = run("predict", model_name=trained.folder, data=data, beam=beam)
+    return {"ingest": dataset, "train": trained, "evaluate": evaluation, "predict": prediction}
+
+
+STAGES: dict[str, RunStage] = {"ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}

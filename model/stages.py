@@ -3,6 +3,7 @@
 TensorFlow and MLflow take seconds to import; the modules that need them are imported once there is work.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
-from tfrecords.artifact import Artifact, hash_json, make
+from tfrecords.artifact import RECORD, Artifact, hash_json, make
 from tfrecords.errors import refuse
 
 MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
@@ -44,6 +45,7 @@ def train(
     fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
 
     def build(work: Path) -> dict[str, Any]:
+        _import_tensorflow()
         from model.train import train_model
 
         return train_model(dataset, work, store, settings, fingerprint, progress)
@@ -75,12 +77,13 @@ def evaluate(
     fingerprint = hash_json({"version": VERSIONS[EVALUATION], **made_from, "evaluate": settings.model_dump()})
 
     def build(work: Path) -> dict[str, Any]:
+        _import_tensorflow()
         from model.evaluate import evaluate_model
         from model.tracking import log_evaluation
 
         metrics = evaluate_model(model, dataset, normal, work, progress)
         passed = metrics["accuracy"] >= settings.minimum_accuracy
-        log_evaluation(store, model.fingerprint, metrics, work, passed)
+        log_evaluation(store, model.manifest[RECORD]["run_id"], metrics, work, passed)
         return {**made_from, "settings": settings.model_dump(), "metrics": metrics, "passed": passed}
 
     return make(root, store.name, EVALUATION, fingerprint, build, force)
@@ -111,6 +114,7 @@ def predict(
     fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen})
 
     def build(work: Path) -> dict[str, Any]:
+        _import_tensorflow()
         from model.predict import predict_lot
 
         return {**made_from, "settings": chosen, **predict_lot(model, dataset, settings, work, progress)}
@@ -149,6 +153,20 @@ def check_passed(evaluation: Artifact) -> None:
             "Look at mistakes.png there, train a better model, or lower the bound",
             exit_code=1,
         )
+
+
+def _import_tensorflow() -> None:
+    """TensorFlow greets on the file descriptor of stderr, past every logging setting: closed to it meanwhile."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow
+
+        tensorflow.config.list_physical_devices("GPU")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _made_from(model: Artifact, dataset: Artifact) -> dict[str, Any]:

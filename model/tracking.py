@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from model.settings import CARD_FILE, MODEL_FILE
 from model.store import PASSED_ALIAS, Store
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
+from tfrecords.errors import refuse
 
 TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
 VERSION_TAG = "aoi.model_version"
@@ -44,15 +46,18 @@ def connect(store: Store) -> MlflowClient:
 @contextlib.contextmanager
 def training_run(
     store: Store, fingerprint: str, run_name: str, params: Mapping[str, Any], dataset: Artifact
-) -> Iterator[str]:
-    """The run of a training: a new one, or the one that an interrupted try left open. Gives its id."""
+) -> Iterator[Mapping[str, str]]:
+    """The run of a training: a new one, or the one that an interrupted try left open.
+
+    Gives where it is: {experiment_id, run_id}.
+    """
     client = connect(store)
     experiment = _experiment(client, store)
     run = _find(client, experiment, fingerprint, "attributes.status != 'FINISHED'")
     run_id = run.info.run_id if run else _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
     client.update_run(run_id, status="RUNNING")
     try:
-        yield run_id
+        yield {"experiment_id": experiment, "run_id": run_id}
     except BaseException as error:
         with contextlib.suppress(MlflowException):  # the error that ended the training is the one to tell
             client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -72,8 +77,10 @@ def _create_run(
     run_id = client.create_run(experiment, run_name=run_name, tags=tags).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flatten(params).items()])
     rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
-    source = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
-    client.log_inputs(run_id, [DatasetInput(source._to_mlflow_entity(), [])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
+        made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
+        client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
     return run_id
 
 
@@ -120,37 +127,22 @@ def finish_training(
         mlflow.set_tag(VERSION_TAG, info.registered_model_version)
 
 
-def log_evaluation(
-    store: Store, fingerprint: str, metrics: Mapping[str, float], folder: Path, passed: bool
-) -> str | None:
-    """Adds an evaluation to the run of the training with this fingerprint; the model's alias follows if it passed.
+def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, passed: bool) -> None:
+    """Adds an evaluation to the run of its training; if it passed, the alias moves to that run's model.
 
-    Returns the run's id, or None where this store has no such run (it was deleted, or lies in another store).
+    Raises: AoiError where this store does not have the run.
     """
     client = connect(store)
-    run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
-    if run is None:
-        return None
-    run_id = run.info.run_id
-    _log_metrics(client, run_id, metrics)
-    client.log_artifacts(run_id, str(folder), "evaluation")
-    client.set_tag(run_id, "aoi.passed", str(passed).lower())
-    if passed:
-        client.set_registered_model_alias(store.model, PASSED_ALIAS, run.data.tags[VERSION_TAG])
-    return run_id
-
-
-def run_url(store: Store, run_id: str, base: str) -> str:
-    """Page of a run in the MLflow UI at `base`."""
-    run = connect(store).get_run(run_id)
-    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
-
-
-def find_run(store: Store, fingerprint: str) -> str | None:
-    """Id of the newest finished run of a training; None where there is none."""
-    client = connect(store)
-    run = _find(client, _experiment(client, store), fingerprint, "attributes.status = 'FINISHED'")
-    return run.info.run_id if run else None
+    try:
+        version_number = client.get_run(run_id).data.tags[VERSION_TAG]
+        _log_metrics(client, run_id, metrics)
+        client.log_artifacts(run_id, str(folder), "evaluation")
+        client.set_tag(run_id, "aoi.passed", str(passed).lower())
+        if passed:
+            client.set_registered_model_alias(store.model, PASSED_ALIAS, version_number)
+    except (MlflowException, KeyError) as error:
+        seen = f"run {run_id} of this model can't be added to ({' '.join(str(error).split())[:200]})"
+        raise refuse(store.uri, seen, "Name its store with MLFLOW_TRACKING_URI, or train again with --force")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

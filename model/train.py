@@ -19,7 +19,7 @@ from model.network import build, load, save
 from model.settings import MODEL_FILE, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
-from tfrecords.artifact import Artifact, write_whole
+from tfrecords.artifact import RECORD, Artifact, write_whole
 from tfrecords.dataset import class_counts
 from tfrecords.reader import image_size, read_arrays, training_batches, validation_batches
 from tfrecords.settings import PreprocessSettings
@@ -50,7 +50,8 @@ def train_model(
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest["records"]}}
     run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
     state = _read_state(work)
-    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset) as run_id:
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset) as record:
+        run_id = record["run_id"]
         if state["history"]:
             network = load(_checkpoint(work, len(state["history"])), compile=True)
         else:
@@ -64,6 +65,7 @@ def train_model(
         picture = next(read_arrays(dataset))["image"][0]
         tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
     return {
+        RECORD: record,
         "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
         "classes": classes,
         "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},

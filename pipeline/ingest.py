@@ -161,7 +161,8 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
 
     from pipeline.convert import ShardPlan, convert_shard
 
-    with beam.Pipeline(runner=runner, options=PipelineOptions(options)) as pipeline:
+    quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
+    with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
         _ = (
             pipeline
             | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)

@@ -21,6 +21,7 @@ from tfrecords.errors import AoiError, Problem, refuse
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+RECORD = "mlflow"  # manifest entry that says where the artefact is recorded; no part of its content
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Artifact:
     @property
     def digest(self) -> str:
         """Hash of the content: equal for equal files and facts, wherever and whenever they were made."""
-        return hash_json(self.manifest)
+        return hash_json({key: value for key, value in self.manifest.items() if key != RECORD})
 
     def listed(self) -> list[dict[str, Any]]:
         """Every file that the manifest promises: {file, bytes, sha256, ...}."""
@@ -170,7 +171,7 @@ def make(
         for note in work.glob(".*"):
             shutil.rmtree(note) if note.is_dir() else note.unlink()
         manifest = _manifest(work, kind, fingerprint, body)
-        if found and found.manifest == manifest:
+        if found and found.digest == Artifact(work, manifest).digest:
             shutil.rmtree(work)
             return found, False
         return Artifact(_commit(root, name, fingerprint, work, manifest), manifest), False

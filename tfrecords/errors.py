@@ -1,5 +1,7 @@
 """The one error that the command line, Prefect and MLflow all show alike."""
 
+import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,3 +50,12 @@ class AoiError(Exception):
 def refuse(file: object, seen: str, remedy: str, row: int | None = None, exit_code: int = 2) -> AoiError:
     """The AoiError of a single problem, to be raised by the caller."""
     return AoiError([Problem(str(file), seen, remedy, row)], exit_code)
+
+
+def problems_csv(problems: Iterable[Problem]) -> str:
+    """All problems as CSV text: file, row, seen, remedy."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["file", "row", "seen", "remedy"])
+    writer.writerows([item.file, item.row, item.seen, item.remedy] for item in problems)
+    return text.getvalue()

@@ -1,0 +1,239 @@
+"""The command line: `aoi`. Parsing and printing; the work is in flows.stages and flows.serve."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+from tfrecords.errors import AoiError
+
+EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home, else $AOI_HOME, else ./aoi-home."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
+    quiet_libraries()
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except AoiError as error:
+        _clear()
+        print(f"aoi: {error}", file=sys.stderr)
+        if report := _report_problems(arguments, error):
+            print(f"aoi: the full list is in {report}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _clear()
+        print("aoi: stopped; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to our own words: of others only errors, of ours warnings too."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger().setLevel(logging.ERROR)
+    for ours in ("flows", "model", "pipeline", "tfrecords"):
+        logging.getLogger(ours).setLevel(logging.WARNING)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aoi",
+        description="Names the defect on inspection pictures: ingest, train, evaluate, predict.",
+        epilog=EPILOG,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
+        added.set_defaults(command=command, home=None)
+        return added
+
+    def add_stage(name: str, summary: str) -> argparse.ArgumentParser:
+        stage = add(name, _run if name == "run" else _stage, summary)
+        stage.set_defaults(stage=name)
+        stage.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
+        stage.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
+        stage.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
+        stage.add_argument("--force", action="store_true", help="make it again, even if it is there")
+        return stage
+
+    sample = add("sample", _sample, "write a look-alike set of AIdea's pictures")
+    sample.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist, or be empty")
+    sample.add_argument("--train", metavar="N", type=int, default=600, help="labelled pictures (default 600)")
+    sample.add_argument("--test", metavar="N", type=int, default=150, help="pictures without labels (default 150)")
+    sample.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="the same seed gives the same bytes (default 0)"
+    )
+
+    data_help = "folder with train.csv, train_images(.zip), test.csv, test_images(.zip)"
+    beam_help = 'Beam\'s own options, as one string: "--direct_running_mode=multi_processing --direct_num_workers=2"'
+    for name, summary in (
+        ("run", "the whole chain: pictures in, submission out"),
+        ("ingest", "pictures to a dataset of TFRecords"),
+        ("train", "a dataset to a model"),
+        ("evaluate", "a model to its figures of merit"),
+        ("predict", "test pictures to a submission"),
+    ):
+        stage = add_stage(name, summary)
+        if name in ("run", "ingest", "predict"):
+            required = name == "run"
+            latest = "" if required else " (default: used last)"
+            stage.add_argument("--data", metavar="DIR", required=required, help=data_help + latest)
+            stage.add_argument("--beam", metavar="OPTIONS", default="", help=beam_help)
+        if name in ("train", "evaluate"):
+            default = "the latest" if name == "train" else "the one that the model was trained on"
+            stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
+        if name in ("evaluate", "predict"):
+            default = "the latest" + (" that passed evaluation" if name == "predict" else "")
+            stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
+
+    serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
+    serve.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
+    serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
+    )
+    serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
+    serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
+
+    add("settings", _settings, "list every setting with default, unit and meaning")
+    verify = add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
+    verify.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
+    return parser
+
+
+def _home(arguments: argparse.Namespace):
+    from flows.home import Home
+
+    return Home(Path(arguments.home or os.environ.get("AOI_HOME") or "aoi-home").absolute())
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    from flows.progress import terminal_meter
+    from pipeline.sample import write_sample
+    from tfrecords.errors import refuse
+
+    meter = terminal_meter("sample")
+    try:
+        write_sample(
+            arguments.out,
+            arguments.train,
+            arguments.test,
+            arguments.seed,
+            lambda done, total: meter(done, total, "drawn"),
+        )
+    except FileExistsError:
+        raise refuse(arguments.out, "the folder is not empty", "Name another one, or remove it first")
+    except ValueError as error:
+        raise refuse("--train and --test", str(error), "Ask for more pictures")
+    _clear()
+    print(f"{arguments.train:,} labelled and {arguments.test:,} other pictures in {arguments.out}")
+    print(f"next: aoi run --data {arguments.out}")
+    return 0
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    from flows.settings import load_settings
+    from flows.stages import STAGES
+
+    settings = load_settings(arguments.config, arguments.set)
+    given = {
+        parameter: getattr(arguments, option)
+        for option, parameter in (("data", "data"), ("beam", "beam"), ("dataset", "dataset"), ("model", "model_name"))
+        if hasattr(arguments, option)
+    }
+    home = _home(arguments)
+    ref = _watched(arguments.stage, STAGES[arguments.stage], home, settings, force=arguments.force, **given)
+    if arguments.stage == "predict":
+        print(f"submission  {home.root / 'submission.csv'}")
+    print(f"{ref.kind:<11} {home.root / ref.folder}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from flows.settings import load_settings
+    from flows.stages import STAGES, chain
+    from flows.summary import summary
+
+    settings = load_settings(arguments.config, arguments.set)
+    home = _home(arguments)
+
+    def run(stage: str, **given):
+        return _watched(stage, STAGES[stage], home, settings, force=arguments.force, **given)
+
+    refs = chain(run, home, settings, arguments.data, arguments.beam)
+    print(summary(home, refs))
+    return 0
+
+
+def _watched(name: str, stage, home, settings, **given):
+    """Runs a stage with its progress on stderr, and one line when it is done."""
+    from flows.progress import duration, terminal_meter
+
+    began = monotonic()
+    ref = stage(home, settings, progress=terminal_meter(name), **given)
+    _clear()
+    how = "was there" if ref.cached else f"done in {duration(monotonic() - began)}"
+    print(f"{name:<9} {how}: {ref.folder}", file=sys.stderr)
+    return ref
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from flows.serve import serve
+
+    return serve(_home(arguments), arguments.data, arguments.host, arguments.prefect_port, arguments.mlflow_port)
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    from flows.settings import describe
+
+    rows = list(describe())
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from flows.home import FOLDERS
+    from tfrecords.artifact import read, verify
+
+    home = _home(arguments)
+    problems, count = [], 0
+    for kind in FOLDERS:
+        for path in home.committed(kind):
+            count += 1
+            try:
+                verify(read(path, kind))
+            except AoiError as error:
+                problems += error.problems
+    if problems:
+        raise AoiError(problems)
+    print(f"{count} finished artefacts in {home.root}: every byte as it was committed")
+    return 0
+
+
+def _report_problems(arguments: argparse.Namespace, error: AoiError) -> Path | None:
+    """Where there are more problems than a screen shows: all of them as HOME/problems.csv."""
+    from tfrecords.errors import SHOWN, problems_csv
+
+    if len(error.problems) <= SHOWN or not hasattr(arguments, "home"):
+        return None
+    from tfrecords.artifact import write_whole
+
+    path = _home(arguments).root / "problems.csv"
+    write_whole(path, problems_csv(error.problems))
+    return path
+
+
+def _clear() -> None:
+    from flows.progress import clear_line
+
+    clear_line()

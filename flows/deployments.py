@@ -1,0 +1,104 @@
+"""The stages as Prefect flows, and the flow `aoi` that chains them. Deployments load their flows from here."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+
+from flows import stages
+from flows.home import Home, Ref
+from flows.progress import LOG_SECONDS, Meter
+from flows.settings import Settings
+from flows.summary import confusion_rows, report
+
+FLOW = "aoi"
+HOME = os.environ.get("AOI_HOME", "aoi-home")
+DEFAULTS = Settings()
+
+
+@flow(name=f"{FLOW}-ingest", persist_result=True)
+def ingest(
+    data: str | None = None,
+    settings: Settings = DEFAULTS,
+    beam: str = "",
+    force: bool = False,
+    home: str = HOME,
+) -> Any:
+    """Pictures to a dataset. data: a folder in AIdea's layout; none: the one used last."""
+    return _run("ingest", home, settings, data=data, beam=beam, force=force)
+
+
+@flow(name=f"{FLOW}-train", persist_result=True)
+def train(dataset: str | None = None, settings: Settings = DEFAULTS, force: bool = False, home: str = HOME) -> Any:
+    """A dataset to a model. dataset: its folder or part of its name; none: the latest."""
+    return _run("train", home, settings, dataset=dataset, force=force)
+
+
+@flow(name=f"{FLOW}-evaluate", persist_result=True)
+def evaluate(
+    model: str | None = None,
+    dataset: str | None = None,
+    settings: Settings = DEFAULTS,
+    force: bool = False,
+    home: str = HOME,
+) -> Any:
+    """A model to its figures. model: none: the latest; dataset: none: the one it was trained on."""
+    return _run("evaluate", home, settings, model_name=model, dataset=dataset, force=force)
+
+
+@flow(name=f"{FLOW}-predict", persist_result=True)
+def predict(
+    model: str | None = None,
+    data: str | None = None,
+    settings: Settings = DEFAULTS,
+    beam: str = "",
+    force: bool = False,
+    home: str = HOME,
+) -> Any:
+    """Test pictures to HOME/submission.csv. model: none: the latest that passed evaluation."""
+    return _run("predict", home, settings, model_name=model, data=data, beam=beam, force=force)
+
+
+@flow(name=FLOW, persist_result=True)
+def full(
+    data: str | None = None,
+    settings: Settings = DEFAULTS,
+    beam: str = "",
+    force: bool = False,
+    home: str = HOME,
+) -> dict[str, Any]:
+    """The whole chain: ingest, train, evaluate, predict. A stage that is done already is taken from HOME."""
+    subflows = {"ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}
+
+    def run(stage: str, model_name: str | None = None, **given: Any) -> Ref:
+        if model_name:
+            given["model"] = model_name
+        return subflows[stage](settings=settings, force=force, home=home, **given)
+
+    place = Home(Path(home))
+    refs = stages.chain(run, place, settings, data, beam)
+    create_markdown_artifact(report(place, refs), key="aoi-run", description="What the run made, and where")
+    return {name: vars(ref) for name, ref in refs.items()}
+
+
+DEPLOYED = {"full": full, "ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}
+
+
+def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State:
+    """One stage with its progress in the run's log. A stage found done ends as Cached, which is Completed."""
+    logger = get_run_logger()
+    place = Home(Path(home))
+    ref = stages.STAGES[stage](place, settings, progress=Meter(stage, logger.info, LOG_SECONDS), **given)
+    logger.info("%s %s: %s", stage, "was there" if ref.cached else "done", place.root / ref.folder)
+    create_markdown_artifact(report(place, {stage: ref}), key=f"aoi-{stage}", description=f"What {stage} made")
+    if stage == "evaluate":
+        create_table_artifact(
+            confusion_rows(place, ref), key="aoi-confusion", description="Rows true, columns predicted"
+        )
+    if ref.cached:
+        return Completed(name="Cached", message=f"{ref.folder} was there", data=ref)
+    return ref

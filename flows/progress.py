@@ -1,0 +1,63 @@
+"""Progress that people watch: how many, how fast, how long still."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+LIVE_SECONDS, LOG_SECONDS = 0.1, 5.0
+
+
+@dataclass
+class Meter:
+    """A stage's progress function. Call it with pictures done, their number, and what is done with them.
+
+    emit: takes a line; every: shortest time between two lines, in seconds.
+    """
+
+    stage: str
+    emit: Callable[[str], None]
+    every: float
+    _note: str = field(default="", init=False)
+    _began: tuple[float, int] = field(default=(0.0, 0), init=False)
+    _told: float = field(default=0.0, init=False)
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now = monotonic()
+        if self._told == 0 or (note != self._note and not note.startswith("epoch")):
+            self._began, self._told = (now, done), now
+        self._note = note
+        if now - self._told < self.every and done < total:
+            return
+        self._told = now
+        self.emit(f"{self.stage:<9} {describe(done, total, now - self._began[0], done - self._began[1])}  {note}")
+
+
+def describe(done: int, total: int, seconds: float, counted: int) -> str:
+    """'480 of 1,440  215/s  4 s left', from what was counted in the seconds watched."""
+    text = f"{done:,} of {total:,}"
+    if counted <= 0 or seconds <= 0:
+        return text
+    rate = counted / seconds
+    return f"{text}  {rate:,.0f}/s" + (f"  {duration((total - done) / rate)} left" if done < total else "")
+
+
+def duration(seconds: float) -> str:
+    """'4.2 s', '3 min 05 s', '1 h 12 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes} min {left:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def terminal_meter(stage: str) -> Meter:
+    """Progress on stderr: one line that is rewritten on a terminal, a line now and then in a log."""
+    if sys.stderr.isatty():
+        return Meter(stage, lambda line: print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True), LIVE_SECONDS)
+    return Meter(stage, lambda line: print(line, file=sys.stderr, flush=True), LOG_SECONDS)
+
+
+def clear_line() -> None:
+    """Wipes the line that a terminal meter rewrote."""
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

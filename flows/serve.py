@@ -1,0 +1,130 @@
+"""`aoi serve`: a Prefect server, the MLflow UI and the deployments, for as long as it runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from flows.home import Home
+from model.store import store_of
+from tfrecords.errors import refuse
+
+START_SECONDS = 120
+STOP_SECONDS = 15
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_port: int) -> int:
+    """Starts what does not answer yet, serves the deployments until SIGINT or SIGTERM, stops what it started.
+
+    Raises: AoiError for a part that does not come up or ends early.
+    """
+    logs = home.root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    prefect, mlflow = f"http://{host}:{prefect_port}", f"http://{host}:{mlflow_port}"
+    store = store_of(home.root, "")
+    prefect_command = ["prefect", "server", "start", "--host", host, "--port", str(prefect_port)]
+    mlflow_command = ["mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"]
+    mlflow_command += ["--backend-store-uri", store.uri]
+    if store.artifacts:
+        mlflow_command += ["--default-artifact-root", store.artifacts]
+    servers = {
+        "prefect": (f"{prefect}/api/health", prefect_command),
+        "mlflow": (f"{mlflow}/health", mlflow_command),
+    }
+    runner_command = ["flows.runner", str(home.root), *([os.path.abspath(data)] if data else [])]
+    environment = {
+        **os.environ,
+        "AOI_HOME": str(home.root),
+        "AOI_MLFLOW_UI": mlflow,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its eight helpers serve features for language models
+        "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_HOME": str(home.root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOCAL_STORAGE_PATH": str(home.root / "prefect" / "results"),
+    }
+    if host not in LOCAL:
+        print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
+    try:
+        parts: dict[str, subprocess.Popen] = {}
+        with ExitStack() as stack:
+            stack.callback(_stop, parts)
+            for name, (health, command) in servers.items():
+                if not _answers(health):
+                    parts[name] = _start(command, environment, logs / f"{name}.log")
+            for name, process in parts.items():
+                _wait(name, servers[name][0], process, logs / f"{name}.log")
+            parts["runner"] = _start(runner_command, environment, logs / "runner.log")
+            _wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log")
+            print(f"Prefect  {prefect}\nMLflow   {mlflow}\nlogs     {logs}\n\nIn another terminal:")
+            print(f"  export PREFECT_API_URL={prefect}/api\n  prefect deployment run aoi/full --watch", flush=True)
+            while True:
+                for name, process in parts.items():
+                    if process.poll() is not None:
+                        raise _ended(name, process, logs / f"{name}.log")
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+    """Runs a Python module in a session of its own, to be stopped with all its children."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
+    """SIGTERM to every part and all its children, the runner first; SIGKILL to those that stay."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        for process in reversed(parts.values()):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        deadline = time.monotonic() + seconds
+        for process in parts.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(url):
+        if process.poll() is not None:
+            raise _ended(name, process, log)
+        if time.monotonic() > deadline:
+            raise refuse(name, f"no answer from {url} in {START_SECONDS} s", f"See {log}", exit_code=1)
+        time.sleep(0.2)
+
+
+def _ended(name: str, process: subprocess.Popen, log: Path):
+    seen = f"it ended with exit code {process.returncode}"
+    return refuse(name, seen, f"See {log}; is its port taken by something else?", exit_code=1)

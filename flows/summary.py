@@ -1,0 +1,86 @@
+"""What a run made and where, for people."""
+
+import csv
+import os
+from typing import Any
+
+from flows.home import Home, Ref
+from model.settings import NO_WEIGHTS, SUBMISSION
+from model.store import store_of
+from tfrecords.artifact import RECORD
+
+RATES = (
+    ("accuracy", "accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
+    ("macro F1", "macro_f1"),
+    ("escape rate", "escape_rate"),
+    ("overkill rate", "overkill_rate"),
+)
+
+
+def summary(home: Home, refs: dict[str, Ref]) -> str:
+    """A screen of text: the figures, the places, the next commands."""
+    model, evaluation, prediction = (home.open(refs[stage]) for stage in ("train", "evaluate", "predict"))
+    store = store_of(home.root, model.path.name.rpartition("-")[0])
+    rates = rates_of(evaluation.manifest["metrics"])
+    train = model.manifest["settings"]["train"]
+    start = "from random weights" if train["weights"] == NO_WEIGHTS else "from pretrained weights"
+    size = model.manifest["settings"]["preprocess"]["image_size_px"]
+    lines = [
+        "",
+        f"  MobileNet, alpha {train['alpha']:g}, {size} px, {train['epochs']} epochs, trained {start}",
+        f"  on {evaluation.manifest['metrics']['pictures']:,} validation pictures that it did not train on:",
+        *(f"    {name:<18} {value}" for name, value in rates),
+        "",
+        f"  submission  {home.root / SUBMISSION}  ({prediction.manifest['pictures']:,} pictures)",
+        f"  model       {model.path}",
+        f"              in MLflow: {store.model_uri}",
+        f"  figures     {evaluation.path}/confusion.png, mistakes.png",
+        f"              {model.path}/curves.png",
+        "",
+        f"  next        aoi serve --home {home.root}   # Prefect and MLflow in the browser",
+    ]
+    return "\n".join(lines)
+
+
+def rates_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of the figures that there are."""
+    return [(name, f"{metrics[key]:.4f}") for name, key in RATES if key in metrics]
+
+
+def confusion_rows(home: Home, evaluation: Ref) -> list[dict[str, str]]:
+    """The confusion matrix as rows: {"true": name, predicted name: count, ...}."""
+    with open(home.root / evaluation.folder / "confusion.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(home: Home, refs: dict[str, Ref]) -> str:
+    """Markdown for Prefect: whichever of train, evaluate and predict are there, with links into the MLflow UI.
+
+    The figures are shown by MLflow's server; its address is $AOI_MLFLOW_UI, which `aoi serve` sets.
+    """
+    parts = []
+    ui = os.environ.get("AOI_MLFLOW_UI", "")
+    made = {stage: home.open(ref) for stage, ref in refs.items()}
+    if model := made.get("train"):
+        record = model.manifest[RECORD]
+        run = f"{ui}/#/experiments/{record['experiment_id']}/runs/{record['run_id']}"
+        parts.append(f"[MLflow run]({run}), [all runs]({ui}/#/experiments/{record['experiment_id']})")
+    if evaluation := made.get("evaluate"):
+        rates = rates_of(evaluation.manifest["metrics"])
+        parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
+        rows = confusion_rows(home, refs["evaluate"])
+        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(rows))
+    if model:
+        figure = f"{ui}/get-artifact?run_uuid={record['run_id']}&path="
+        parts += [f"![{name}]({figure}{name}.png)" for name in ("evaluation/confusion", "evaluation/mistakes")]
+        parts.append(f"![curves]({figure}training/curves.png)")
+    if prediction := made.get("predict"):
+        parts.append(f"Submission: `{home.root / SUBMISSION}`, {prediction.manifest['pictures']:,} pictures")
+    parts += [f"{stage}: `{artifact.path}`" for stage, artifact in made.items()]
+    return "\n\n".join(parts)
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
