@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows import stages
@@ -20,7 +21,7 @@ HOME = os.environ.get("AOI_HOME", "aoi-home")
 DEFAULTS = Settings()
 
 
-@flow(name=f"{FLOW}-ingest", persist_result=True)
+@flow(name=f"{FLOW}-ingest", flow_run_name="ingest", persist_result=True)
 def ingest(
     data: str | None = None,
     settings: Settings = DEFAULTS,
@@ -32,13 +33,13 @@ def ingest(
     return _run("ingest", home, settings, data=data, beam=beam, force=force)
 
 
-@flow(name=f"{FLOW}-train", persist_result=True)
+@flow(name=f"{FLOW}-train", flow_run_name="train", persist_result=True)
 def train(dataset: str | None = None, settings: Settings = DEFAULTS, force: bool = False, home: str = HOME) -> Any:
     """A dataset to a model. dataset: its folder or part of its name; none: the latest."""
     return _run("train", home, settings, dataset=dataset, force=force)
 
 
-@flow(name=f"{FLOW}-evaluate", persist_result=True)
+@flow(name=f"{FLOW}-evaluate", flow_run_name="evaluate", persist_result=True)
 def evaluate(
     model: str | None = None,
     dataset: str | None = None,
@@ -50,7 +51,7 @@ def evaluate(
     return _run("evaluate", home, settings, model_name=model, dataset=dataset, force=force)
 
 
-@flow(name=f"{FLOW}-predict", persist_result=True)
+@flow(name=f"{FLOW}-predict", flow_run_name="predict", persist_result=True)
 def predict(
     model: str | None = None,
     data: str | None = None,
@@ -63,7 +64,7 @@ def predict(
     return _run("predict", home, settings, model_name=model, data=data, beam=beam, force=force)
 
 
-@flow(name=FLOW, persist_result=True)
+@flow(name=FLOW, flow_run_name="full", persist_result=True)
 def full(
     data: str | None = None,
     settings: Settings = DEFAULTS,
@@ -81,7 +82,7 @@ def full(
 
     place = Home(Path(home))
     refs = stages.chain(run, place, settings, data, beam)
-    create_markdown_artifact(report(place, refs), key="aoi-run", description="What the run made, and where")
+    _publish(place, refs)
     return {name: vars(ref) for name, ref in refs.items()}
 
 
@@ -94,11 +95,16 @@ def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State
     place = Home(Path(home))
     ref = stages.STAGES[stage](place, settings, progress=Meter(stage, logger.info, LOG_SECONDS), **given)
     logger.info("%s %s: %s", stage, "was there" if ref.cached else "done", place.root / ref.folder)
-    create_markdown_artifact(report(place, {stage: ref}), key=f"aoi-{stage}", description=f"What {stage} made")
-    if stage == "evaluate":
-        create_table_artifact(
-            confusion_rows(place, ref), key="aoi-confusion", description="Rows true, columns predicted"
-        )
+    if not flow_run.parent_flow_run_id:
+        _publish(place, {stage: ref})
     if ref.cached:
         return Completed(name="Cached", message=f"{ref.folder} was there", data=ref)
     return ref
+
+
+def _publish(home: Home, refs: dict[str, Ref]) -> None:
+    """One report a run, and the confusion matrix as a table that the UI can sort."""
+    create_markdown_artifact(report(home, refs), key="aoi-run", description="What the run made, and where")
+    if evaluation := refs.get("evaluate"):
+        rows = confusion_rows(home, evaluation)
+        create_table_artifact(rows, key="aoi-confusion", description="Rows true, columns predicted")

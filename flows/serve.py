@@ -47,6 +47,7 @@ def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_por
         "AOI_MLFLOW_UI": mlflow,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its eight helpers serve features for language models
         "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # seconds until a request is seen; 10 by default
         "PREFECT_HOME": str(home.root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOCAL_STORAGE_PATH": str(home.root / "prefect" / "results"),
