@@ -5,7 +5,7 @@ PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v)))
 .PHONY: demo test lock
 
 demo: .venv
-	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 600 --test 150
+	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
 	.venv/bin/aoi run --data aoi-demo/data --home aoi-demo/home --config demo.toml
 
 test: .venv

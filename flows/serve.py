@@ -103,17 +103,15 @@ def _start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> 
 
 
 def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
-    """SIGTERM to every part and all its children, the runner first; SIGKILL to those that stay."""
+    """SIGTERM to every part with all its children, the runner first; SIGKILL to those that stay."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
-    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        for process in reversed(parts.values()):
-            with suppress(ProcessLookupError):
+    # One after the other: a runner whose server is gone already waits for it in vain.
+    for process in reversed(parts.values()):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
-        deadline = time.monotonic() + seconds
-        for process in parts.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
+                process.wait(STOP_SECONDS)
 
 
 def _wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:

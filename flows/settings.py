@@ -88,7 +88,7 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise refuse(path, f"it can't be read ({error.strerror})", "Name a TOML file with --config")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or deeper and longer than Python reads
         raise refuse(path, f"not TOML ({error})", "Write it as [train] and, below, epochs = 3")
 
 
@@ -96,7 +96,7 @@ def _value(text: str) -> Any:
     """A TOML value where it is one, else the text itself, so that paths and words need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

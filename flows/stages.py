@@ -15,7 +15,7 @@ from model.store import store_of
 from model.weights import ensure_weights
 from pipeline import files
 from pipeline.ingest import ingest as ingest_split
-from pipeline.inputs import check_inputs, read_inputs
+from pipeline.inputs import check_inputs, read_classes, read_inputs
 from tfrecords.artifact import write_whole
 from tfrecords.dataset import KIND as DATASET
 from tfrecords.errors import refuse
@@ -83,6 +83,9 @@ def evaluate(
     made, cached = model.evaluate(chosen, records, home.folder("evaluation"), store, settings.evaluate, force, progress)
     ref = home.finished(made, cached)
     model.check_passed(made)
+    noted = home.recall(PASSED)
+    if cached and noted and noted["fingerprint"] != chosen.fingerprint:
+        model.promote(chosen, store)
     home.finished(chosen, True, PASSED)
     return ref
 
@@ -122,13 +125,19 @@ def choose_data(home: Home, data: str | None) -> str:
 
 
 def check_ahead(home: Home, settings: Settings, data: str | None) -> str:
-    """What the whole chain would trip over late: both splits' inputs and the weights. Returns the data's folder.
+    """What the whole chain would trip over late: both splits' inputs, settings against them, the weights.
+
+    Returns: the data's folder.
 
     Raises: AoiError.
     """
     data = choose_data(home, data)
     check_inputs(data, "train", settings.ingest.folds)
     check_inputs(data, "test", settings.ingest.folds)
+    classes = read_classes(data)
+    model.check_fold(settings.ingest.folds, settings.train)
+    model.normal_class(classes, settings.evaluate)
+    model.check_unreadable_label(classes, settings.predict)
     ensure_weights(settings.train)
     return data
 

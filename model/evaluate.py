@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
 
 from model import figures
 from model.classify import answers, open_classifier
@@ -22,11 +22,13 @@ def measure(labels: np.ndarray, predicted: np.ndarray, classes: int, normal: int
     """Figures of merit, each 0..1, from int labels (N,) and predictions (N,).
 
     escape_rate: share of defects called normal; overkill_rate: share of normal parts called defective; both
-    only where there is a normal class and parts to count. Macro F1 is the mean over all classes.
+    only where there is a normal class and parts to count. Macro F1 is the mean over all classes, balanced accuracy
+    the mean recall of those that there are pictures of.
     """
+    present = np.unique(labels)
     metrics = {
         "accuracy": float(np.mean(labels == predicted)),
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "balanced_accuracy": float(recall_score(labels, predicted, labels=present, average="macro")),
         "macro_f1": float(f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)),
         "pictures": len(labels),
     }

@@ -52,7 +52,7 @@ def picture_sheet(
         axes.axis("off")
         if place < len(pictures):
             axes.imshow(pictures[place], cmap="gray", vmin=0, vmax=255)
-            axes.set_title(captions[place], fontsize=7.5, y=-0.02, va="top")
+            axes.text(0.5, -0.03, captions[place], transform=axes.transAxes, ha="center", va="top", fontsize=7.5)
     _write(figure, path)
 
 

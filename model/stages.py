@@ -38,9 +38,7 @@ def train(
     """
     if dataset.manifest["split"] != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
-    if settings.fold >= folds:
-        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
+    check_fold(dataset.manifest["settings"]["ingest"]["folds"], settings)
     chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
     fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
 
@@ -108,7 +106,7 @@ def predict(
         AoiError: a dataset of other classes or preprocessing than the model's; a setting outside the classes.
     """
     check_same(model, dataset)
-    _check_label("predict.unreadable_label", settings.unreadable_label, dataset.manifest["classes"])
+    check_unreadable_label(dataset.manifest["classes"], settings)
     made_from = _made_from(model, dataset)
     chosen = settings.model_dump(exclude={"batch_size"})
     fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen})
@@ -120,6 +118,17 @@ def predict(
         return {**made_from, "settings": chosen, **predict_lot(model, dataset, settings, work, progress)}
 
     return make(root, name, PREDICTION, fingerprint, build, force)
+
+
+def check_fold(folds: int, settings: TrainSettings) -> None:
+    """Raises AoiError for a validation fold outside the dataset's."""
+    if settings.fold >= folds:
+        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
+
+
+def check_unreadable_label(classes: Sequence[str], settings: PredictSettings) -> None:
+    """Raises AoiError for a label outside the classes."""
+    _check_label("predict.unreadable_label", settings.unreadable_label, classes)
 
 
 def check_same(model: Artifact, dataset: Artifact) -> None:
@@ -140,6 +149,13 @@ def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | No
         return 0 if classes[0].lower() == "normal" else None
     _check_label("evaluate.normal_class", settings.normal_class, classes)
     return settings.normal_class
+
+
+def promote(model: Artifact, store: Store) -> None:
+    """Makes a model that passed before the one that passed last, in MLflow too. Raises: AoiError."""
+    from model import tracking
+
+    tracking.promote(store, model.manifest[RECORD]["run_id"])
 
 
 def check_passed(evaluation: Artifact) -> None:

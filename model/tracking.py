@@ -133,13 +133,27 @@ def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], fold
     Raises: AoiError where this store does not have the run.
     """
     client = connect(store)
-    try:
+    with _known(store, run_id):
         version_number = client.get_run(run_id).data.tags[VERSION_TAG]
         _log_metrics(client, run_id, metrics)
         client.log_artifacts(run_id, str(folder), "evaluation")
         client.set_tag(run_id, "aoi.passed", str(passed).lower())
         if passed:
             client.set_registered_model_alias(store.model, PASSED_ALIAS, version_number)
+
+
+def promote(store: Store, run_id: str) -> None:
+    """Moves the alias to a run's model, which passed before. Raises: AoiError, see `log_evaluation`."""
+    client = connect(store)
+    with _known(store, run_id):
+        version_number = client.get_run(run_id).data.tags[VERSION_TAG]
+        client.set_registered_model_alias(store.model, PASSED_ALIAS, version_number)
+
+
+@contextlib.contextmanager
+def _known(store: Store, run_id: str) -> Iterator[None]:
+    try:
+        yield
     except (MlflowException, KeyError) as error:
         seen = f"run {run_id} of this model can't be added to ({' '.join(str(error).split())[:200]})"
         raise refuse(store.uri, seen, "Name its store with MLFLOW_TRACKING_URI, or train again with --force")

@@ -50,12 +50,13 @@ def train_model(
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest["records"]}}
     run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
     state = _read_state(work)
+    # Ahead of the run, so that refused weights leave no trace in MLflow.
+    if state["history"]:
+        network = load(_checkpoint(work, len(state["history"])), compile=True)
+    else:
+        network = _compiled(settings, dataset)
     with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset) as record:
         run_id = record["run_id"]
-        if state["history"]:
-            network = load(_checkpoint(work, len(state["history"])), compile=True)
-        else:
-            network = _compiled(settings, dataset)
         tracking.log_history(store, run_id, state["history"], state["seconds"])
         for _ in _epochs(network, state, dataset, work, settings, progress):
             tracking.log_history(store, run_id, state["history"], state["seconds"])

@@ -1,6 +1,7 @@
 """First weights: Keras' ImageNet ones, a file of them, or none. Never a silent random start."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,20 @@ def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
     """The RGB backbone, a keras.Model, with the named weights in it. Raises: AoiError, see `ensure_weights`."""
     from model.network import mobilenet
 
-    if settings.weights == IMAGENET:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Keras names every layer before it refuses the file
+        if settings.weights == IMAGENET:
+            try:
+                return mobilenet(settings.alpha, size_px, 3, IMAGENET)
+            except Exception as error:  # Keras raises a bare Exception when a download fails
+                raise refuse("train.weights", f"imagenet can't be had ({_one_line(error)})", PROVIDE_PATH)
+        backbone = mobilenet(settings.alpha, size_px, 3)
         try:
-            return mobilenet(settings.alpha, size_px, 3, IMAGENET)
-        except Exception as error:  # Keras raises a bare Exception when a download fails
-            raise refuse("train.weights", f"imagenet can't be had ({_one_line(error)})", PROVIDE_PATH)
-    backbone = mobilenet(settings.alpha, size_px, 3)
-    try:
-        backbone.load_weights(settings.weights)
-    except (OSError, ValueError, KeyError) as error:
-        seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({_one_line(error)})"
-        raise refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
-    return backbone
+            backbone.load_weights(settings.weights)
+        except (OSError, ValueError, KeyError) as error:
+            seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({_one_line(error)})"
+            raise refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
+        return backbone
 
 
 def _one_line(error: Exception) -> str:

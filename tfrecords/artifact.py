@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ def hash_file(path: Path) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file so that readers see the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(aside, "w", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -80,7 +82,7 @@ def read(path: Path, kind: str) -> Artifact:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         found = (manifest["kind"], manifest["schema_version"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise refuse(path, f"no {MANIFEST}, so no finished {kind}", f"Name a {kind} folder that a stage finished")
     except (ValueError, KeyError, TypeError) as error:
         raise refuse(path / MANIFEST, f"not a manifest ({error})", f"Make the {kind} again with --force")
@@ -110,9 +112,13 @@ def verify(artifact: Artifact) -> None:
 
     def check(entry: dict[str, Any]) -> Problem | None:
         path = artifact.path / entry["file"]
-        if hash_file(path) == entry["sha256"]:
-            return None
-        return Problem(str(path), "its bytes are not those that were committed", "Make it again with --force")
+        try:
+            if hash_file(path) == entry["sha256"]:
+                return None
+            seen = "its bytes are not those that were committed"
+        except OSError as error:
+            seen = f"it can't be read ({error.strerror})"
+        return Problem(str(path), seen, "Make it again with --force")
 
     with ThreadPoolExecutor() as pool:
         problems = [problem for problem in pool.map(check, artifact.listed()) if problem]
@@ -122,7 +128,7 @@ def verify(artifact: Artifact) -> None:
 
 def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
     """The newest intact artefact under `root` with this fingerprint; None where there is none."""
-    for path in reversed(_generations(root, fingerprint)):
+    for _, path in reversed(_generations(root, fingerprint)):
         with contextlib.suppress(AoiError):
             return read(path, kind)
     return None
@@ -146,7 +152,7 @@ def make(
         build: fills the work folder and returns the manifest's own entries. Its files are listed and hashed
             here, but for those it lists itself under "shards"; names that begin with a dot are its notes for
             a later try and go at the commit.
-        force: build even if there is one. An equal result keeps the one that was there.
+        force: build even if there is one. An equal result keeps the one that was there, if it is intact.
 
     Returns:
         the artefact, and whether it was there before.
@@ -171,7 +177,7 @@ def make(
         for note in work.glob(".*"):
             shutil.rmtree(note) if note.is_dir() else note.unlink()
         manifest = _manifest(work, kind, fingerprint, body)
-        if found and found.digest == Artifact(work, manifest).digest:
+        if found and found.digest == Artifact(work, manifest).digest and _is_intact(found):
             shutil.rmtree(work)
             return found, False
         return Artifact(_commit(root, name, fingerprint, work, manifest), manifest), False
@@ -188,28 +194,34 @@ def _manifest(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> 
 
 
 def _commit(root: Path, name: str, fingerprint: str, work: Path, manifest: dict[str, Any]) -> Path:
-    """Manifest last, one rename to a name that is free; then older generations go."""
+    """Manifest last, one rename to the next generation's name; then older generations go."""
     for file in work.rglob("*"):
         if file.is_file():
             _sync(file)
     write_whole(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     older = _generations(root, fingerprint)
-    final = root / f"{name}-{fingerprint}"
-    generation = 2
-    while final.exists():
-        final = root / f"{name}-{fingerprint}.{generation}"
-        generation += 1
+    generation = older[-1][0] + 1 if older else 1
+    final = root / (f"{name}-{fingerprint}" if generation == 1 else f"{name}-{fingerprint}.{generation}")
     os.rename(work, final)
     _sync(root)
-    for path in older:
+    for _, path in older:
         shutil.rmtree(path)
     return final
 
 
-def _generations(root: Path, fingerprint: str) -> list[Path]:
+def _generations(root: Path, fingerprint: str) -> list[tuple[int, Path]]:
     """Folders of this fingerprint, oldest first: NAME-FINGERPRINT, NAME-FINGERPRINT.2, ..."""
-    paths = [*root.glob(f"[!.]*-{fingerprint}"), *root.glob(f"[!.]*-{fingerprint}.*")]
-    return sorted(paths, key=lambda path: int(path.suffix[1:] or 1))
+    name = re.compile(rf".+-{fingerprint}(?:\.(\d+))?")
+    paths = root.glob(f"[!.]*-{fingerprint}*")
+    return sorted((int(match[1] or 1), path) for path in paths if (match := name.fullmatch(path.name)))
+
+
+def _is_intact(artifact: Artifact) -> bool:
+    try:
+        verify(artifact)
+    except AoiError:
+        return False
+    return True
 
 
 def _size(path: Path) -> int | str:
@@ -234,7 +246,11 @@ def _locked(path: Path) -> Iterator[None]:
         with open(path, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # Its last owner may have removed the file while we waited: then we hold a lock nobody else sees.
-            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            try:
+                ours = os.path.samefile(path, file.fileno())
+            except FileNotFoundError:
+                ours = False
+            if not ours:
                 continue
             try:
                 yield

@@ -35,7 +35,7 @@ def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
 
 
 def records(dataset: Artifact) -> tf.data.Dataset:
-    """Every record in shard order, in batches as `parse` returns them; shards are read in parallel."""
+    """Every record in batches as `parse` returns them: always in the same order, blocks of four shards by turns."""
     paths = [str(dataset.path / shard["file"]) for shard in dataset.manifest["shards"]]
     files = tf.data.Dataset.from_tensor_slices(paths)
     raw = files.interleave(
@@ -133,7 +133,7 @@ def training_batches(
 
 
 def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
-    """The records of one fold in shard order: batches (uint8 (B, S, S, 1), int64 (B,))."""
+    """The records of one fold, always in the same order: batches (uint8 (B, S, S, 1), int64 (B,))."""
     single = in_folds(records(dataset), lambda folds: folds == fold)
     count = sum(folds.get(str(fold), 0) for folds in dataset.manifest["counts"].values())
     single = single.apply(tf.data.experimental.assert_cardinality(count))
@@ -162,6 +162,8 @@ def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str
                     batch = {name: values[kept] for name, values in batch.items()}
                 if len(batch["id"]):
                     yield batch
+        except tf.errors.NotFoundError:
+            raise refuse(path, "there is no such file any more", "Ingest again with --force")
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise refuse(path, f"a damaged record ({error.message[:120]})", "Ingest again with --force")
         if in_shard != shard["records"]:

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StageSettings(BaseModel):
-    """Base of all settings: frozen, no unknown names, no silent conversion of types."""
+    """Base of all settings: frozen, no unknown names, no silent conversion of types, finite numbers alone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class PreprocessSettings(StageSettings):

@@ -1,0 +1,89 @@
+"""What the tests share: a tiny set of real PNG files in AIdea's layout, and a HOME with everything made from it."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["AOI_WEIGHTS"] = "none"  # no test downloads anything
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+import cv2
+import numpy as np
+import pytest
+
+CLASSES = ("plain", "rows", "columns")
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Small enough to train in a second, large enough to learn.
+QUICK = ("preprocess.image_size_px=32", "train.alpha=0.25", "train.epochs=2", "train.learning_rate=0.003")
+
+
+def picture(label: int, seed: int, size: int = 48) -> np.ndarray:
+    """Speckle, with rows or columns in it for labels 1 and 2: uint8 (size, size)."""
+    rng = np.random.default_rng([label, seed])
+    gray = rng.normal(128, 12, (size, size))
+    if label:
+        wave = 60 * np.sign(np.sin(np.arange(size) * 0.8 + rng.uniform(0, 6)))
+        gray += wave[:, None] if label == 1 else wave
+    return np.clip(gray, 0, 255).astype(np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str, ...] = CLASSES) -> Path:
+    """A folder in AIdea's layout with `train` labelled pictures of three classes in turn, and `test` others."""
+    for split, count in (("train", train), ("test", test)):
+        (folder / f"{split}_images").mkdir(parents=True)
+        lines = ["ID,Label"]
+        for index in range(count):
+            label = index % len(classes)
+            name = f"{split}_{index:03d}.png"
+            (folder / f"{split}_images" / name).write_bytes(png(picture(label, 1000 * (split == "test") + index)))
+            lines.append(f"{name},{label if split == 'train' else ''}")
+        (folder / f"{split}.csv").write_text("\r\n".join(lines) + "\r\n", newline="")
+    (folder / "classes.txt").write_text("\n".join(classes) + "\n")
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A fresh set that a test may spoil."""
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    """(data folder, Home, settings, references) of one whole run; for reading only."""
+    from flows.home import Home
+    from flows.settings import load_settings
+    from flows.stages import STAGES, chain
+
+    root = tmp_path_factory.mktemp("made")
+    folder = write_data(root / "tiny", train=60, test=9)
+    home, settings = Home(root / "home"), load_settings(overrides=QUICK)
+    refs = chain(lambda stage, **given: STAGES[stage](home, settings, **given), home, settings, str(folder))
+    return folder, home, settings, refs
+
+
+@pytest.fixture(scope="session")
+def copy_home(made):
+    """A function that copies the HOME of `made`, with the addresses in MLflow's file, to a folder that is a test's own."""
+    from flows.home import Home
+
+    origin = made[1].root
+
+    def copy(folder: Path) -> Home:
+        shutil.copytree(origin, folder)
+        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})").fetchall():
+                    if kind.startswith(("VARCHAR", "TEXT")):
+                        told = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
+                        database.execute(told, (str(origin), str(folder), str(origin)))
+        return Home(folder)
+
+    return copy

@@ -1,0 +1,195 @@
+"""The train stage: the same model from the same seed, whether or not it was interrupted, and one MLflow run for it."""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from model.network import load
+from model.stages import train
+from model.store import Store, store_of
+from model.tracking import TRAINING_TAG
+from tfrecords.artifact import RECORD
+from tfrecords.errors import AoiError
+from tfrecords.reader import validation_batches
+
+FOLDER = {"model.keras", "card.json", "curves.png", "history.csv", "manifest.json"}
+
+
+def silent(done, total, note):
+    pass
+
+
+@pytest.fixture(scope="module")
+def place(copy_home, tmp_path_factory):
+    """A HOME with a dataset, and an MLflow store where no training was yet."""
+    home = copy_home(tmp_path_factory.mktemp("train") / "home")
+    return home, store_of(home.root, "interrupted")
+
+
+@pytest.fixture(scope="module")
+def resumed(made, place):
+    """The training of `made`, stopped in its second epoch and asked for again."""
+    _, origin, settings, refs = made
+    home, store = place
+    dataset, root = origin.open(refs["ingest"]), home.root / "elsewhere"
+
+    def stop(done, total, note):
+        if note.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, root, store, settings.train, False, stop)
+    stopped = runs(store)
+    told = []
+    model, cached = train(dataset, root, store, settings.train, False, lambda *call: told.append(call))
+    return SimpleNamespace(model=model, cached=cached, told=told, stopped=stopped, root=root, dataset=dataset)
+
+
+def runs(store: Store):
+    client = MlflowClient(store.uri)
+    return client.search_runs([client.get_experiment_by_name(store.name).experiment_id])
+
+
+def history(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- What comes out -----------------------------------------------------------------------------------------
+
+
+def test_a_model_s_folder_holds_exactly_these_files(made):
+    _, home, _, refs = made
+    assert {path.name for path in (home.root / refs["train"].folder).iterdir()} == FOLDER
+
+
+def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
+    _, home, settings, refs = made
+    model = home.open(refs["train"])
+    rows = history(model.path)
+    assert [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(settings.train.epochs)]
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert {key: float(best[key]) for key in model.manifest["best"]} == pytest.approx(model.manifest["best"])
+
+
+def test_the_model_that_is_kept_is_the_one_of_the_best_epoch(made):
+    _, home, _, refs = made
+    model, dataset = home.open(refs["train"]), home.open(refs["ingest"])
+    network = load(model.path / "model.keras")
+    losses = []
+    for images, labels in validation_batches(dataset, model.manifest["fold"], 16, 64):
+        odds = network(images, training=False).numpy()
+        losses += list(-np.log(odds[np.arange(len(odds)), labels.numpy()]))
+    assert np.mean(losses) == pytest.approx(model.manifest["best"]["val_loss"], rel=1e-4)
+    validation = [float(row["val_loss"]) for row in history(model.path)]
+    assert len({round(loss, 3) for loss in validation}) == len(validation)  # else any epoch would do
+
+
+def test_what_the_manifest_tells_is_enough_to_use_and_to_repeat_it(made):
+    _, home, settings, refs = made
+    manifest, dataset = home.open(refs["train"]).manifest, home.open(refs["ingest"])
+    assert manifest["classes"] == dataset.manifest["classes"]
+    assert manifest["dataset"] == {"fingerprint": dataset.fingerprint, "digest": dataset.digest}
+    assert manifest["settings"]["train"] == settings.train.model_dump()
+    assert manifest["settings"]["preprocess"] == settings.preprocess.model_dump()
+
+
+# --- Again --------------------------------------------------------------------------------------------------
+
+
+def test_a_training_that_was_interrupted_ends_in_the_very_model_of_one_that_was_not(made, resumed):
+    _, home, _, refs = made
+    whole = home.open(refs["train"])
+    assert not resumed.cached
+    assert resumed.model.fingerprint == whole.fingerprint
+    for file in sorted(FOLDER - {"manifest.json"}):
+        assert (resumed.model.path / file).read_bytes() == (whole.path / file).read_bytes(), file
+    assert resumed.model.digest == whole.digest
+
+
+def test_it_goes_on_after_the_last_finished_epoch(made, resumed):
+    _, _, settings, _ = made
+    assert {note for _, _, note in resumed.told} == {"epoch 2 of 2"}
+    counted = [done for done, _, _ in resumed.told]
+    assert counted == sorted(counted)
+    assert counted[-1] == resumed.told[-1][1] == 50 * settings.train.epochs  # 60 pictures, one fold of five is out
+
+
+def test_an_interruption_leaves_one_mlflow_run_which_the_next_try_finishes(place, resumed):
+    assert [run.info.status for run in resumed.stopped] == ["KILLED"]
+    (run,) = runs(place[1])
+    assert run.info.run_id == resumed.stopped[0].info.run_id == resumed.model.manifest[RECORD]["run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[TRAINING_TAG] == resumed.model.fingerprint
+
+
+@pytest.mark.parametrize("key", ["loss", "accuracy", "val_loss", "val_accuracy", "seconds"])
+def test_mlflow_has_every_epoch_exactly_once(place, resumed, key):
+    (run,) = runs(place[1])
+    logged = MlflowClient(place[1].uri).get_metric_history(run.info.run_id, key)
+    assert [metric.step for metric in logged] == [1, 2]
+    if key != "seconds":
+        assert [metric.value for metric in logged] == pytest.approx(
+            [float(row[key]) for row in history(resumed.model.path)]
+        )
+
+
+def test_a_finished_training_leaves_nothing_but_its_folder(resumed):
+    assert list(resumed.root.iterdir()) == [resumed.model.path]
+
+
+def test_the_second_time_it_is_found_without_training_or_a_run(made, place, resumed):
+    _, _, settings, _ = made
+    told = []
+    model, cached = train(
+        resumed.dataset, resumed.root, place[1], settings.train, False, lambda *call: told.append(call)
+    )
+    assert (cached, model.path, told) == (True, resumed.model.path, [])
+    assert len(runs(place[1])) == 1
+
+
+# --- What is refused ----------------------------------------------------------------------------------------
+
+
+def refusals(folder):
+    (folder / "text.weights.h5").write_text("no weights")
+    return {
+        "a fold that is not there": ({"fold": 5}, ("train.fold: 5, of a dataset with 5 folds", "Set 0 to 4")),
+        "no weights file": ({"weights": "gone.weights.h5"}, ("gone.weights.h5", "no such weights file", "AOI_WEIGHTS")),
+        "a file of no weights": (
+            {"weights": str(folder / "text.weights.h5")},
+            ("text.weights.h5", "not the weights of a MobileNet of alpha 0.25", "train.alpha"),
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", ["a fold that is not there", "no weights file", "a file of no weights"])
+def test_what_can_t_be_trained_is_refused_without_a_folder_or_a_run(case, made, tmp_path):
+    _, home, settings, refs = made
+    change, told = refusals(tmp_path)[case]
+    store = store_of(tmp_path / "home", "new")
+    with pytest.raises(AoiError) as refused:
+        train(
+            home.open(refs["ingest"]),
+            tmp_path / "models",
+            store,
+            settings.train.model_copy(update=change),
+            False,
+            silent,
+        )
+    assert refused.value.exit_code == 2
+    for words in told:
+        assert words in str(refused.value)
+    assert not (tmp_path / "home").exists()
+    assert not list((tmp_path / "models").glob("*"))
+
+
+def test_a_dataset_without_labels_is_refused(made, tmp_path):
+    _, home, settings, _ = made
+    lot = home.choose("dataset", home.recall("lot")["folder"], "lot", "")
+    with pytest.raises(AoiError, match=r"a dataset without labels\. Name one that was made from train\.csv"):
+        train(lot, tmp_path, store_of(tmp_path, "new"), settings.train, False, silent)
+    assert not list(tmp_path.iterdir())

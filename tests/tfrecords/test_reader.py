@@ -1,0 +1,362 @@
+"""Batches from shards: every record once an epoch, the same for the same seed, and a damaged shard is named."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfrecords import reader
+from tfrecords.artifact import Artifact, hash_file, make, read
+from tfrecords.dataset import KIND, count_folds, shard_name
+from tfrecords.errors import AoiError
+from tfrecords.reader import image_size, read_arrays, shift, shift_offsets, training_batches, validation_batches
+from tfrecords.schema import Record, write
+
+SIZE, COUNT, FOLDS, BATCH = 6, 300, 5, 16
+FIVE = np.arange(25, dtype=np.uint8).reshape(5, 5)
+
+
+def pixels_of(number: int) -> np.ndarray:
+    """Pixels that tell the record's number even after any shift: all alike within a half, uint8 (6, 6)."""
+    pixels = np.full((SIZE, SIZE), number % 250, np.uint8)
+    pixels[0, 0] = number // 250
+    return pixels
+
+
+def write_dataset(root: Path, count: int = COUNT, shards: int = 3, fingerprint: str = "0" * 16) -> Artifact:
+    """Record i has label i % 2, fold i % 5 and lies in shard i % (shards - 1): the last shard stays empty."""
+
+    def build(work: Path) -> dict:
+        lists = [[] for _ in range(shards)]
+        for number in range(count):
+            lists[number % max(1, shards - 1)].append(
+                Record(f"{number:04d}.png", pixels_of(number), number % 2, number % FOLDS, "")
+            )
+        entries = []
+        for index, some in enumerate(lists):
+            path = work / shard_name("train", index, shards)
+            with open(path, "wb") as file:
+                for record in some:
+                    write(file, record)
+            entry = {"file": path.name, "records": len(some), "bytes": path.stat().st_size}
+            entries.append(entry | {"sha256": hash_file(path)})
+        return {
+            "classes": ["even", "odd"],
+            "settings": {"preprocess": {"image_size_px": SIZE}},
+            "counts": count_folds([(number % 2, number % FOLDS) for number in range(count)], ["even", "odd"]),
+            "shards": entries,
+        }
+
+    return make(root, "tiny-train", KIND, fingerprint, build)[0]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Artifact:
+    return write_dataset(tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture
+def own(dataset, tmp_path) -> Artifact:
+    """A copy that a test may damage."""
+    return read(Path(shutil.copytree(dataset.path, tmp_path / dataset.path.name)), KIND)
+
+
+def batches_of(dataset: Artifact, epochs=(0,), fold=1, seed=7, shift_fraction=0.0, cache_mb=64) -> list[list]:
+    batches = training_batches(dataset, fold, BATCH, seed, shift_fraction, cache_mb)
+    return [list(batches(epoch).as_numpy_iterator()) for epoch in epochs]
+
+
+def numbers(batches: list) -> list[int]:
+    """Of unshifted pictures: which record each is."""
+    images = np.concatenate([images for images, _ in batches])
+    return (images[:, 0, 0, 0].astype(int) * 250 + images[:, 1, 1, 0]).tolist()
+
+
+def assert_equal(some: list, others: list) -> None:
+    assert len(some) == len(others)
+    for (images, labels), (other_images, other_labels) in zip(some, others, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+# Kept in memory, and read again every epoch with a shuffle buffer that holds but a part.
+in_and_out_of_memory = pytest.mark.parametrize("cache_mb", [64, 0], ids=["in memory", "from disk"])
+
+
+# --- Training -----------------------------------------------------------------------------------------------
+
+
+@in_and_out_of_memory
+def test_every_record_outside_the_validation_fold_comes_exactly_once_an_epoch(dataset, cache_mb):
+    for batches in batches_of(dataset, epochs=(0, 1, 2), cache_mb=cache_mb):
+        assert sorted(numbers(batches)) == [number for number in range(COUNT) if number % FOLDS != 1]
+
+
+@pytest.mark.parametrize("fold", range(FOLDS))
+def test_training_and_validation_never_overlap_and_together_are_everything(dataset, fold):
+    (train,) = batches_of(dataset, fold=fold)
+    validation = list(validation_batches(dataset, fold, BATCH, 64).as_numpy_iterator())
+    assert not set(numbers(train)) & set(numbers(validation))
+    assert sorted(numbers(train) + numbers(validation)) == list(range(COUNT))
+    assert all(number % FOLDS == fold for number in numbers(validation))
+
+
+@in_and_out_of_memory
+@pytest.mark.parametrize("shift_fraction", [0.0, 0.5], ids=["still", "shifted"])
+def test_the_same_seed_gives_the_same_batches_and_another_others(dataset, cache_mb, shift_fraction):
+    chosen = {"cache_mb": cache_mb, "shift_fraction": shift_fraction}
+    ((first,), (again,), (other,)) = (batches_of(dataset, seed=seed, **chosen) for seed in (7, 7, 8))
+    assert_equal(first, again)
+    assert any((images != others).any() for (images, _), (others, _) in zip(first, other, strict=True))
+
+
+@in_and_out_of_memory
+def test_another_epoch_gives_another_order_and_one_that_is_resumed_its_own(dataset, cache_mb):
+    chosen = {"cache_mb": cache_mb, "shift_fraction": 0.5}
+    whole = batches_of(dataset, epochs=(0, 1, 2), **chosen)
+    (resumed,) = batches_of(dataset, epochs=(2,), **chosen)
+    assert_equal(whole[2], resumed)
+    still = batches_of(dataset, epochs=(0, 1, 2), cache_mb=cache_mb)
+    assert len({tuple(numbers(batches)) for batches in still}) == 3
+
+
+def test_shuffling_in_memory_mixes_all_records(dataset):
+    (batches,) = batches_of(dataset)
+    in_order = [number for number in range(COUNT) if number % FOLDS != 1]
+    distance = np.abs(np.array(numbers(batches)) - in_order).mean()
+    assert distance > COUNT / 5  # a third of the count for a perfect shuffle
+
+
+@pytest.mark.parametrize("shift_fraction", [0.0, 0.3], ids=["still", "shifted"])
+def test_a_batch_is_bytes_of_gray_and_whole_numbers_and_only_the_last_is_smaller(dataset, shift_fraction):
+    (batches,) = batches_of(dataset, shift_fraction=shift_fraction)
+    assert [len(labels) for _, labels in batches] == [16] * 15
+    for images, labels in batches:
+        assert (images.shape, images.dtype) == ((16, SIZE, SIZE, 1), np.uint8)
+        assert (labels.shape, labels.dtype) == ((16,), np.int64)
+    spec = training_batches(dataset, 1, 7, 0, shift_fraction, 64)(0).element_spec
+    assert spec == (tf.TensorSpec((None, SIZE, SIZE, 1), tf.uint8), tf.TensorSpec((None,), tf.int64))
+    (uneven,) = [list(training_batches(dataset, 1, 100, 0, shift_fraction, 64)(0).as_numpy_iterator())]
+    assert [len(labels) for _, labels in uneven] == [100, 100, 40]
+
+
+def test_a_label_stays_with_its_picture(dataset):
+    for images, labels in batches_of(dataset)[0]:
+        np.testing.assert_array_equal(np.array(numbers([(images, labels)])) % 2, labels)
+
+
+def test_the_number_of_batches_is_known_beforehand(dataset):
+    assert training_batches(dataset, 1, BATCH, 0, 0.1, 64)(0).cardinality() == 15
+    assert validation_batches(dataset, 1, BATCH, 64).cardinality() == 4
+
+
+def test_what_is_kept_in_memory_is_not_read_again(own):
+    batches = training_batches(own, 1, BATCH, 7, 0.0, 64)
+    first = numbers(list(batches(0).as_numpy_iterator()))
+    for shard in own.manifest["shards"]:
+        (own.path / shard["file"]).unlink()
+    assert sorted(numbers(list(batches(1).as_numpy_iterator()))) == sorted(first)
+
+
+def test_the_cache_changes_only_the_order(dataset):
+    memory, disk = (batches_of(dataset, cache_mb=cache_mb)[0] for cache_mb in (64, 0))
+    assert sorted(numbers(memory)) == sorted(numbers(disk))
+
+
+def test_a_validation_fold_that_holds_everything_is_refused(tmp_path):
+    one = write_dataset(tmp_path, count=1, shards=1)
+    with pytest.raises(AoiError, match="no record outside fold 0"):
+        training_batches(one, 0, BATCH, 0, 0.0, 64)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_more_or_fewer_records_than_the_manifest_counts_are_an_error(own, change):
+    own.manifest["counts"]["even"]["0"] += change
+    with pytest.raises(tf.errors.FailedPreconditionError, match="was expected to contain"):
+        batches_of(own)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="was expected to contain"):
+        list(validation_batches(own, 0, BATCH, 64))
+
+
+# --- Validation ---------------------------------------------------------------------------------------------
+
+
+@in_and_out_of_memory
+def test_validation_is_the_same_on_every_pass_and_holds_the_fold_once(dataset, cache_mb):
+    batches = validation_batches(dataset, 2, BATCH, cache_mb)
+    first, again = (list(batches.as_numpy_iterator()) for _ in range(2))
+    assert_equal(first, again)
+    assert sorted(numbers(first)) == list(range(2, COUNT, FOLDS))
+
+
+# --- The shift ----------------------------------------------------------------------------------------------
+
+BY_HAND = {
+    "stays": (
+        (0, 0),
+        [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [20, 21, 22, 23, 24]],
+    ),
+    "one down": (
+        (1, 0),
+        [[5, 6, 7, 8, 9], [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19]],
+    ),
+    "two up": (
+        (-2, 0),
+        [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [20, 21, 22, 23, 24], [15, 16, 17, 18, 19], [10, 11, 12, 13, 14]],
+    ),
+    "two right": (
+        (0, 2),
+        [[2, 1, 0, 1, 2], [7, 6, 5, 6, 7], [12, 11, 10, 11, 12], [17, 16, 15, 16, 17], [22, 21, 20, 21, 22]],
+    ),
+    "one left": (
+        (0, -1),
+        [[1, 2, 3, 4, 3], [6, 7, 8, 9, 8], [11, 12, 13, 14, 13], [16, 17, 18, 19, 18], [21, 22, 23, 24, 23]],
+    ),
+    "one up, one right": (
+        (-1, 1),
+        [[6, 5, 6, 7, 8], [11, 10, 11, 12, 13], [16, 15, 16, 17, 18], [21, 20, 21, 22, 23], [16, 15, 16, 17, 18]],
+    ),
+}
+
+
+@pytest.mark.parametrize("way", BY_HAND)
+@pytest.mark.parametrize("most_px", [2, 4])
+@pytest.mark.parametrize("where", ["eagerly", "inside tf.data"])
+def test_a_shift_moves_the_picture_and_mirrors_its_border(way, most_px, where):
+    offset, expected = BY_HAND[way]
+    picture, offset = tf.constant(FIVE[..., None]), tf.constant(offset)
+    if where == "eagerly":
+        moved = shift(picture, offset, most_px)
+    else:
+        one = tf.data.Dataset.from_tensors((picture, offset))
+        (moved,) = one.map(lambda picture, offset: shift(picture, offset, most_px))
+    assert (moved.shape, moved.dtype) == ((5, 5, 1), tf.uint8)
+    np.testing.assert_array_equal(moved[..., 0], expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(down=st.integers(-4, 4), right=st.integers(-4, 4))
+def test_a_shift_is_numpys_mirrored_border_cut_out(down, right):
+    expected = np.pad(FIVE, 4, "reflect")[4 - down : 9 - down, 4 - right : 9 - right]
+    np.testing.assert_array_equal(shift(tf.constant(FIVE[..., None]), tf.constant([down, right]), 4)[..., 0], expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000), most_px=st.integers(0, 30))
+def test_offsets_stay_within_the_most_and_are_keyed_by_seed_and_epoch(seed, epoch, most_px):
+    offsets = shift_offsets(seed, tf.constant(epoch), 20, most_px).numpy()
+    assert (offsets.shape, offsets.dtype) == ((20, 2), np.int32)
+    assert np.abs(offsets).max() <= most_px
+    np.testing.assert_array_equal(offsets, shift_offsets(seed, tf.constant(epoch), 20, most_px))
+    if most_px > 5:
+        for other in (
+            shift_offsets(seed + 1, tf.constant(epoch), 20, most_px),
+            shift_offsets(seed, epoch + 1, 20, most_px),
+        ):
+            assert (offsets != other.numpy()).any()
+
+
+def test_offsets_reach_both_ends_and_are_balanced():
+    offsets = shift_offsets(0, tf.constant(0), 5000, 3).numpy()
+    for axis in (0, 1):
+        counts = Counter(offsets[:, axis].tolist())
+        assert sorted(counts) == list(range(-3, 4))
+        assert 600 < min(counts.values()) <= max(counts.values()) < 830  # 714 each
+
+
+def test_a_record_is_shifted_by_its_own_offset_in_whatever_order_it_comes(tmp_path):
+    gradient = np.add.outer(6 * np.arange(SIZE), np.arange(SIZE)).astype(np.uint8)
+
+    def build(work: Path) -> dict:
+        path = work / shard_name("train", 0, 1)
+        with open(path, "wb") as file:
+            for number in range(30):
+                write(file, Record(f"{number}", gradient, number, 0, ""))  # the label tells the number
+        entry = {"file": path.name, "records": 30, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+        return {"settings": {"preprocess": {"image_size_px": SIZE}}, "counts": {"all": {"0": 30}}, "shards": [entry]}
+
+    dataset, _ = make(tmp_path, "shifted", KIND, "0" * 16, build)
+    for epoch in (0, 3):
+        offsets = shift_offsets(5, tf.constant(epoch), 30, 2)
+        for images, labels in training_batches(dataset, 1, 8, 5, 2 / SIZE, 64)(epoch):
+            for image, label in zip(images, labels, strict=True):
+                np.testing.assert_array_equal(image, shift(tf.constant(gradient[..., None]), offsets[label], 2))
+
+
+# --- Arrays -------------------------------------------------------------------------------------------------
+
+
+def test_arrays_hold_every_record_in_the_order_of_the_shards(dataset):
+    batches = list(read_arrays(dataset))
+    ids = [name.decode() for batch in batches for name in batch["id"]]
+    assert ids == [f"{number:04d}.png" for shard in (0, 1) for number in range(shard, COUNT, 2)]
+    for batch in batches:
+        rows = np.array([int(name[:4]) for name in batch["id"]])
+        assert (batch["image"].shape, batch["image"].dtype) == ((len(rows), SIZE, SIZE, 1), np.uint8)
+        np.testing.assert_array_equal(batch["image"][..., 0], [pixels_of(number) for number in rows])
+        np.testing.assert_array_equal(batch["label"], rows % 2)
+        np.testing.assert_array_equal(batch["fold"], rows % FOLDS)
+        assert batch["label"].dtype == batch["fold"].dtype == np.int64
+
+
+def test_arrays_of_a_fold_hold_it_alone_and_no_empty_batch(dataset):
+    batches = list(read_arrays(dataset, 3))
+    assert all(len(batch["id"]) for batch in batches)
+    ids = sorted(int(name[:4]) for batch in batches for name in batch["id"])
+    assert ids == list(range(3, COUNT, FOLDS))
+    assert list(read_arrays(dataset, 99)) == []
+
+
+def test_the_size_of_the_pictures_stands_in_the_manifest(dataset):
+    assert image_size(dataset) == SIZE
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lose_the_last_record(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 150 * 149])  # all records of a shard are of one size
+
+
+def lose_half_a_record(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen"),
+    [
+        (flip, "a damaged record"),
+        (lose_the_last_record, "149 records, not 150"),
+        (lose_half_a_record, "a damaged record"),
+        (lambda path: path.write_bytes(b""), "0 records, not 150"),
+        (Path.unlink, "no such file any more"),
+    ],
+    ids=["flipped byte", "lost record", "cut record", "emptied", "removed"],
+)
+def test_a_damaged_shard_is_named(own, damage, seen):
+    path = own.path / own.manifest["shards"][1]["file"]
+    damage(path)
+    with pytest.raises(AoiError, match=seen) as refused:
+        list(read_arrays(own))
+    (problem,) = refused.value.problems
+    assert problem.file == str(path)
+    assert "--force" in problem.remedy
+
+
+def test_any_flipped_byte_of_a_shard_is_found(own, monkeypatch):
+    monkeypatch.setattr(reader, "PARSE_BATCH", 200)
+    path = own.path / own.manifest["shards"][0]["file"]
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 1499):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(AoiError, match=path.name):
+            list(read_arrays(own))

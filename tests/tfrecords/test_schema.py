@@ -1,0 +1,139 @@
+"""A record and a TFRecord file, written without TensorFlow, are byte for byte what TensorFlow would write."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfrecords import schema
+from tfrecords.reader import parse
+from tfrecords.schema import UNLABELLED, Record, encode, frame, write
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@st.composite
+def any_record(draw) -> Record:
+    height, width = draw(st.integers(0, 6)), draw(st.integers(0, 6))
+    pixels = np.frombuffer(draw(st.binary(min_size=height * width, max_size=height * width)), np.uint8)
+    return Record(draw(texts), pixels.reshape(height, width), draw(INT64), draw(INT64), draw(texts))
+
+
+def a_record(picture_id: str = "train_001.png", label: int = 2, fold: int = 4, size: int = 3) -> Record:
+    pixels = np.arange(size * size, dtype=np.uint8).reshape(size, size)
+    return Record(picture_id, pixels, label, fold, "ab" * 32)
+
+
+def by_tensorflow(record: Record) -> bytes:
+    def of_bytes(value: bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def of_int(value: int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    height, width = record.pixels.shape
+    features = {
+        "id": of_bytes(record.id.encode()),
+        "image": of_bytes(record.pixels.tobytes()),
+        "height": of_int(height),
+        "width": of_int(width),
+        "label": of_int(record.label),
+        "fold": of_int(record.fold),
+        "sha256": of_bytes(record.sha256.encode()),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(record=any_record())
+def test_a_record_is_byte_equal_to_tensorflows_own_example(record):
+    assert encode(record) == by_tensorflow(record)
+
+
+@settings(max_examples=100, deadline=None)
+@given(record=any_record())
+def test_what_is_encoded_comes_back(record):
+    read = tf.train.Example.FromString(encode(record)).features.feature
+    height, width = read["height"].int64_list.value[0], read["width"].int64_list.value[0]
+    pixels = np.frombuffer(read["image"].bytes_list.value[0], np.uint8).reshape(height, width)
+    np.testing.assert_array_equal(pixels, record.pixels)
+    assert pixels.shape == record.pixels.shape
+    assert read["id"].bytes_list.value[0].decode() == record.id
+    assert read["sha256"].bytes_list.value[0].decode() == record.sha256
+    assert (read["label"].int64_list.value[0], read["fold"].int64_list.value[0]) == (record.label, record.fold)
+    assert len(read) == 7
+
+
+@settings(max_examples=50, deadline=None)
+@given(labels=st.lists(st.tuples(texts, INT64, INT64), min_size=1, max_size=4))
+def test_what_is_encoded_is_what_the_reader_parses(labels):
+    records = [a_record(picture_id, label, fold) for picture_id, label, fold in labels]
+    batch = parse(tf.constant([encode(record) for record in records]), 3)
+    assert [value.decode() for value in batch["id"].numpy()] == [picture_id for picture_id, _, _ in labels]
+    np.testing.assert_array_equal(batch["label"], [label for _, label, _ in labels])
+    np.testing.assert_array_equal(batch["fold"], [fold for _, _, fold in labels])
+    np.testing.assert_array_equal(batch["image"], np.stack([record.pixels for record in records])[..., None])
+
+
+def test_pixels_need_not_lie_in_one_piece_of_memory():
+    whole = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    scattered = Record("a", whole[::2, ::2].T, UNLABELLED, -1, "")
+    gathered = Record("a", np.ascontiguousarray(whole[::2, ::2].T), UNLABELLED, -1, "")
+    assert encode(scattered) == encode(gathered)
+
+
+# --- The file -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_file_is_byte_equal_to_tensorflows_own_and_readable_by_it(tmp_path, count):
+    records = [a_record(f"{index}.png", size=index + 1) for index in range(count)]
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    with open(mine, "wb") as file:
+        for record in records:
+            write(file, record)
+    with tf.io.TFRecordWriter(str(theirs)) as writer:
+        for record in records:
+            writer.write(by_tensorflow(record))
+    assert mine.read_bytes() == theirs.read_bytes()
+    read = list(tf.data.TFRecordDataset(str(mine)).as_numpy_iterator())
+    assert read == [encode(record) for record in records]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_framed_as_tensorflow_frames_them(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("frame") / "file"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(data)
+    assert b"".join(frame(data)) == path.read_bytes()
+
+
+def test_writing_appends():
+    file = io.BytesIO()
+    write(file, a_record("a"))
+    first = file.getvalue()
+    write(file, a_record("b"))
+    assert file.getvalue().startswith(first)
+    assert len(file.getvalue()) == 2 * len(first)
+
+
+def test_writing_does_not_import_tensorflow_and_reading_beside_it_does_no_harm():
+    code = (
+        "import sys, io, numpy as np; from tfrecords.schema import *\n"
+        "record = Record('a', np.zeros((2, 2), np.uint8), 1, 0, 'x'); before = encode(record)\n"
+        "assert not any(name.partition('.')[0] in ('tensorflow', 'apache_beam', 'cv2') for name in sys.modules)\n"
+        "from google.protobuf import descriptor_pool\n"
+        "try: descriptor_pool.Default().FindMessageTypeByName('tensorflow.Example')\n"
+        "except KeyError: print('apart')"
+    )
+    root = Path(schema.__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.strip()) == (0, "apart"), run.stderr
