@@ -182,6 +182,8 @@ def _watched(name: str, stage, home, settings, **given):
     _clear()
     how = "was there" if ref.cached else f"done in {duration(monotonic() - began)}"
     print(f"{name:<9} {how}: {ref.folder}", file=sys.stderr)
+    if ref.note:
+        print(f"{'':<9} {ref.note}", file=sys.stderr)
     return ref
 
 

@@ -95,6 +95,8 @@ def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State
     place = Home(Path(home))
     ref = stages.STAGES[stage](place, settings, progress=Meter(stage, logger.info, LOG_SECONDS), **given)
     logger.info("%s %s: %s", stage, "was there" if ref.cached else "done", place.root / ref.folder)
+    if ref.note:
+        logger.warning(ref.note)
     if not flow_run.parent_flow_run_id:
         _publish(place, {stage: ref})
     if ref.cached:

@@ -9,20 +9,27 @@ from typing import Any
 from tfrecords.artifact import Artifact, read, write_whole
 from tfrecords.errors import refuse
 
-FOLDERS = {"dataset": "datasets", "model": "models", "evaluation": "evaluations", "prediction": "predictions"}
+FOLDERS = {
+    "dataset": "datasets",
+    "audit": "audits",
+    "model": "models",
+    "evaluation": "evaluations",
+    "prediction": "predictions",
+}
 
 
 @dataclass(frozen=True)
 class Ref:
     """What a stage hands to the next: which artefact, and whether it was there before.
 
-    folder: relative to HOME, so that HOME may move.
+    folder: relative to HOME, so that HOME may move; note: what its reader should know.
     """
 
     kind: str
     folder: str
     fingerprint: str
     cached: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)

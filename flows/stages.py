@@ -6,6 +6,7 @@ the latest finished one in HOME counts.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import Settings
@@ -14,9 +15,12 @@ from model.settings import SUBMISSION
 from model.store import store_of
 from model.weights import ensure_weights
 from pipeline import files
+from pipeline.audit import KIND as AUDIT
+from pipeline.audit import audit
+from pipeline.audit import summary as audit_summary
 from pipeline.ingest import ingest as ingest_split
-from pipeline.inputs import check_inputs, read_classes, read_inputs
-from tfrecords.artifact import write_whole
+from pipeline.inputs import Split, check_inputs, read_classes, read_inputs
+from tfrecords.artifact import Artifact, write_whole
 from tfrecords.dataset import KIND as DATASET
 from tfrecords.errors import refuse
 from tfrecords.settings import PreprocessSettings
@@ -36,12 +40,27 @@ def ingest(
     beam: str = "",
     force: bool = False,
     progress: Progress = silent,
-    split: str = "train",
 ) -> Ref:
-    """Pictures of one split to a dataset. data: AIdea's layout; none: the folder that was used last."""
+    """Pictures to a dataset, the test pictures to another where there are any, and an audit of both.
+
+    data: folder in AIdea's layout; none: the one used last. Returns the training set's reference.
+    """
     data = choose_data(home, data)
+    dataset, cached = _ingest(home, settings, data, "train", beam, force, progress)
+    datasets = [dataset]
+    if files.exists(files.join(data, "test.csv")):
+        datasets.append(_ingest(home, settings, data, "test", beam, force, progress)[0])
+    audited, _ = audit(datasets, home.folder(AUDIT), name_of(dataset))
+    found = audit_summary(audited)
+    note = f"audit: {found}; see {home.finished(audited, False).folder}/audit.csv" if found else ""
+    return replace(home.finished(dataset, cached), note=note)
+
+
+def _ingest(
+    home: Home, settings: Settings, data: str, split: Split, beam: str, force: bool, progress: Progress
+) -> tuple[Artifact, bool]:
     inputs = read_inputs(data, split, settings.ingest.folds, lambda done, total: progress(done, total, "hashed"))
-    dataset, cached = ingest_split(
+    made = ingest_split(
         inputs,
         home.folder(DATASET),
         data_name(data),
@@ -52,7 +71,7 @@ def ingest(
         lambda done, total: progress(done, total, "converted"),
     )
     home.remember("data", {"folder": data})
-    return home.finished(dataset, cached, DATASET if split == "train" else "lot")
+    return made
 
 
 def train(
@@ -105,7 +124,7 @@ def predict(
     """
     chosen = home.choose(model.MODEL, model_name, PASSED, "Run aoi evaluate first, or name a model")
     known = settings.model_copy(update={"preprocess": PreprocessSettings(**chosen.manifest["settings"]["preprocess"])})
-    lot = home.open(ingest(home, known, data, beam, force, progress, split="test"))
+    lot, _ = _ingest(home, known, choose_data(home, data), "test", beam, False, progress)
     made, cached = model.predict(
         chosen, lot, home.folder("prediction"), name_of(lot), settings.predict, force, progress
     )

@@ -3,15 +3,19 @@
 Works on the rows tables of datasets alone; the pictures were measured when they were converted.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from tfrecords.artifact import Artifact, hash_json, make
 from tfrecords.dataset import ROWS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KIND = "audit"
 VERSION = 1
@@ -20,6 +24,7 @@ VERSION = 1
 NEAR_BITS = 6
 # Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.
 OUTLIER_DEVIATIONS = 6.0
+CONCERNS = ("conflict", "leak", "duplicate", "outlier")  # the gravest first
 COLUMNS = ("finding", "concern", "split", "id", "label", "other_split", "other_id", "other_label", "seen")
 
 
@@ -33,6 +38,8 @@ def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact
     fingerprint = hash_json({"version": VERSION, "datasets": [dataset.digest for dataset in datasets]})
 
     def build(work: Path) -> dict[str, Any]:
+        import pandas as pd  # half a second, and only where there is work
+
         rows = pd.concat([read_rows(dataset) for dataset in datasets], ignore_index=True)
         classes = datasets[0].manifest["classes"]
         findings = pd.DataFrame(find(rows, classes), columns=COLUMNS)
@@ -41,14 +48,22 @@ def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact
         return {
             "datasets": [{"fingerprint": dataset.fingerprint, "digest": dataset.digest} for dataset in datasets],
             "pictures": len(rows),
-            "concerns": {key: int(count) for key, count in sorted(findings["concern"].value_counts().items())},
+            "concerns": {concern: int((findings["concern"] == concern).sum()) for concern in CONCERNS},
         }
 
     return make(root, name, KIND, fingerprint, build)
 
 
+def summary(audit: Artifact) -> str:
+    """One line for people: '2 leaks, 1 duplicate', or '' where nothing was found."""
+    found = audit.manifest["concerns"].items()
+    return ", ".join(f"{count} {concern}{'s' if count > 1 else ''}" for concern, count in found if count)
+
+
 def read_rows(dataset: Artifact) -> pd.DataFrame:
     """The rows table of a dataset with its split: id, label, sha256, width, height, mean, deviation, phash."""
+    import pandas as pd
+
     rows = pd.read_csv(dataset.path / ROWS, dtype={"id": str, "sha256": str, "phash": str}, keep_default_na=False)
     rows["split"] = dataset.manifest["split"]
     for column in ("width", "height", "mean", "deviation"):
@@ -66,15 +81,12 @@ def find(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[tuple]:
     for first, second, distance in same_pictures(rows):
         a, b = rows.iloc[first], rows.iloc[second]
         finding = "identical" if a["sha256"] == b["sha256"] else "near-identical"
-        if a["split"] != b["split"]:
-            concern = "leak"
-        else:
-            concern = "duplicate" if a["label"] == b["label"] else "conflict"
+        same_label = "duplicate" if a["label"] == b["label"] else "conflict"
+        concern = same_label if a["split"] == b["split"] else "leak"
         seen = "the same bytes" if finding == "identical" else f"perceptual hashes differ in {distance} of 64 bits"
         pair = (a["split"], a["id"], label_name[a["label"]], b["split"], b["id"], label_name[b["label"]])
         pairs.append((finding, concern, *pair, seen))
-    gravity = {"conflict": 0, "leak": 1, "duplicate": 2}
-    yield from sorted(pairs, key=lambda pair: (gravity[pair[1]], pair[0], pair[2:]))
+    yield from sorted(pairs, key=lambda pair: (CONCERNS.index(pair[1]), pair[0], pair[2:]))
     for index, finding, seen in outliers(rows):
         row = rows.iloc[index]
         yield (finding, "outlier", row["split"], row["id"], label_name[row["label"]], "", "", "", seen)
@@ -126,11 +138,11 @@ def _draw(rows: pd.DataFrame, classes: Sequence[str], findings: pd.DataFrame, pa
             brightness.hist(means, bins=np.arange(0, 257, 8), density=True, alpha=0.6, color=color, label=split)
     brightness.set(title="brightness of the pictures", xlabel="mean gray", yticks=[])
     brightness.legend(frameon=False)
-    order = ["conflict", "leak", "duplicate", "outlier"]
-    bars = concerns.barh(order, [int((findings["concern"] == concern).sum()) for concern in order], color="#666666")
+    totals = [int((findings["concern"] == concern).sum()) for concern in CONCERNS]
+    bars = concerns.barh(CONCERNS, totals, color="#666666")
     concerns.bar_label(bars, padding=3)
     concerns.invert_yaxis()
-    concerns.set(title="findings (audit.csv)", xlim=(0, 1.2 * max(1, *(bar.get_width() for bar in bars))))
+    concerns.set(title="findings (audit.csv)", xlim=(0, 1.2 * max(1, *(bar.get_width() for bar in bars))), xticks=[])
     for axes in (counts, brightness, concerns):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, facecolor="white", metadata={"Software": None})

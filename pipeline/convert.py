@@ -8,12 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import cv2
+import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import opened
+from pipeline.files import READ_ERRORS, opened
 from pipeline.inputs import Row
 from tfrecords.artifact import hash_json
-from tfrecords.picture import PictureError, prepare
+from tfrecords.dataset import MEASURES
+from tfrecords.picture import PictureError, decode, finish, perceptual_hash
 from tfrecords.schema import Record, write
 from tfrecords.settings import PreprocessSettings
 
@@ -46,7 +49,7 @@ class ShardPlan:
 def read_report(plan: ShardPlan) -> dict | None:
     """The report of a shard that is written and whole; None where it still has to be made.
 
-    A report is {plan, file, records, bytes, sha256, ids: [...], rejects: [[id, row, reason], ...]}.
+    A report is {plan, file, records, bytes, sha256, written: {id: measures}, rejects: [[id, row, reason], ...]}.
     """
     try:
         with FileSystems.open(plan.report_path) as file:
@@ -64,21 +67,21 @@ def convert_shard(plan: ShardPlan) -> str:
     with opened(plan.container) as read, ThreadPoolExecutor(plan.threads) as pool:
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order.
         results = list(pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows))
-    shard, ids, rejects = io.BytesIO(), [], []
+    shard, written, rejects = io.BytesIO(), {}, []
     for (row, _), result in zip(plan.rows, results, strict=True):
-        if isinstance(result, Record):
-            write(shard, result)
-            ids.append(row.id)
-        else:
+        if isinstance(result, str):
             rejects.append([row.id, row.row, result])
+        else:
+            record, written[row.id] = result
+            write(shard, record)
     data = shard.getvalue()
     report = {
         "plan": plan.digest,
         "file": plan.file,
-        "records": len(ids),
+        "records": len(written),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "ids": ids,
+        "written": written,
         "rejects": rejects,
     }
     _write_whole(plan.path, data)
@@ -86,17 +89,30 @@ def convert_shard(plan: ShardPlan) -> str:
     return plan.file
 
 
-def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings) -> Record | str:
-    """The row's record, or the reason why there is none."""
+def _convert(
+    read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings
+) -> tuple[Record, dict] | str:
+    """The row's record and what was measured of its picture, or the reason why there is none."""
     if row.reject:
         return row.reject
-    data = read(row.name)
-    if hashlib.sha256(data).hexdigest() != row.sha256:
-        return "the file changed while it was being ingested"
     try:
-        return Record(row.id, prepare(data, preprocess), row.label, fold, row.sha256)
+        data = read(row.name)
+        if hashlib.sha256(data).hexdigest() != row.sha256:
+            return "the file changed while it was being ingested"
+        pixels = decode(data, preprocess.max_megapixels)
+    except READ_ERRORS as error:
+        return f"the file can't be read ({error})"
     except PictureError as error:
         return str(error)
+    return Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256), measure(pixels)
+
+
+def measure(pixels: np.ndarray) -> dict[str, int | float | str]:
+    """What the audit needs of a picture, uint8 (height, width): MEASURES, gray levels from 0 to 255."""
+    mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
+    height, width = pixels.shape
+    facts = (width, height, mean, deviation, f"{perceptual_hash(pixels):016x}")
+    return dict(zip(MEASURES, facts, strict=True))
 
 
 def _write_whole(path: str, data: bytes) -> None:

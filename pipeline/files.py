@@ -2,9 +2,13 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What reading one picture of a folder or zip may raise: gone, unreadable, encrypted, damaged.
+READ_ERRORS = (OSError, RuntimeError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def is_remote(path: str) -> bool:
@@ -56,7 +60,7 @@ def is_zip(container: str) -> bool:
 def opened(container: str) -> Iterator[Callable[[str], bytes]]:
     """A function that reads one file of a folder or zip by its name; threads may share it.
 
-    Raises (the function too): OSError, KeyError, RuntimeError (encrypted), zipfile.BadZipFile.
+    Raises (the function too): READ_ERRORS.
     """
     if is_zip(container):
         with _opened_zip(container) as archive:

@@ -18,6 +18,7 @@ from tfrecords import picture, schema
 from tfrecords.artifact import Artifact, hash_json, make, write_whole
 from tfrecords.dataset import (
     KIND,
+    MEASURES,
     NO_FOLD,
     ROW_COLUMNS,
     ROWS,
@@ -30,7 +31,7 @@ from tfrecords.dataset import (
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings
 
-VERSION = 1  # of the plan: raise it when the same inputs would give other shards or another manifest
+VERSION = 2  # of the plan: raise it when the same inputs would give other shards or another manifest
 REJECT_COLUMNS = ("id", "row", "reason", "remedy")
 REJECT_REMEDY = "copy the picture again, or take it out with its row"
 Progress = Callable[[int, int], None]
@@ -121,9 +122,14 @@ def _build(
     rejects = sorted(tuple(reject) for report in reports for reject in report["rejects"])
     _refuse_rejects(inputs, rejects, settings)
     write_whole(work / "rejects.csv", _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
-    rows = sorted((row.row, row.id, row.label, fold, row.sha256) for plan in plans for row, fold in plan.rows)
+    written = {picture_id: facts for report in reports for picture_id, facts in report["written"].items()}
+    blank = dict.fromkeys(MEASURES, "")
+    rows = sorted(
+        (row.row, row.id, row.label, fold, row.sha256, *written.get(row.id, blank).values())
+        for plan in plans
+        for row, fold in plan.rows
+    )
     write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
-    written = {picture_id for report in reports for picture_id in report["ids"]}
     placed = [(row.label, fold) for plan in plans for row, fold in plan.rows if row.id in written]
     return {
         "split": inputs.split,
@@ -203,7 +209,7 @@ def _reconcile(inputs: Inputs, plans: list, reports: list[dict | None]) -> None:
     missing = [plan.file for plan, report in zip(plans, reports, strict=True) if report is None]
     if missing:
         raise refuse(missing[0], "the Beam runner finished without writing it", "Run it again, or on another runner")
-    told = [picture_id for report in reports for picture_id in report["ids"]]
+    told = [picture_id for report in reports for picture_id in report["written"]]
     told += [reject[0] for report in reports for reject in report["rejects"]]
     if sorted(told) != sorted(row.id for row in inputs.rows):
         lost = sorted({row.id for row in inputs.rows} ^ set(told))

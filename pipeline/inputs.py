@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from pipeline import files
+from pipeline.files import READ_ERRORS
 from tfrecords.artifact import hash_json
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.picture import PictureError, inspect
@@ -247,7 +247,7 @@ def _hash(rows: list[Row], container: str, progress: Progress) -> list[Row]:
         def hashed(row: Row) -> Row:
             try:
                 data = read(row.name)
-            except (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            except READ_ERRORS as error:
                 return replace(row, reject=f"the file can't be read ({error})")
             row = replace(row, sha256=hashlib.sha256(data).hexdigest())
             try:

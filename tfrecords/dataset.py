@@ -10,7 +10,8 @@ from tfrecords.artifact import Artifact, read
 KIND = "dataset"
 NO_FOLD = -1
 ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
-ROW_COLUMNS = ("row", "id", "label", "fold", "sha256")
+MEASURES = ("width", "height", "mean", "deviation", "phash")  # of the picture as decoded; blank where it was not
+ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)
 
 
 def open_dataset(path: Path) -> Artifact:

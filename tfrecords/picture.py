@@ -104,10 +104,26 @@ def resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(pixels, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def finish(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
+    """A decoded picture to the pixels of a record: uint8 (height, width) to uint8 (size, size)."""
+    return resize(equalize(pixels, settings), settings.image_size_px)
+
+
 def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
     """PNG bytes to the pixels of a record: uint8 (size, size), 0..255.
 
     Raises:
         PictureError: see `decode`.
     """
-    return resize(equalize(decode(data, settings.max_megapixels), settings), settings.image_size_px)
+    return finish(decode(data, settings.max_megapixels), settings)
+
+
+def perceptual_hash(pixels: np.ndarray) -> int:
+    """64 bits that are nearly equal for pictures that look the same; uint8 (height, width) in.
+
+    Bits say which of the 8 x 8 lowest frequencies of the picture, at 32 x 32, lie above their median.
+    Source: pHash, in Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010.
+    """
+    small = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
