@@ -25,13 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report := _report_problems(arguments, error):
             print(f"aoi: the full list is in {report}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `aoi settings | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a full disk, a folder that may not be written
+        _clear()
+        print(f"aoi: {error}. Mend it and run the same command: what is finished is kept", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         _clear()
         print("aoi: stopped; the same command goes on from what is finished", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 def quiet_libraries() -> None:

@@ -14,7 +14,7 @@ from flows import stages
 from flows.home import Home, Ref
 from flows.progress import LOG_SECONDS, Meter
 from flows.settings import Settings
-from flows.summary import confusion_rows, report
+from flows.summary import audit_rows, confusion_rows, report
 
 FLOW = "aoi"
 HOME = os.environ.get("AOI_HOME", "aoi-home")
@@ -107,6 +107,8 @@ def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State
 def _publish(home: Home, refs: dict[str, Ref]) -> None:
     """One report a run, and the confusion matrix as a table that the UI can sort."""
     create_markdown_artifact(report(home, refs), key="aoi-run", description="What the run made, and where")
+    if "ingest" in refs:
+        create_table_artifact(audit_rows(home), key="aoi-audit", description="What the audit found (first 100)")
     if evaluation := refs.get("evaluate"):
         rows = confusion_rows(home, evaluation)
         create_table_artifact(rows, key="aoi-confusion", description="Rows true, columns predicted")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.home import Home
 from model.store import store_of
-from tfrecords.errors import refuse
+from tfrecords.errors import MISSED, refuse
 
 START_SECONDS = 120
 STOP_SECONDS = 15
@@ -120,10 +120,10 @@ def _wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
         if process.poll() is not None:
             raise _ended(name, process, log)
         if time.monotonic() > deadline:
-            raise refuse(name, f"no answer from {url} in {START_SECONDS} s", f"See {log}", exit_code=1)
+            raise refuse(name, f"no answer from {url} in {START_SECONDS} s", f"See {log}", exit_code=MISSED)
         time.sleep(0.2)
 
 
 def _ended(name: str, process: subprocess.Popen, log: Path):
     seen = f"it ended with exit code {process.returncode}"
-    return refuse(name, seen, f"See {log}; is its port taken by something else?", exit_code=1)
+    return refuse(name, seen, f"See {log}; is its port taken by something else?", exit_code=MISSED)

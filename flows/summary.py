@@ -2,6 +2,7 @@
 
 import csv
 import os
+from itertools import islice
 from typing import Any
 
 from flows.home import Home, Ref
@@ -52,6 +53,16 @@ def confusion_rows(home: Home, evaluation: Ref) -> list[dict[str, str]]:
     """The confusion matrix as rows: {"true": name, predicted name: count, ...}."""
     with open(home.root / evaluation.folder / "confusion.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def audit_rows(home: Home, most: int = 100) -> list[dict[str, str]]:
+    """The gravest findings of the latest audit, as in audit.csv; one row that says so where there are none."""
+    latest = home.recall("audit")
+    if latest is None:
+        return []
+    with open(home.root / latest["folder"] / "audit.csv", encoding="utf-8", newline="") as file:
+        rows = list(islice(csv.DictReader(file), most))
+    return rows or [{"finding": "none"}]
 
 
 def report(home: Home, refs: dict[str, Ref]) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
-from tfrecords.artifact import RECORD, Artifact, hash_json, make
-from tfrecords.errors import refuse
+from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
+from tfrecords.errors import MISSED, refuse
 
 MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
 # Raise the number of a stage when the same settings and inputs would give another result.
@@ -43,6 +43,7 @@ def train(
     fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
 
     def build(work: Path) -> dict[str, Any]:
+        verify(dataset)
         _import_tensorflow()
         from model.train import train_model
 
@@ -75,6 +76,8 @@ def evaluate(
     fingerprint = hash_json({"version": VERSIONS[EVALUATION], **made_from, "evaluate": settings.model_dump()})
 
     def build(work: Path) -> dict[str, Any]:
+        verify(model)
+        verify(dataset)
         _import_tensorflow()
         from model.evaluate import evaluate_model
         from model.tracking import log_evaluation
@@ -112,6 +115,8 @@ def predict(
     fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen})
 
     def build(work: Path) -> dict[str, Any]:
+        verify(model)
+        verify(dataset)
         _import_tensorflow()
         from model.predict import predict_lot
 
@@ -167,7 +172,7 @@ def check_passed(evaluation: Artifact) -> None:
             evaluation.path,
             f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy {minimum:g}",
             "Look at mistakes.png there, train a better model, or lower the bound",
-            exit_code=1,
+            exit_code=MISSED,
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSED_ALIAS = "champion"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Store:
 def store_of(home: Path, name: str) -> Store:
     """MLFLOW_TRACKING_URI where it is set, else a SQLite file and a folder under HOME."""
     home = home.absolute()
-    remote = os.environ.get("MLFLOW_TRACKING_URI")
+    remote = os.environ.get(STORE_VARIABLE)
     return (
         Store(remote, "", name) if remote else Store(f"sqlite:///{home / 'mlflow.db'}", str(home / "mlartifacts"), name)
     )

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +15,27 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, Run
+from mlflow.entities import DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from model.settings import CARD_FILE, MODEL_FILE
 from model.store import PASSED_ALIAS, Store
-from tfrecords.artifact import Artifact
+from tfrecords.artifact import Artifact, locked
 from tfrecords.dataset import ROWS
-from tfrecords.errors import refuse
+from tfrecords.errors import MISSED, refuse
 
 TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
 VERSION_TAG = "aoi.model_version"
+# Where MLflow 3 keeps absolute places of files.
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 SERVED_FILES = (MODEL_FILE, CARD_FILE)
 SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
 
@@ -35,32 +44,82 @@ log = logging.getLogger(__name__)
 
 
 def connect(store: Store) -> MlflowClient:
-    """MLflow's client for a store; sets MLflow's global address, which logging a model needs."""
+    """MLflow's client for a store; sets MLflow's global address, which logging a model needs.
+
+    An embedded store is made by the first that comes, and follows its HOME when that has moved.
+    """
     for chatter in ("mlflow", "alembic"):
         logging.getLogger(chatter).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # 30 s; an epoch is logged with a later one
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
-    return MlflowClient()
+    client = MlflowClient()
+    if store.artifacts:
+        Path(store.artifacts).parent.mkdir(parents=True, exist_ok=True)
+        with locked(Path(store.artifacts).with_name(".mlflow.lock")):
+            client.search_experiments(max_results=1)  # makes the tables
+            _follow(store)
+    return client
+
+
+def _follow(store: Store) -> None:
+    """Corrects the absolute places that MLflow keeps of files, where HOME has moved since."""
+    place = Path(store.artifacts).absolute().as_uri()
+    with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+        for (location,) in database.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'"):
+            old, found, _ = location.rpartition(f"/{Path(store.artifacts).name}/")
+            old += found.rstrip("/")
+            if found and old != place:
+                for table, column in PLACES:
+                    database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, place))
 
 
 @contextlib.contextmanager
 def training_run(
-    store: Store, fingerprint: str, run_name: str, params: Mapping[str, Any], dataset: Artifact
-) -> Iterator[Mapping[str, str]]:
-    """The run of a training: a new one, or the one that an interrupted try left open.
+    store: Store,
+    fingerprint: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    dataset: Artifact,
+    known: Mapping[str, str] | None,
+) -> Iterator[dict[str, str]]:
+    """The run of a training: a new one, or the one that an interrupted try noted.
 
-    Gives where it is: {experiment_id, run_id}.
+    known: what an earlier try was given, {experiment_id, run_id}. Gives the same.
+
+    Raises: AoiError (exit code 1, for it may pass) where the store fails.
     """
-    client = connect(store)
-    experiment = _experiment(client, store)
-    run = _find(client, experiment, fingerprint, "attributes.status != 'FINISHED'")
-    run_id = run.info.run_id if run else _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
-    client.update_run(run_id, status="RUNNING")
+    with _answering(store):
+        client = connect(store)
+        record = dict(known) if known and _has(client, known["run_id"]) else None
+        if record is None:
+            experiment = _experiment(client, store)
+            run_id = _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
+            record = {"experiment_id": experiment, "run_id": run_id}
+        client.update_run(record["run_id"], status="RUNNING")
+        try:
+            yield record
+        except BaseException as error:
+            with contextlib.suppress(MlflowException):  # the error that ended the training is the one to tell
+                client.set_terminated(record["run_id"], "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+
+@contextlib.contextmanager
+def _answering(store: Store) -> Iterator[None]:
     try:
-        yield {"experiment_id": experiment, "run_id": run_id}
-    except BaseException as error:
-        with contextlib.suppress(MlflowException):  # the error that ended the training is the one to tell
-            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        yield
+    except (MlflowException, sqlite3.Error) as error:
+        seen = f"MLflow's store failed ({' '.join(str(error).split())[:200]})"
+        raise refuse(store.uri, seen, "Mend it and run again: what is finished is kept", exit_code=MISSED)
+
+
+def _has(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return client.get_run(run_id) is not None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
         raise
 
 
@@ -111,6 +170,9 @@ def finish_training(
     for file in sorted(folder.iterdir()):
         if file.suffix in (".png", ".csv"):
             client.log_artifact(run_id, str(file), "training")
+    if VERSION_TAG in client.get_run(run_id).data.tags:  # a try that was killed before the commit got this far
+        client.set_terminated(run_id, "FINISHED")
+        return
     outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
     with tempfile.TemporaryDirectory() as served, _quiet(), mlflow.start_run(run_id=run_id):
         for file in SERVED_FILES:
@@ -156,7 +218,8 @@ def _known(store: Store, run_id: str) -> Iterator[None]:
         yield
     except (MlflowException, KeyError) as error:
         seen = f"run {run_id} of this model can't be added to ({' '.join(str(error).split())[:200]})"
-        raise refuse(store.uri, seen, "Name its store with MLFLOW_TRACKING_URI, or train again with --force")
+        remedy = "Name its store with MLFLOW_TRACKING_URI, or train again with --force"
+        raise refuse(store.uri, seen, remedy, exit_code=MISSED)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -175,13 +238,6 @@ def _experiment(client: MlflowClient, store: Store) -> str:
         return experiment.experiment_id
     location = Path(store.artifacts, store.name).absolute().as_uri() if store.artifacts else None
     return client.create_experiment(store.name, artifact_location=location)
-
-
-def _find(client: MlflowClient, experiment: str, fingerprint: str, condition: str) -> Run | None:
-    runs = client.search_runs(
-        [experiment], f"tags.`{TRAINING_TAG}` = '{fingerprint}' and {condition}", order_by=["start_time DESC"]
-    )
-    return runs[0] if runs else None
 
 
 def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:

@@ -55,8 +55,10 @@ def train_model(
         network = load(_checkpoint(work, len(state["history"])), compile=True)
     else:
         network = _compiled(settings, dataset)
-    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset) as record:
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset, state["run"]) as record:
         run_id = record["run_id"]
+        state["run"] = record
+        _write_state(work, state)
         tracking.log_history(store, run_id, state["history"], state["seconds"])
         for _ in _epochs(network, state, dataset, work, settings, progress):
             tracking.log_history(store, run_id, state["history"], state["seconds"])
@@ -139,7 +141,7 @@ def _checkpoint_epoch(
     state["history"].append(row)
     state["seconds"].append(seconds)
     state["best"] = int(max(state["history"], key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"])
-    write_whole(work / STATE, json.dumps(state))
+    _write_state(work, state)
     kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
     for old in work.glob(".epoch-*.keras"):
         if old not in kept:
@@ -156,7 +158,11 @@ def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Arti
 
 def _read_state(work: Path) -> dict[str, Any]:
     path = work / STATE
-    return json.loads(path.read_text()) if path.exists() else {"history": [], "seconds": [], "best": 0}
+    return json.loads(path.read_text()) if path.exists() else {"run": None, "history": [], "seconds": [], "best": 0}
+
+
+def _write_state(work: Path, state: dict[str, Any]) -> None:
+    write_whole(work / STATE, json.dumps(state))
 
 
 def _checkpoint(work: Path, epoch: int) -> Path:

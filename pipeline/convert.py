@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import READ_ERRORS, opened
+from pipeline.files import READ_ERRORS, opened, reason
 from pipeline.inputs import Row
 from tfrecords.artifact import hash_json
 from tfrecords.dataset import MEASURES
@@ -100,10 +100,10 @@ def _convert(
         if hashlib.sha256(data).hexdigest() != row.sha256:
             return "the file changed while it was being ingested"
         pixels = decode(data, preprocess.max_megapixels)
-    except READ_ERRORS as error:
-        return f"the file can't be read ({error})"
-    except PictureError as error:
+    except PictureError as error:  # first, since it is a ValueError
         return str(error)
+    except READ_ERRORS as error:
+        return f"the file can't be read ({reason(error)})"
     return Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256), measure(pixels)
 
 

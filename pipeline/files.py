@@ -1,19 +1,27 @@
 """Reading inputs where they lie: a folder or a zip, on this machine or anywhere Beam's filesystems reach."""
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What reading one picture of a folder or zip may raise: gone, unreadable, encrypted, damaged.
-READ_ERRORS = (OSError, RuntimeError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# What reading a folder or zip, or one picture of it, may raise: gone, unreadable, encrypted, damaged.
+READ_ERRORS = (OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error)
+READ_ERRORS += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def is_remote(path: str) -> bool:
     """Whether a path names a filesystem (gs://, s3://, hdfs://) rather than this machine."""
     return "://" in path
+
+
+def reason(error: Exception) -> str:
+    """What an error says, or its kind where it says nothing."""
+    return str(error) or type(error).__name__
 
 
 def join(folder: str, name: str) -> str:
@@ -39,7 +47,7 @@ def read_bytes(path: str) -> bytes:
 def list_pictures(container: str) -> list[str]:
     """Names of all PNG files in a folder (below it too) or a zip, relative to it, sorted, repeats kept.
 
-    Raises: OSError, zipfile.BadZipFile.
+    Raises: READ_ERRORS.
     """
     if is_zip(container):
         with _opened_zip(container) as archive:

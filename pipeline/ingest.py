@@ -28,7 +28,7 @@ from tfrecords.dataset import (
     shard_key,
     shard_name,
 )
-from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.errors import MISSED, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings
 
 VERSION = 2  # of the plan: raise it when the same inputs would give other shards or another manifest
@@ -168,13 +168,18 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
     from pipeline.convert import ShardPlan, convert_shard
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
-    with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
-        _ = (
-            pipeline
-            | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
-            | "Spread" >> beam.Reshuffle()
-            | "Convert" >> beam.Map(convert_shard).with_output_types(str)
-        )
+    try:
+        with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
+            _ = (
+                pipeline
+                | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
+                | "Spread" >> beam.Reshuffle()
+                | "Convert" >> beam.Map(convert_shard).with_output_types(str)
+            )
+    except Exception as error:  # a runner hands on what a worker raised as text, under a type of its own
+        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        seen = f"the Beam job failed ({last[0][:300]})"
+        raise refuse(plans[0].folder, seen, "Mend it and run again: finished shards are kept", exit_code=MISSED)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import os
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from pipeline import files
-from pipeline.files import READ_ERRORS
+from pipeline.files import READ_ERRORS, reason
 from tfrecords.artifact import hash_json
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.picture import PictureError, inspect
@@ -83,8 +82,8 @@ def _checked(data: str, split: Split, folds: int) -> tuple[str, str, tuple[str, 
     table = files.join(data, f"{split}.csv")
     container = _container(data, split)
     classes = read_classes(data)
-    rows, problems = _parse(table, classes, labelled=split == "train")
-    rows, unmatched = _locate(rows, table, container, split)
+    rows, named, problems = _parse(table, classes, labelled=split == "train")
+    rows, unmatched = _locate(rows, named, table, container, split)
     problems += unmatched
     if split == "train" and not problems:
         problems = _too_few(rows, table, classes, folds)
@@ -137,10 +136,14 @@ def _text(path: str) -> str:
     return text
 
 
-def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row], list[Problem]]:
-    """Rows of the CSV with ids and labels checked; every line that fails is a problem."""
+def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row], set[str], list[Problem]]:
+    """Rows of the CSV, every id that a line names, and a problem for every line that fails.
+
+    A row whose label alone is wrong is there too, without a label, so that its picture is looked for.
+    """
     reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
-    rows, problems, first_seen = [], [], {}
+    rows, named, problems, first_seen = [], set(), [], {}
+    line = 0
     try:
         header = next(reader, [])
         missing = [column for column in COLUMNS if column not in header]
@@ -148,10 +151,12 @@ def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row
             seen = f"the header is {','.join(header)[:80]!r}, without {' and '.join(missing)}"
             raise refuse(table, seen, "Begin it with the line ID,Label", 1)
         id_at, label_at = (header.index(column) for column in COLUMNS)
+        line = reader.line_num
         for cells in reader:
             line = reader.line_num
             if not cells:
                 continue
+            named.update(cells[id_at : id_at + 1])
             if len(cells) != len(header):
                 problems.append(Problem(table, f"{len(cells)} fields", f"Write {len(header)}, as the header", line))
                 continue
@@ -166,13 +171,14 @@ def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row
             number = _label(label, len(classes)) if labelled else UNLABELLED
             if number is None:
                 problems.append(Problem(table, *_bad_label(picture_id, label, classes), line))
-            else:
-                rows.append(Row(picture_id, line, number, picture_id))
+            rows.append(Row(picture_id, line, UNLABELLED if number is None else number, picture_id))
     except csv.Error as error:
-        problems.append(Problem(table, f"not readable as CSV ({error})", "Mend the line", reader.line_num))
+        # What follows is unread, so nothing can be said about its pictures.
+        problems.append(Problem(table, f"not readable as CSV ({error})", "Mend what begins there", line + 1))
+        raise AoiError(problems)
     if not rows and not problems:
         problems.append(Problem(table, "no row below the header", "Add a row for every picture"))
-    return rows, problems
+    return rows, named, problems
 
 
 def _bad_id(picture_id: str) -> str:
@@ -196,12 +202,14 @@ def _bad_label(picture_id: str, label: str, classes: Sequence[str]) -> tuple[str
     return seen, f"Write a whole number from 0 to {len(classes) - 1} ({', '.join(classes)[:120]})"
 
 
-def _locate(rows: list[Row], table: str, container: str, split: Split) -> tuple[list[Row], list[Problem]]:
+def _locate(
+    rows: list[Row], named: set[str], table: str, container: str, split: Split
+) -> tuple[list[Row], list[Problem]]:
     """Finds every row's picture; rows without one and pictures without a row are problems."""
     try:
         names = files.list_pictures(container)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise refuse(container, f"it can't be read ({error})", "Copy or download it again")
+    except READ_ERRORS as error:
+        raise refuse(container, f"it can't be read ({reason(error)})", "Copy or download it again")
     prefix = f"{split}_images/" if files.is_zip(container) else ""
     name_of: dict[str, str] = {}
     problems = []
@@ -218,7 +226,6 @@ def _locate(rows: list[Row], table: str, container: str, split: Split) -> tuple[
             remedy = f"Put the picture into {container} or take the row out"
             problems.append(Problem(table, f"no picture {row.id}", remedy, row.row))
     remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
-    named = {row.id for row in rows}
     problems += [
         Problem(files.join(container, name), "no row names this picture", remedy)
         for picture_id, name in name_of.items()
@@ -248,7 +255,7 @@ def _hash(rows: list[Row], container: str, progress: Progress) -> list[Row]:
             try:
                 data = read(row.name)
             except READ_ERRORS as error:
-                return replace(row, reject=f"the file can't be read ({error})")
+                return replace(row, reject=f"the file can't be read ({reason(error)})")
             row = replace(row, sha256=hashlib.sha256(data).hexdigest())
             try:
                 inspect(data)

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.errors import REFUSED, AoiError, Problem, refuse
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+CHECKSUM = "checksum"  # manifest entry: hash of all the others
 RECORD = "mlflow"  # manifest entry that says where the artefact is recorded; no part of its content
 
 
@@ -40,7 +41,7 @@ class Artifact:
     @property
     def digest(self) -> str:
         """Hash of the content: equal for equal files and facts, wherever and whenever they were made."""
-        return hash_json({key: value for key, value in self.manifest.items() if key != RECORD})
+        return hash_json({key: value for key, value in self.manifest.items() if key not in (RECORD, CHECKSUM)})
 
     def listed(self) -> list[dict[str, Any]]:
         """Every file that the manifest promises: {file, bytes, sha256, ...}."""
@@ -92,6 +93,8 @@ def read(path: Path, kind: str) -> Artifact:
             f"a {found[0]} of schema version {found[1]}, not a {kind} of version {SCHEMA_VERSION}",
             f"Make the {kind} again with this version, or name another folder",
         )
+    if manifest.get(CHECKSUM) != _checksum(manifest):
+        raise refuse(path / MANIFEST, "it was changed after it was written", f"Make the {kind} again with --force")
     artifact = Artifact(path, manifest)
     problems = [
         Problem(str(path / entry["file"]), f"{seen} instead of {entry['bytes']} bytes", "Make it again with --force")
@@ -158,12 +161,12 @@ def make(
         the artefact, and whether it was there before.
 
     Raises:
-        AoiError: whatever `build` refuses; its work folder is gone then.
+        AoiError: whatever `build` raises; where it refused its input, the work folder is gone then.
     """
     if not force and (found := find(root, kind, fingerprint)):
         return found, True
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f".lock-{fingerprint}"):
+    with locked(root / f".lock-{fingerprint}"):
         found = find(root, kind, fingerprint)
         if found and not force:
             return found, True
@@ -171,8 +174,9 @@ def make(
         work.mkdir(exist_ok=True)
         try:
             body = build(work)
-        except AoiError:
-            shutil.rmtree(work)
+        except AoiError as error:
+            if error.exit_code == REFUSED:
+                shutil.rmtree(work)
             raise
         for note in work.glob(".*"):
             shutil.rmtree(note) if note.is_dir() else note.unlink()
@@ -190,7 +194,14 @@ def _manifest(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> 
         for file in sorted(work.rglob("*"))
         if file.is_file() and file.relative_to(work).as_posix() not in own
     ]
-    return {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
+    manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
+    # As a reader gets it: what JSON changes, such as tuples, must not change the checksum.
+    manifest = json.loads(json.dumps(manifest))
+    return {**manifest, CHECKSUM: _checksum(manifest)}
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hash_json({key: value for key, value in manifest.items() if key != CHECKSUM})
 
 
 def _commit(root: Path, name: str, fingerprint: str, work: Path, manifest: dict[str, Any]) -> Path:
@@ -240,7 +251,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds an advisory lock that the kernel drops when its owner dies; the file goes with the last owner."""
     while True:
         with open(path, "w") as file:

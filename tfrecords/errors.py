@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SHOWN = 10
+REFUSED, MISSED = 2, 1
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class AoiError(Exception):
 
     Args:
         problems: everything that is wrong, told at once (str() shows the first ten and the count).
-        exit_code: 2 for input and settings, 1 for a result that missed a bound.
+        exit_code: REFUSED for input and settings; MISSED for a result under a bound, or for what may pass, such
+            as a full disk: then what is finished stays for the next try.
     """
 
-    def __init__(self, problems: Iterable[Problem], exit_code: int = 2):
+    def __init__(self, problems: Iterable[Problem], exit_code: int = REFUSED):
         self.problems = tuple(problems)
         self.exit_code = exit_code
         super().__init__(self.problems, exit_code)
@@ -47,7 +49,7 @@ class AoiError(Exception):
         return "\n".join([f"{len(self.problems)} problems:", *(f"  {line}" for line in lines), *more])
 
 
-def refuse(file: object, seen: str, remedy: str, row: int | None = None, exit_code: int = 2) -> AoiError:
+def refuse(file: object, seen: str, remedy: str, row: int | None = None, exit_code: int = REFUSED) -> AoiError:
     """The AoiError of a single problem, to be raised by the caller."""
     return AoiError([Problem(str(file), seen, remedy, row)], exit_code)
 

@@ -189,7 +189,7 @@ def test_what_can_t_be_trained_is_refused_without_a_folder_or_a_run(case, made, 
 
 def test_a_dataset_without_labels_is_refused(made, tmp_path):
     _, home, settings, _ = made
-    lot = home.choose("dataset", home.recall("lot")["folder"], "lot", "")
+    lot = home.choose("dataset", "tiny-test", "", "")
     with pytest.raises(AoiError, match=r"a dataset without labels\. Name one that was made from train\.csv"):
         train(lot, tmp_path, store_of(tmp_path, "new"), settings.train, False, silent)
     assert not list(tmp_path.iterdir())

@@ -49,7 +49,7 @@ def test_names_of_shards_sort_in_their_order():
 
 
 def test_the_place_of_a_picture_is_the_hash_of_its_id():
-    digest = hashlib.sha256("train_00001.png".encode()).hexdigest()
+    digest = hashlib.sha256(b"train_00001.png").hexdigest()
     assert shard_key("train_00001.png") == int(digest[:16], 16)
 
 
