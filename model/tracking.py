@@ -36,6 +36,7 @@ PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+EPOCH_METRICS = {"accuracy": "train_accuracy", "loss": "train_loss"}
 SERVED_FILES = (MODEL_FILE, CARD_FILE)
 SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
 
@@ -153,7 +154,9 @@ def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]
         logged = {metric.step for metric in client.get_metric_history(run_id, "seconds")}
         for row, took in zip(history, seconds, strict=True):
             if row["epoch"] not in logged:
-                _log_metrics(client, run_id, {**row, "seconds": took}, int(row["epoch"]))
+                # Told apart from the evaluation's own accuracy, which stands in the same run.
+                metrics = {EPOCH_METRICS.get(key, key): value for key, value in row.items() if key != "epoch"}
+                _log_metrics(client, run_id, {**metrics, "seconds": took}, int(row["epoch"]))
     except MlflowException as error:
         log.warning("MLflow did not answer (%s); training goes on and the epoch is logged later", error)
 
