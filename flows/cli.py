@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
     quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)  # as a scheduler stops a job: like Ctrl-C, not in mid-air
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
@@ -36,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _clear()
         print("aoi: stopped; the same command goes on from what is finished", file=sys.stderr)
         return 130
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def quiet_libraries() -> None:

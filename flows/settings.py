@@ -49,12 +49,12 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     except ValidationError as error:
         problems = []
         for issue in error.errors():
-            name = ".".join(str(part) for part in issue["loc"])
+            name = ".".join(str(part) for part in issue["loc"])[:120]
             if issue["type"] == "extra_forbidden":
                 problems.append(Problem(origin, f"{name} is no setting", _known(name)))
             else:
-                seen = f"{name} is {issue['input']!r}".replace("\n", " ")[:120]
-                problems.append(Problem(origin, seen, issue["msg"].replace("Input should", "It should")))
+                remedy = issue["msg"].replace("Input should", "It should")
+                problems.append(Problem(origin, f"{name} is {_shown(issue['input'])}", remedy))
         raise AoiError(problems)
 
 
@@ -78,8 +78,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
     kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true|false"}[schema["type"]]
     if low is None:
         return kind
-    return f"{kind} {'>' if 'exclusiveMinimum' in schema else '>='} {low:g}" + (
-        "" if high is None else f", {'<' if 'exclusiveMaximum' in schema else '<='} {high:g}"
+    return f"{kind} {'>' if 'exclusiveMinimum' in schema else '>='} {low:.15g}" + (
+        "" if high is None else f", {'<' if 'exclusiveMaximum' in schema else '<='} {high:.15g}"
     )
 
 
@@ -95,9 +95,18 @@ def _read_toml(path: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """A TOML value where it is one, else the text itself, so that paths and words need no quotes."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        values = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
+    return values["value"] if len(values) == 1 else text
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value as Python writes it, or its kind where it is too long or deep to be written."""
+    try:
+        return repr(value)[:100]
+    except (ValueError, RecursionError):
+        return f"{type(value).__name__} beyond all bounds"
 
 
 def _known(name: str) -> str:

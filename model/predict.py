@@ -46,7 +46,8 @@ def _predict(model: Artifact, dataset: Artifact, settings: PredictSettings, prog
         progress(len(ids), dataset.manifest["records"], "pictures")
     table = answers(np.concatenate(parts), classes)
     table.insert(0, "ID", ids)
-    table["status"] = "ok"
+    # By name, since a table without rows has no types of its own.
+    table = table.assign(status="ok").astype({"ID": str, "name": str, "status": str})
     ordered = rows[["id"]].rename(columns={"id": "ID"}).merge(table, on="ID", how="left")
     lost = ordered["status"].isna()
     ordered.loc[lost, ["label", "name", "status"]] = [

@@ -1,6 +1,7 @@
 """What can be set about a model, free of TensorFlow so that --help and forms stay quick."""
 
 import os
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,6 +17,9 @@ CARD_FILE = "card.json"  # class names and preprocessing, without which the netw
 class TrainSettings(StageSettings):
     """How a MobileNet is made from a dataset."""
 
+    recipe: Literal["full", "frozen"] = Field(
+        "full", description="train the whole network, or only its last layer on features computed once"
+    )
     epochs: int = Field(5, ge=1, le=10000, description="passes over the training pictures")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
     alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
@@ -26,6 +30,10 @@ class TrainSettings(StageSettings):
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
     fold: int = Field(0, ge=0, description="the fold that validates")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="highest rate of Adam; half an epoch up, cosine down")
+    class_weights: Literal["none", "sqrt", "balanced"] = Field(
+        "sqrt", description="what pictures of rare classes count: 1, or by the root of, or the inverse of their share"
+    )
+    frozen_copies: int = Field(2, ge=1, le=100, description="shifted copies of a picture that the frozen recipe sees")
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")

@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from model.settings import CARD_FILE, MODEL_FILE
-from model.store import PASSED_ALIAS, Store
+from model.store import PASSED_ALIAS, STORE_VARIABLE, Store
 from tfrecords.artifact import Artifact, locked
 from tfrecords.dataset import ROWS
 from tfrecords.errors import MISSED, refuse
@@ -52,8 +52,13 @@ def connect(store: Store) -> MlflowClient:
     for chatter in ("mlflow", "alembic"):
         logging.getLogger(chatter).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # 30 s; an epoch is logged with a later one
+    given = os.environ.get(STORE_VARIABLE)
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
+    # MLflow writes the address into the environment too, where the next HOME would look for its store.
+    os.environ.pop(STORE_VARIABLE, None)
+    if given is not None:
+        os.environ[STORE_VARIABLE] = given
     client = MlflowClient()
     if store.artifacts:
         Path(store.artifacts).parent.mkdir(parents=True, exist_ok=True)

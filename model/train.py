@@ -14,8 +14,10 @@ import pandas as pd
 import tensorflow as tf
 
 from model import figures, tracking
+from model.balance import class_weights
 from model.classify import write_card
 from model.network import build, load, save
+from model.probe import fit_head
 from model.settings import MODEL_FILE, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
@@ -60,7 +62,8 @@ def train_model(
         state["run"] = record
         _write_state(work, state)
         tracking.log_history(store, run_id, state["history"], state["seconds"])
-        for _ in _epochs(network, state, dataset, work, settings, progress):
+        recipe = {"full": _epochs, "frozen": _probe}[settings.recipe]
+        for _ in recipe(network, state, dataset, work, settings, progress):
             tracking.log_history(store, run_id, state["history"], state["seconds"])
         best = state["history"][state["best"] - 1]
         _finish(work, state, classes, dataset)
@@ -80,9 +83,14 @@ def train_model(
 
 def _train_steps(dataset: Artifact, settings: TrainSettings) -> tuple[int, int]:
     """Training pictures an epoch, and steps an epoch."""
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
-    pictures = sum(class_counts(dataset, set(range(folds)) - {settings.fold}).values())
+    pictures = sum(_training_counts(dataset, settings))
     return pictures, math.ceil(pictures / settings.batch_size)
+
+
+def _training_counts(dataset: Artifact, settings: TrainSettings) -> list[int]:
+    """Training pictures of every class, in label order."""
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    return list(class_counts(dataset, set(range(folds)) - {settings.fold}).values())
 
 
 def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
@@ -110,6 +118,7 @@ def _epochs(
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     pictures, _ = _train_steps(dataset, settings)
+    weights = class_weights(_training_counts(dataset, settings), settings.class_weights)
     for epoch in range(len(state["history"]), settings.epochs):
         # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
         network.get_layer("dropout").seed_generator.state.assign([settings.seed, epoch])
@@ -124,11 +133,28 @@ def _epochs(
             validation_data=validation,
             initial_epoch=epoch,
             epochs=epoch + 1,
+            class_weight=dict(enumerate(weights)),
             shuffle=False,
             verbose=0,
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        yield
+
+
+def _probe(
+    network: keras.Model,
+    state: dict[str, Any],
+    dataset: Artifact,
+    work: Path,
+    settings: TrainSettings,
+    progress: Progress,
+) -> Iterator[None]:
+    """The frozen recipe's one step, where it is not done yet; checkpointed as an epoch is."""
+    if not state["history"]:
+        began = perf_counter()
+        row = fit_head(network, dataset, settings, progress)
         _checkpoint_epoch(network, state, row, perf_counter() - began, work)
         yield
 

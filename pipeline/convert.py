@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import READ_ERRORS, opened, reason
+from pipeline.files import READ_ERRORS, is_remote, opened, reason
 from pipeline.inputs import Row
 from tfrecords.artifact import hash_json
 from tfrecords.dataset import MEASURES
@@ -54,8 +54,9 @@ def read_report(plan: ShardPlan) -> dict | None:
     try:
         with FileSystems.open(plan.report_path) as file:
             report = json.loads(file.read())
-        size = FileSystems.match([plan.path])[0].metadata_list[0].size_in_bytes
-    except (OSError, IndexError, ValueError):
+        # Not FileSystems.match, which takes brackets in a folder's name for a pattern.
+        size = FileSystems.get_filesystem(plan.path).metadata(plan.path).size_in_bytes
+    except (OSError, ValueError):
         return None
     return report if (report["plan"], report["bytes"]) == (plan.digest, size) else None
 
@@ -120,6 +121,6 @@ def _write_whole(path: str, data: bytes) -> None:
     aside = FileSystems.join(folder, f".{name}.{os.getpid()}.tmp")
     with FileSystems.create(aside) as file:
         file.write(data)
-    if FileSystems.exists(path):
+    if is_remote(path) and FileSystems.exists(path):  # elsewhere a rename replaces
         FileSystems.delete([path])
     FileSystems.rename([aside], [path])

@@ -31,7 +31,8 @@ from tfrecords.dataset import (
 from tfrecords.errors import MISSED, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings
 
-VERSION = 2  # of the plan: raise it when the same inputs would give other shards or another manifest
+VERSION = 3  # of the plan: raise it when the same inputs would give other shards or another manifest
+REJECTS = "rejects.csv"
 REJECT_COLUMNS = ("id", "row", "reason", "remedy")
 REJECT_REMEDY = "copy the picture again, or take it out with its row"
 Progress = Callable[[int, int], None]
@@ -61,7 +62,10 @@ def ingest(
         AoiError: more unusable training pictures than are tolerated; Beam options that are refused. Unusable
             pictures of the test split never stop it: they stand in rejects.csv.
     """
-    options = shlex.split(beam)
+    try:
+        options = shlex.split(beam)
+    except ValueError as error:
+        raise _unreadable_options(str(error))
     refuse_lossy(options)
     fingerprint = hash_json(
         {
@@ -76,7 +80,10 @@ def ingest(
         _refuse_rejects(inputs, [(row.id, row.row, row.reject) for row in inputs.rows if row.reject], settings)
         return _build(inputs, work, settings, preprocess, options, progress)
 
-    return make(root, f"{name}-{inputs.split}", KIND, fingerprint, build, force)
+    dataset, cached = make(root, f"{name}-{inputs.split}", KIND, fingerprint, build, force)
+    # It may have been made when more was tolerated.
+    _refuse_rejects(inputs, _read_rejects(dataset), settings)
+    return dataset, cached
 
 
 def refuse_lossy(options: list[str]) -> None:
@@ -88,14 +95,18 @@ def refuse_lossy(options: list[str]) -> None:
             raise refuse("--beam", seen, "Use in_memory (its shards use every core) or multi_processing")
 
 
+def _unreadable_options(why: str) -> AoiError:
+    return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=FlinkRunner'")
+
+
 def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> Iterator[tuple[str, list]]:
     """Every shard's file name with its (row, fold) pairs, in their order. Empty shards are there too."""
     count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
-    fold_of = assign_folds(((row.label, row.sha256) for row in inputs.rows), settings.folds)
+    usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
+    fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
     shards: dict[int, list[tuple[Row, int]]] = defaultdict(list)
     for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
-        fold = fold_of[row.sha256] if inputs.split == "train" else NO_FOLD
-        shards[shard_index(row.id, count)].append((row, fold))
+        shards[shard_index(row.id, count)].append((row, fold_of.get(row.sha256, NO_FOLD)))
     for index in range(count):
         yield shard_name(inputs.split, index, count), shards[index]
 
@@ -121,7 +132,7 @@ def _build(
     _reconcile(inputs, plans, reports)
     rejects = sorted(tuple(reject) for report in reports for reject in report["rejects"])
     _refuse_rejects(inputs, rejects, settings)
-    write_whole(work / "rejects.csv", _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
+    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
     written = {picture_id: facts for report in reports for picture_id, facts in report["written"].items()}
     blank = dict.fromkeys(MEASURES, "")
     rows = sorted(
@@ -150,12 +161,14 @@ def _runner(options: list[str]) -> tuple[Any, int]:
     from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-    parsed = PipelineOptions(options)
-    named = parsed.view_as(StandardOptions).runner
+    try:
+        parsed = PipelineOptions(options)
+        named, direct = parsed.view_as(StandardOptions).runner, parsed.view_as(DirectOptions)
+    except SystemExit:  # Beam has said on stderr which of them it is
+        raise _unreadable_options("Beam does not take them")
     if named not in (None, "DirectRunner", "FnApiRunner"):
         return named, 1
     cores = os.cpu_count() or 1
-    direct = parsed.view_as(DirectOptions)
     # Named outright: DirectRunner would first try to download another runner.
     workers = (direct.direct_num_workers or cores) if direct.direct_running_mode == "multi_processing" else 1
     return FnApiRunner(), max(1, cores // workers)
@@ -229,6 +242,11 @@ def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], setting
             Problem(f"{inputs.container}/{picture_id}", reason, remedy.format(row))
             for picture_id, row, reason in rejects
         )
+
+
+def _read_rejects(dataset: Artifact) -> list[tuple[str, int, str]]:
+    with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
+        return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -1,9 +1,7 @@
 """What the tests share: a tiny set of real PNG files in AIdea's layout, and a HOME with everything made from it."""
 
-import contextlib
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -71,19 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def copy_home(made):
-    """A function that copies the HOME of `made`, with the addresses in MLflow's file, to a folder that is a test's own."""
+    """A function that copies the HOME of `made` to a folder that is a test's own."""
     from flows.home import Home
 
-    origin = made[1].root
-
-    def copy(folder: Path) -> Home:
-        shutil.copytree(origin, folder)
-        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})").fetchall():
-                    if kind.startswith(("VARCHAR", "TEXT")):
-                        told = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                        database.execute(told, (str(origin), str(folder), str(origin)))
-        return Home(folder)
-
-    return copy
+    return lambda folder: Home(Path(shutil.copytree(made[1].root, folder)))

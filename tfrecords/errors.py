@@ -23,7 +23,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file if self.row is None else f"{self.file}, row {self.row}"
-        return f"{where}: {self.seen}. {self.remedy}."
+        return printable(f"{where}: {self.seen}. {self.remedy}.")
 
 
 class AoiError(Exception):
@@ -59,5 +59,11 @@ def problems_csv(problems: Iterable[Problem]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["file", "row", "seen", "remedy"])
-    writer.writerows([item.file, item.row, item.seen, item.remedy] for item in problems)
+    for item in problems:
+        writer.writerow([printable(item.file), item.row, printable(item.seen), printable(item.remedy)])
     return text.getvalue()
+
+
+def printable(text: str) -> str:
+    """`text` on one line that any terminal and file can take: what does not print is written out, as \\x1b or \\udce9."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -33,7 +33,7 @@ def inspect(data: bytes) -> Header:
     Source: PNG specification, third edition, sections 5.2 to 5.6.
 
     Raises:
-        PictureError: empty, not a PNG, cut off, or a chunk whose checksum does not hold.
+        PictureError: empty, not a PNG, cut off, no chunk where one must begin, or one whose checksum does not hold.
     """
     if not data:
         raise PictureError("the file is empty")
@@ -45,8 +45,10 @@ def inspect(data: bytes) -> Header:
         kind, end = data[at + 4 : at + 8], at + 12 + length
         if end > len(data):
             break
+        if not kind.isalpha():
+            raise PictureError(f"the PNG is damaged (no chunk begins at byte {at})")
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise PictureError(f"the PNG is damaged (checksum of its {kind.decode('latin-1')} chunk at byte {at})")
+            raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
         if header is None:
             if kind != b"IHDR" or length != 13:
                 raise PictureError("the PNG does not begin with its header")
@@ -64,7 +66,8 @@ def decode(data: bytes, max_megapixels: float) -> np.ndarray:
     """The picture as cv2 sees it in gray: uint8 (height, width), 0 black to 255 white.
 
     Color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
-    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, and of an animation the still picture counts.
+    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the first frame counts, and an
+    Exif orientation turns the picture.
 
     Raises:
         PictureError: see `inspect`; or a declared size above `max_megapixels`, or pixels that do not decode.

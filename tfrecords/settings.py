@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StageSettings(BaseModel):
-    """Base of all settings: frozen, no unknown names, no silent conversion of types, finite numbers alone."""
+    """Base of all settings: frozen, no unknown names, no silent conversion of types, finite numbers, short texts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_max_length=4096)
 
 
 class PreprocessSettings(StageSettings):

@@ -210,7 +210,7 @@ def test_a_model_under_the_bound_is_measured_all_the_same_and_then_fails_with_ex
     accuracy = evaluation.manifest["metrics"]["accuracy"]
     assert f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy 1" in str(failed.value)
     assert "mistakes.png" in str(failed.value)
-    assert FILES <= {path.name for path in evaluation.path.iterdir()}
+    assert {path.name for path in evaluation.path.iterdir()} >= FILES
 
 
 def test_a_model_at_the_bound_passes(shop, evaluated):
@@ -239,4 +239,5 @@ def test_a_store_that_does_not_have_the_model_s_run_is_refused_with_what_to_do(s
         evaluate(stranger, dataset, tmp_path, store_of(home.root, "tiny"), EvaluateSettings(), False, silent)
     assert "MLFLOW_TRACKING_URI" in str(refused.value)
     assert "train again with --force" in str(refused.value)
-    assert not list(tmp_path.iterdir())
+    assert refused.value.exit_code == 1  # it may pass, with another store
+    assert not list(tmp_path.glob("[!.]*"))

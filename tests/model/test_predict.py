@@ -64,7 +64,8 @@ def test_the_submission_is_id_and_whole_number_in_the_order_of_test_csv_with_crl
 
 
 def test_it_lies_in_home_too(ask, home, data):
-    assert (home.root / "submission.csv").read_bytes() == ask(data).submission
+    given = ask(data)
+    assert (home.root / "submission.csv").read_bytes() == given.submission
 
 
 def test_predictions_tell_label_name_and_one_probability_a_class(ask, data):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tfrecords import artifact
-from tfrecords.artifact import MANIFEST, RECORD, Artifact, find, hash_json, make, read, verify, write_whole
-from tfrecords.errors import AoiError, refuse
+from tfrecords.artifact import CHECKSUM, MANIFEST, RECORD, Artifact, find, hash_json, make, read, verify, write_whole
+from tfrecords.errors import MISSED, AoiError, refuse
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -56,7 +56,7 @@ def test_the_folder_is_named_by_name_and_fingerprint_and_holds_files_and_manifes
 def test_the_manifest_lists_every_file_with_size_and_hash_beside_what_the_build_returns(tmp_path):
     done, _ = made(tmp_path)
     assert json.loads((done.path / MANIFEST).read_text()) == done.manifest
-    assert done.manifest == {
+    assert {key: value for key, value in done.manifest.items() if key != CHECKSUM} == {
         "schema_version": artifact.SCHEMA_VERSION,
         "kind": "dataset",
         "fingerprint": FINGERPRINT,
@@ -153,7 +153,15 @@ def test_a_build_that_refuses_leaves_nothing_behind_and_touches_nothing_else(tmp
     assert names(tmp_path) == before
 
 
-@pytest.mark.parametrize("end", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        RuntimeError("out of memory"),
+        KeyboardInterrupt(),
+        refuse("a", "the disk is full", "Make room", exit_code=MISSED),
+    ],
+    ids=["error", "Ctrl-C", "what may pass"],
+)
 def test_a_build_that_breaks_off_commits_nothing_and_the_next_goes_on_from_its_notes(tmp_path, end):
     def breaks(work):
         (work / "a").write_text("one")
@@ -305,6 +313,22 @@ def test_another_kind_or_schema_version_is_refused_with_what_differs(tmp_path, c
         read(done.path, "dataset")
 
 
+@pytest.mark.parametrize("change", [{"about": "another"}, {"more": 1}, {CHECKSUM: "0" * 16}])
+def test_a_manifest_that_was_edited_is_refused(tmp_path, change):
+    done, _ = made(tmp_path)
+    (done.path / MANIFEST).write_text(json.dumps(done.manifest | change))
+    with pytest.raises(AoiError, match="changed after it was written"):
+        read(done.path, "dataset")
+    again, cached = made(tmp_path)
+    assert not cached
+    read(again.path, "dataset")
+
+
+def test_what_json_changes_of_the_builds_entries_is_no_edit(tmp_path):
+    done, _ = made(tmp_path, lambda work: {"pair": (1, 2), "by number": {3: None}, "text": "ü\u2028"})
+    assert read(done.path, "dataset").manifest == done.manifest
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", "null", '{"kind": "dataset"}', "\0"])
 def test_a_manifest_that_is_none_is_refused(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
@@ -375,7 +399,7 @@ def test_owners_of_a_lock_never_overlap_though_its_file_comes_and_goes(tmp_path)
 
     def enter(_):
         for _ in range(50):
-            with artifact._locked(tmp_path / ".lock"):
+            with artifact.locked(tmp_path / ".lock"):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords.picture import Header, PictureError, decode, equalize, inspect, prepare, resize
+from tfrecords.picture import Header, PictureError, decode, equalize, inspect, perceptual_hash, prepare, resize
 from tfrecords.settings import PreprocessSettings
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -331,3 +331,30 @@ def test_contrast_is_evened_before_the_size_changes():
     data, chosen = png(noise(96, 80)), PreprocessSettings(image_size_px=40)
     expected = cv2.resize(cv2.createCLAHE(2.0, (8, 8)).apply(by_cv2(data)), (40, 40), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(prepare(data, chosen), expected)
+
+
+# --- The perceptual hash ------------------------------------------------------------------------------------
+
+
+def blobs(seed: int, size: int = 64) -> np.ndarray:
+    return cv2.resize(noise(6, 6, seed=seed), (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def bits_between(some: np.ndarray, other: np.ndarray) -> int:
+    return (perceptual_hash(some) ^ perceptual_hash(other)).bit_count()
+
+
+def test_pictures_that_look_the_same_have_nearly_the_same_hash_and_others_have_not():
+    one = blobs(0)
+    brighter = cv2.convertScaleAbs(one, alpha=0.8, beta=20)
+    noisy = cv2.add(one, noise(64, 64) // 32)
+    larger = cv2.resize(one, (200, 200), interpolation=cv2.INTER_CUBIC)
+    assert max(bits_between(one, same) for same in (one, brighter, noisy, larger)) <= 6
+    assert min(bits_between(one, blobs(seed)) for seed in range(1, 30)) > 6
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (512, 512)])
+def test_every_picture_has_a_hash_of_64_bits_and_always_the_same(shape):
+    pixels = noise(*shape)
+    assert 0 <= perceptual_hash(pixels) < 2**64
+    assert perceptual_hash(pixels) == perceptual_hash(pixels.copy())
