@@ -2,7 +2,7 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test lock
+.PHONY: demo test fuzz lock
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
@@ -12,6 +12,10 @@ test: .venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest
+
+# 10,000 hostile inputs of each kind; a few minutes.
+fuzz: .venv
+	.venv/bin/python tests/fuzz/fuzz.py
 
 .venv: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.artifact import Artifact, read, write_whole
-from tfrecords.errors import refuse
+from tfrecords.artifact import Artifact, find, newest, read, write_whole
+from tfrecords.errors import AoiError, refuse
 
 FOLDERS = {
     "dataset": "datasets",
@@ -49,8 +49,9 @@ class Home:
         return Ref(artifact.manifest["kind"], folder.as_posix(), artifact.fingerprint, cached)
 
     def open(self, ref: Ref) -> Artifact:
-        """The artefact of a reference. Raises: AoiError where it is gone or damaged."""
-        return read(self.root / ref.folder, ref.kind)
+        """The artefact of a reference, or what replaced it. Raises: AoiError where it is gone or damaged."""
+        path = self.root / ref.folder
+        return find(path.parent, ref.kind, ref.fingerprint) or read(path, ref.kind)
 
     def remember(self, what: str, value: dict[str, Any]) -> None:
         """Notes what was used last under a name, such as "model"."""
@@ -94,10 +95,17 @@ class Home:
         """The artefact with a fingerprint. Raises: AoiError where it is gone or damaged."""
         return self.choose(kind, fingerprint, kind, "")
 
+    def evaluation_of(self, model: Artifact) -> Artifact | None:
+        """The latest evaluation of a model; None where there is none any more."""
+        noted = self.recall(f"evaluation-{model.fingerprint}")
+        try:
+            return self.open(Ref(**noted)) if noted else None
+        except AoiError:
+            return None
+
     def committed(self, kind: str) -> list[Path]:
         """Folders of finished artefacts of a kind, sorted."""
-        folder = self.folder(kind)
-        return sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
+        return newest(self.folder(kind))
 
 
 def data_name(data: str) -> str:

@@ -100,7 +100,7 @@ def evaluate(
     records = home.choose(DATASET, dataset or trained_on, DATASET, "Run aoi ingest --data DIR first")
     store = store_of(home.root, name_of(chosen))
     made, cached = model.evaluate(chosen, records, home.folder("evaluation"), store, settings.evaluate, force, progress)
-    ref = home.finished(made, cached)
+    ref = home.finished(made, cached, "evaluation", f"evaluation-{chosen.fingerprint}")
     model.check_passed(made)
     noted = home.recall(PASSED)
     if cached and noted and noted["fingerprint"] != chosen.fingerprint:
@@ -125,10 +125,12 @@ def predict(
     chosen = home.choose(model.MODEL, model_name, PASSED, "Run aoi evaluate first, or name a model")
     known = settings.model_copy(update={"preprocess": PreprocessSettings(**chosen.manifest["settings"]["preprocess"])})
     lot, _ = _ingest(home, known, choose_data(home, data), "test", beam, False, progress)
+    evaluation = home.evaluation_of(chosen)
     made, cached = model.predict(
-        chosen, lot, home.folder("prediction"), name_of(lot), settings.predict, force, progress
+        chosen, lot, evaluation, home.folder("prediction"), name_of(lot), settings.predict, force, progress
     )
-    ref = home.finished(made, cached)
+    decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest["decisions"].items())
+    ref = replace(home.finished(made, cached), note=f"decided: {decisions}; see review.csv there")
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
 

@@ -8,7 +8,7 @@ from typing import Any
 from flows.home import Home, Ref
 from model.settings import NO_WEIGHTS, SUBMISSION
 from model.store import store_of
-from tfrecords.artifact import RECORD
+from tfrecords.artifact import RECORD, Artifact
 
 RATES = (
     ("accuracy", "accuracy"),
@@ -70,26 +70,34 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
 
     The figures are shown by MLflow's server; its address is $AOI_MLFLOW_UI, which `aoi serve` sets.
     """
-    parts = []
-    ui = os.environ.get("AOI_MLFLOW_UI", "")
     made = {stage: home.open(ref) for stage, ref in refs.items()}
-    if model := made.get("train"):
-        record = model.manifest[RECORD]
-        run = f"{ui}/#/experiments/{record['experiment_id']}/runs/{record['run_id']}"
-        parts.append(f"[MLflow run]({run}), [all runs]({ui}/#/experiments/{record['experiment_id']})")
+    parts, figure = [], ""
+    if model := _model(home, made):
+        ui, record = os.environ.get("AOI_MLFLOW_UI", ""), model.manifest[RECORD]
+        runs = f"{ui}/#/experiments/{record['experiment_id']}"
+        figure = f"{ui}/get-artifact?run_uuid={record['run_id']}&path="
+        parts.append(f"[MLflow run]({runs}/runs/{record['run_id']}), [all runs]({runs})")
     if evaluation := made.get("evaluate"):
         rates = rates_of(evaluation.manifest["metrics"])
         parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
-        rows = confusion_rows(home, refs["evaluate"])
-        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(rows))
-    if model:
-        figure = f"{ui}/get-artifact?run_uuid={record['run_id']}&path="
-        parts += [f"![{name}]({figure}{name}.png)" for name in ("evaluation/confusion", "evaluation/mistakes")]
+        parts.append(
+            "Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion_rows(home, refs["evaluate"]))
+        )
+        parts += [f"![{name}]({figure}evaluation/{name}.png)" for name in ("confusion", "mistakes")]
+    if "train" in made:
         parts.append(f"![curves]({figure}training/curves.png)")
     if prediction := made.get("predict"):
         parts.append(f"Submission: `{home.root / SUBMISSION}`, {prediction.manifest['pictures']:,} pictures")
     parts += [f"{stage}: `{artifact.path}`" for stage, artifact in made.items()]
     return "\n\n".join(parts)
+
+
+def _model(home: Home, made: dict[str, Artifact]) -> Artifact | None:
+    """The model that was trained, evaluated or used to predict; None where none was."""
+    if "train" in made:
+        return made["train"]
+    used = [artifact.manifest["model"]["fingerprint"] for artifact in made.values() if "model" in artifact.manifest]
+    return home.by_fingerprint("model", used[0]) if used else None
 
 
 def _table(rows: list[dict[str, str]]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 from model import figures
 from model.classify import answers, open_classifier
+from model.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
+from model.settings import EvaluateSettings
 from tfrecords.artifact import Artifact
 from tfrecords.errors import refuse
 from tfrecords.reader import read_arrays
@@ -42,11 +45,16 @@ def measure(labels: np.ndarray, predicted: np.ndarray, classes: int, normal: int
 
 
 def evaluate_model(
-    model: Artifact, dataset: Artifact, normal: int | None, folder: Path, progress: Progress
-) -> dict[str, float]:
+    model: Artifact,
+    dataset: Artifact,
+    normal: int | None,
+    settings: EvaluateSettings,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
     """Measures the model on its validation fold and writes the evaluation's files into `folder`.
 
-    normal: label of good parts, or None. Returns: the metrics, see `measure`.
+    normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`}.
     """
     fold, classes = model.manifest["fold"], dataset.manifest["classes"]
     total = sum(counts.get(str(fold), 0) for counts in dataset.manifest["counts"].values())
@@ -63,6 +71,8 @@ def evaluate_model(
     labels, probabilities = np.array(labels), np.concatenate(parts)
     predicted = probabilities.argmax(axis=1)
     metrics = measure(labels, predicted, len(classes), normal)
+    operating = _operate(probabilities, labels, normal, settings, folder)
+    metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
 
     table = answers(probabilities, classes)
     table.insert(0, "ID", ids)
@@ -76,7 +86,31 @@ def evaluate_model(
     title = f"accuracy {metrics['accuracy']:.4f} of {total} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(ids, labels, images, probabilities, classes, folder / "mistakes.png")
-    return metrics
+    return {"metrics": metrics, "operating": operating}
+
+
+def _operate(
+    probabilities: np.ndarray, labels: np.ndarray, normal: int | None, settings: EvaluateSettings, folder: Path
+) -> dict[str, Any]:
+    """Chooses the operating point, writes operating.json and tradeoff.png.
+
+    Returns: the point under "point", the bounds, the calibration error before and after, and what the decisions
+    mean on this fold (see `model.operating.outcome`); thresholds and outcome come from the same pictures.
+    """
+    point = choose(probabilities, labels, normal, settings.max_escape_rate, settings.max_overkill_rate)
+    scaled = calibrate(probabilities, point.temperature)
+    made = outcome(decide(probabilities, point), labels, probabilities.argmax(axis=1), normal)
+    operating = {
+        "point": point.to_json(),
+        "max_escape_rate": settings.max_escape_rate,
+        "max_overkill_rate": settings.max_overkill_rate,
+        "ece_before": expected_calibration_error(probabilities, labels),
+        "ece_after": expected_calibration_error(scaled, labels),
+        **made,
+    }
+    (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
+    figures.tradeoff(*curve(scaled, labels, normal), point.accept_at, normal is not None, folder / "tradeoff.png")
+    return operating
 
 
 def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> None:

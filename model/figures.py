@@ -56,5 +56,27 @@ def picture_sheet(
     _write(figure, path)
 
 
+def tradeoff(
+    thresholds: np.ndarray, cost: np.ndarray, escapes: np.ndarray, chosen: float, has_normal: bool, path: Path
+) -> None:
+    """Escapes against what avoiding them costs, over all thresholds (T,); the chosen one is marked."""
+    figure = Figure(figsize=(5, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.step(100 * cost, 100 * escapes, where="post", color=BLUE)
+    at = min(int(np.searchsorted(thresholds, chosen)), len(thresholds) - 1)
+    axes.plot(100 * cost[at], 100 * escapes[at], "o", color=ORANGE, markersize=9)
+    label = f"chosen: {chosen:.4f}\n{100 * escapes[at]:.2f} % for {100 * cost[at]:.2f} %"
+    axes.annotate(label, (100 * cost[at], 100 * escapes[at]), xytext=(12, 12), textcoords="offset points")
+    if has_normal:
+        axes.set(xlabel="good parts not accepted, %", ylabel="defects accepted (escapes), %")
+    else:
+        axes.set(xlabel="parts to review, %", ylabel="misnamed among the others, %")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlim=(0, 105), ylim=(0, 105), title="every threshold, and the chosen one")
+    axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
 def _write(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, facecolor="white", metadata={"Software": None})

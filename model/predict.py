@@ -1,6 +1,6 @@
 """The predict stage: a submission for pictures without labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from model.classify import answers, open_classifier
-from model.settings import SUBMISSION, PredictSettings
+from model.operating import ACCEPT, REJECT, REVIEW, OperatingPoint, decide
+from model.settings import REVIEW_FILE, SUBMISSION, PredictSettings
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
 from tfrecords.reader import read_arrays
@@ -17,22 +18,40 @@ Progress = Callable[[int, int, str], None]
 
 
 def predict_lot(
-    model: Artifact, dataset: Artifact, settings: PredictSettings, folder: Path, progress: Progress
+    model: Artifact,
+    dataset: Artifact,
+    point: Mapping[str, Any] | None,
+    settings: PredictSettings,
+    folder: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Names every row of the CSV that the dataset was made from, in its order.
+    """Names and decides every row of the CSV that the dataset was made from, in its order.
 
-    Writes into `folder` predictions.csv (ID, label, name, one probability a class, and status: ok, or
-    unreadable and then without probabilities) and submission.csv (ID,Label). Returns: the manifest's counts.
+    point: an OperatingPoint as JSON, or None: then every part is for review.
+
+    Writes into `folder` predictions.csv (ID, label, name, one probability a class, decision, and status: ok, or
+    unreadable and then without probabilities), review.csv (the parts that a person should look at, the least sure
+    first) and submission.csv (ID,Label). Returns: the manifest's counts.
     """
     classes = dataset.manifest["classes"]
     table = _predict(model, dataset, settings, progress)
+    readable = (table["status"] == "ok").to_numpy()
+    table.insert(len(table.columns) - 1, "decision", REVIEW)
+    if point:
+        probabilities = table.loc[readable, list(classes)].to_numpy()
+        table.loc[readable, "decision"] = decide(probabilities, OperatingPoint(**point))
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
+    review = table[table["decision"] == REVIEW].assign(confidence=table[list(classes)].max(axis=1))
+    review = review.sort_values(["confidence", "ID"], na_position="first")
+    columns = ["ID", "label", "name", "confidence", "status"]
+    review[columns].to_csv(folder / REVIEW_FILE, index=False, float_format="%.6f")
     submission = table[["ID", "label"]].rename(columns={"label": "Label"})
     submission.to_csv(folder / SUBMISSION, index=False, lineterminator="\r\n")
     return {
         "pictures": len(table),
-        "unreadable": int((table["status"] != "ok").sum()),
+        "unreadable": int((~readable).sum()),
         "counts": {name: int((table["label"] == label).sum()) for label, name in enumerate(classes)},
+        "decisions": {decision: int((table["decision"] == decision).sum()) for decision in (ACCEPT, REJECT, REVIEW)},
     }
 
 

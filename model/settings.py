@@ -11,6 +11,7 @@ IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
 MODEL_FILE = "model.keras"
 SUBMISSION = "submission.csv"
+REVIEW_FILE = "review.csv"
 CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
@@ -43,6 +44,12 @@ class EvaluateSettings(StageSettings):
     """What a model is measured by."""
 
     minimum_accuracy: float = Field(0.0, ge=0, le=1, description="a model below it fails the stage")
+    max_escape_rate: float = Field(
+        0.01, ge=0, lt=1, description="share of defects that may be accepted; sets where a part is accepted"
+    )
+    max_overkill_rate: float = Field(
+        0.01, ge=0, lt=1, description="share of good parts that may be rejected; sets where a part is rejected"
+    )
     normal_class: int | None = Field(
         None, ge=0, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"
     )

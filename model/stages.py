@@ -16,7 +16,7 @@ from tfrecords.errors import MISSED, refuse
 
 MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
 # Raise the number of a stage when the same settings and inputs would give another result.
-VERSIONS = {MODEL: 1, EVALUATION: 1, PREDICTION: 1}
+VERSIONS = {MODEL: 2, EVALUATION: 2, PREDICTION: 2}
 Progress = Callable[[int, int, str], None]
 
 
@@ -64,8 +64,8 @@ def evaluate(
     """Measures a model on the validation fold of a dataset, and adds that to the model's MLflow run.
 
     Returns:
-        the evaluation's folder (metrics.json, confusion.csv and .png, per_class.csv, mistakes.png,
-        predictions.csv), and whether it was there before.
+        the evaluation's folder (metrics.json, confusion.csv and .png, per_class.csv, mistakes.png, operating.json,
+        tradeoff.png, predictions.csv), and whether it was there before.
 
     Raises:
         AoiError: a dataset of other classes or preprocessing than the model's, or without that fold.
@@ -82,10 +82,11 @@ def evaluate(
         from model.evaluate import evaluate_model
         from model.tracking import log_evaluation
 
-        metrics = evaluate_model(model, dataset, normal, work, progress)
+        measured = evaluate_model(model, dataset, normal, settings, work, progress)
+        metrics = measured["metrics"]
         passed = metrics["accuracy"] >= settings.minimum_accuracy
         log_evaluation(store, model.manifest[RECORD]["run_id"], metrics, work, passed)
-        return {**made_from, "settings": settings.model_dump(), "metrics": metrics, "passed": passed}
+        return {**made_from, "settings": settings.model_dump(), **measured, "passed": passed}
 
     return make(root, store.name, EVALUATION, fingerprint, build, force)
 
@@ -93,16 +94,19 @@ def evaluate(
 def predict(
     model: Artifact,
     dataset: Artifact,
+    evaluation: Artifact | None,
     root: Path,
     name: str,
     settings: PredictSettings,
     force: bool,
     progress: Progress,
 ) -> tuple[Artifact, bool]:
-    """Names the pictures of a dataset without labels.
+    """Names the pictures of a dataset without labels, and decides each part.
+
+    evaluation: of the model; its operating point decides. Without one every part is for review.
 
     Returns:
-        the prediction's folder (predictions.csv and submission.csv, see `model.predict.predict_lot`), and
+        the prediction's folder (predictions.csv, review.csv and submission.csv, see `model.predict.predict_lot`), and
         whether it was there before.
 
     Raises:
@@ -112,7 +116,8 @@ def predict(
     check_unreadable_label(dataset.manifest["classes"], settings)
     made_from = _made_from(model, dataset)
     chosen = settings.model_dump(exclude={"batch_size"})
-    fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen})
+    point = evaluation.manifest["operating"]["point"] if evaluation else None
+    fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen, "point": point})
 
     def build(work: Path) -> dict[str, Any]:
         verify(model)
@@ -120,7 +125,8 @@ def predict(
         _import_tensorflow()
         from model.predict import predict_lot
 
-        return {**made_from, "settings": chosen, **predict_lot(model, dataset, settings, work, progress)}
+        made = predict_lot(model, dataset, point, settings, work, progress)
+        return {**made_from, "settings": chosen, "point": point, **made}
 
     return make(root, name, PREDICTION, fingerprint, build, force)
 

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-import os
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -118,7 +118,7 @@ def measure(pixels: np.ndarray) -> dict[str, int | float | str]:
 
 def _write_whole(path: str, data: bytes) -> None:
     folder, name = FileSystems.split(path)
-    aside = FileSystems.join(folder, f".{name}.{os.getpid()}.tmp")
+    aside = FileSystems.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     with FileSystems.create(aside) as file:
         file.write(data)
     if is_remote(path) and FileSystems.exists(path):  # elsewhere a rename replaces

@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import os
 import struct
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 # What reading a folder or zip, or one picture of it, may raise: gone, unreadable, encrypted, damaged.
 READ_ERRORS = (OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error)
 READ_ERRORS += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
 def is_remote(path: str) -> bool:
@@ -72,9 +74,26 @@ def opened(container: str) -> Iterator[Callable[[str], bytes]]:
     """
     if is_zip(container):
         with _opened_zip(container) as archive:
-            yield archive.read
+
+            def unpack(name: str) -> bytes:
+                _refuse_large(archive.getinfo(name).file_size)
+                return archive.read(name)
+
+            yield unpack
     else:
-        yield lambda name: read_bytes(join(container, name))
+
+        def read(name: str) -> bytes:
+            path = join(container, name)
+            if not is_remote(path):
+                _refuse_large(os.path.getsize(path))
+            return read_bytes(path)
+
+        yield read
+
+
+def _refuse_large(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"it holds {size:,} bytes, more than {MAX_BYTES:,}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tfrecords.schema import UNLABELLED
 
 AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
 COLUMNS = ("ID", "Label")
-RESERVED_NAMES = {"ID", "label", "name", "status", "true_label", "true_name"}
+RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "true_label", "true_name"}
 Split = Literal["train", "test"]
 Progress = Callable[[int, int], None]
 

@@ -81,7 +81,8 @@ def read(path: Path, kind: str) -> Artifact:
         AoiError: no manifest, another kind or schema version, a file that is missing or of another size.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        text = (path / MANIFEST).read_bytes()
+        manifest = json.loads(text)
         found = (manifest["kind"], manifest["schema_version"])
     except (FileNotFoundError, NotADirectoryError):
         raise refuse(path, f"no {MANIFEST}, so no finished {kind}", f"Name a {kind} folder that a stage finished")
@@ -93,7 +94,7 @@ def read(path: Path, kind: str) -> Artifact:
             f"a {found[0]} of schema version {found[1]}, not a {kind} of version {SCHEMA_VERSION}",
             f"Make the {kind} again with this version, or name another folder",
         )
-    if manifest.get(CHECKSUM) != _checksum(manifest):
+    if manifest.get(CHECKSUM) != _checksum(manifest) or text != _encoded(manifest):
         raise refuse(path / MANIFEST, "it was changed after it was written", f"Make the {kind} again with --force")
     artifact = Artifact(path, manifest)
     problems = [
@@ -137,6 +138,16 @@ def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
     return None
 
 
+def newest(root: Path) -> list[Path]:
+    """Folders of all finished artefacts under `root`, sorted: of several generations the last."""
+    last: dict[str, tuple[int, Path]] = {}
+    for path in root.glob("[!.]*"):
+        if path.is_dir():
+            name, generation = re.fullmatch(r"(.+?)(?:\.(\d+))?", path.name).groups()
+            last[name] = max((int(generation or 1), path), last.get(name, (0, path)))
+    return sorted(path for _, path in last.values())
+
+
 def make(
     root: Path,
     name: str,
@@ -148,7 +159,8 @@ def make(
     """The artefact with this fingerprint: found, or built aside and committed by one rename.
 
     A build that was killed goes on in the same work folder, so `build` must accept what an earlier try left
-    there. Two processes that want the same artefact take turns; the second finds it made.
+    there; one that was killed once its manifest stood is not called again. Two processes that want the same
+    artefact take turns; the second finds it made.
 
     Args:
         root: folder of all artefacts of this kind; the result is root/NAME-FINGERPRINT.
@@ -163,61 +175,93 @@ def make(
     Raises:
         AoiError: whatever `build` raises; where it refused its input, the work folder is gone then.
     """
-    if not force and (found := find(root, kind, fingerprint)):
+    if not force and len(_generations(root, fingerprint)) == 1 and (found := find(root, kind, fingerprint)):
         return found, True
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / f".lock-{fingerprint}"):
+        shutil.rmtree(root / f".gone-{fingerprint}", ignore_errors=True)  # a try was killed while it removed it
         found = find(root, kind, fingerprint)
         if found and not force:
+            _remove_others(root, fingerprint, found.path)
             return found, True
         work = root / f".work-{fingerprint}"
         work.mkdir(exist_ok=True)
-        try:
-            body = build(work)
-        except AoiError as error:
-            if error.exit_code == REFUSED:
-                shutil.rmtree(work)
-            raise
-        for note in work.glob(".*"):
-            shutil.rmtree(note) if note.is_dir() else note.unlink()
-        manifest = _manifest(work, kind, fingerprint, body)
-        if found and found.digest == Artifact(work, manifest).digest and _is_intact(found):
-            shutil.rmtree(work)
+        if not (made := _sealed(work, kind)):
+            try:
+                body = build(work)
+            except AoiError as error:
+                if error.exit_code == REFUSED:
+                    _remove(work, fingerprint)
+                raise
+            made = _seal(work, kind, fingerprint, body)
+        if found and found.digest == made.digest and _is_intact(found):
+            _remove(work, fingerprint)
             return found, False
-        return Artifact(_commit(root, name, fingerprint, work, manifest), manifest), False
+        return Artifact(_commit(root, name, fingerprint, work), made.manifest), False
 
 
-def _manifest(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> dict[str, Any]:
+def _seal(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> Artifact:
+    """Writes the manifest, when all that it lists is on the disk: from then on the work is whole."""
     own = {entry["file"] for entry in body.get("shards", [])}
+    paths = {file.relative_to(work): file for file in sorted(work.rglob("*")) if file.is_file()}
+    kept = {path.as_posix(): file for path, file in paths.items() if not path.parts[0].startswith(".")}
+    kept.pop(MANIFEST, None)  # of a try whose files were changed since
+    for file in kept.values():
+        _sync(file)
     files = [
-        {"file": file.relative_to(work).as_posix(), "bytes": file.stat().st_size, "sha256": hash_file(file)}
-        for file in sorted(work.rglob("*"))
-        if file.is_file() and file.relative_to(work).as_posix() not in own
+        {"file": path, "bytes": file.stat().st_size, "sha256": hash_file(file)}
+        for path, file in kept.items()
+        if path not in own
     ]
     manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
     # As a reader gets it: what JSON changes, such as tuples, must not change the checksum.
     manifest = json.loads(json.dumps(manifest))
-    return {**manifest, CHECKSUM: _checksum(manifest)}
+    manifest[CHECKSUM] = _checksum(manifest)
+    write_whole(work / MANIFEST, _encoded(manifest).decode())
+    return Artifact(work, manifest)
+
+
+def _sealed(work: Path, kind: str) -> Artifact | None:
+    """The artefact that lies whole in a work folder, its commit cut short; None where it must still be built."""
+    with contextlib.suppress(AoiError):
+        made = read(work, kind)
+        verify(made)
+        return made
+    return None
+
+
+def _encoded(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
     return hash_json({key: value for key, value in manifest.items() if key != CHECKSUM})
 
 
-def _commit(root: Path, name: str, fingerprint: str, work: Path, manifest: dict[str, Any]) -> Path:
-    """Manifest last, one rename to the next generation's name; then older generations go."""
-    for file in work.rglob("*"):
-        if file.is_file():
-            _sync(file)
-    write_whole(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+def _commit(root: Path, name: str, fingerprint: str, work: Path) -> Path:
+    """Notes go, one rename to the next generation's name; then older generations go."""
+    for note in work.glob(".*"):
+        shutil.rmtree(note) if note.is_dir() else note.unlink()
     older = _generations(root, fingerprint)
     generation = older[-1][0] + 1 if older else 1
     final = root / (f"{name}-{fingerprint}" if generation == 1 else f"{name}-{fingerprint}.{generation}")
     os.rename(work, final)
     _sync(root)
-    for _, path in older:
-        shutil.rmtree(path)
+    _remove_others(root, fingerprint, final)
     return final
+
+
+def _remove_others(root: Path, fingerprint: str, kept: Path) -> None:
+    for _, path in _generations(root, fingerprint):
+        if path != kept:
+            _remove(path, fingerprint)
+
+
+def _remove(folder: Path, fingerprint: str) -> None:
+    """Takes a folder away whole, by one rename, before its files go one by one."""
+    gone = folder.with_name(f".gone-{fingerprint}")
+    os.rename(folder, gone)
+    shutil.rmtree(gone)
 
 
 def _generations(root: Path, fingerprint: str) -> list[tuple[int, Path]]:

@@ -46,21 +46,22 @@ def assign_folds(pictures: Iterable[tuple[int, str]], folds: int) -> dict[str, i
     fold gives one content to each empty one.
     """
     fold_of: dict[str, int] = {}
-    members: dict[int, set[str]] = defaultdict(set)
+    labels_of: dict[str, set[int]] = defaultdict(set)
     for label, sha256 in pictures:
         fold_of[sha256] = int(sha256[:16], 16) % folds
-        members[label].add(sha256)
-    for label in sorted(members):
-        contents = sorted(members[label])
+        labels_of[sha256].add(label)
+    for label in sorted(set().union(*labels_of.values())):
+        contents = [content for content, labels in labels_of.items() if label in labels]
         filled = Counter(fold_of[content] for content in contents)
         for empty in (fold for fold in range(folds) if not filled[fold]):
-            fullest = max(filled, key=lambda fold: (filled[fold], -fold))
-            if filled[fullest] < 2:
+            # What two classes share stays where it is, or it would leave the other one's fold empty.
+            free = [c for c in contents if labels_of[c] == {label} and filled[fold_of[c]] > 1]
+            if not free:
                 break
-            moved = next(content for content in contents if fold_of[content] == fullest)
-            fold_of[moved] = empty
-            filled[fullest] -= 1
+            moved = min(free, key=lambda content: (-filled[fold_of[content]], fold_of[content], content))
+            filled[fold_of[moved]] -= 1
             filled[empty] += 1
+            fold_of[moved] = empty
     return fold_of
 
 

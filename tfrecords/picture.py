@@ -12,6 +12,7 @@ from tfrecords.settings import PreprocessSettings
 VERSION = 1  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 class PictureError(ValueError):
@@ -66,7 +67,7 @@ def decode(data: bytes, max_megapixels: float) -> np.ndarray:
     """The picture as cv2 sees it in gray: uint8 (height, width), 0 black to 255 white.
 
     Color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
-    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the first frame counts, and an
+    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the still picture counts, and an
     Exif orientation turns the picture.
 
     Raises:
@@ -78,12 +79,29 @@ def decode(data: bytes, max_megapixels: float) -> np.ndarray:
             f"the PNG declares {header.width} x {header.height} pixels, more than {max_megapixels:g} megapixels"
         )
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        pixels = cv2.imdecode(np.frombuffer(_still(data), np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
     if pixels is None:
         raise PictureError("the pixels do not decode")
     return pixels
+
+
+def _still(data: bytes) -> bytes:
+    """An inspected PNG without the chunks that make it an animation.
+
+    cv2 would show a frame in place of the still picture, and a damaged animation ends the whole process.
+    Source: https://github.com/opencv/opencv/issues/27744
+    """
+    if not any(kind in data for kind in ANIMATION):
+        return data
+    kept, kind, end = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
+    while kind != b"IEND":
+        at, kind = end, data[end + 4 : end + 8]
+        end = at + 12 + struct.unpack_from(">I", data, at)[0]
+        if kind not in ANIMATION:
+            kept.append(data[at:end])
+    return b"".join(kept)
 
 
 def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:

@@ -30,7 +30,7 @@ def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
     Returns: id string (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
     """
     features = tf.io.parse_example(serialized, FEATURES)
-    pixels = tf.io.decode_raw(features.pop("image"), tf.uint8, fixed_length=size_px * size_px)
+    pixels = tf.ensure_shape(tf.io.decode_raw(features.pop("image"), tf.uint8), [None, size_px * size_px])
     return {**features, "image": tf.reshape(pixels, [-1, size_px, size_px, 1])}
 
 

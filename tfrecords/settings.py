@@ -1,14 +1,22 @@
 """What can be set about a record's pixels; free of cv2, as settings are read before any work."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class StageSettings(BaseModel):
-    """Base of all settings: frozen, no unknown names, no silent conversion of types, finite numbers, short texts."""
+    """Base of all settings: frozen, no unknown names, no silent conversion of types, nothing without bounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_max_length=4096)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise PydanticCustomError("too_large", "Input should have less than 64 bits")
+        return value
 
 
 class PreprocessSettings(StageSettings):

@@ -130,22 +130,16 @@ class Lab:
 
 def warm() -> None:
     """Imports all that the stages import, and runs none of it."""
-    import apache_beam  # noqa: F401
+    import apache_beam
     import apache_beam.runners.portability.fn_api_runner.fn_runner  # noqa: F401
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import tensorflow  # noqa: F401
-
-    import flows.cli
-    import flows.stages
-    import flows.summary
-    import model.evaluate
-    import model.predict
-    import model.train
-    import pipeline.convert  # noqa: F401
     from tensorflow.python.eager import context
+
+    import pipeline.convert  # noqa: F401
 
     assert not context.context()._initialized, "TensorFlow has run something: its threads would not survive a fork"
 
@@ -412,10 +406,10 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
     home = shutil.copytree(lab.home, lab.place("replace"))
     old = digests(home, "ingest")["dataset"]
 
-    def other() -> None:
+    def other(name: str) -> None:
         import pipeline.ingest
 
-        pipeline.ingest.version = lambda package: "another"
+        pipeline.ingest.version = lambda package: name
 
     def open_latest() -> str:
         from flows.home import Home
@@ -430,8 +424,8 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
         log = home.parent / f"replace-{attempt}.log"
         number = rng.choice(lab.changes["replace"])
 
-        def prepare(number: int = number) -> None:
-            other()
+        def prepare(number: int = number, attempt: int = attempt) -> None:
+            other(f"another {attempt}")
             kill_before(number, home)()
 
         code = wait(start(command, log, prepare))
@@ -449,7 +443,7 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
             outcome.check(False, f"killed before change {number}, the dataset can't be chosen: {error}")
     log = home.parent / "replace.log"
     outcome.completed += 1
-    if outcome.check(wait(start(command, log, other)) == 0, "replace: the next run fails", log):
+    if outcome.check(wait(start(command, log, lambda: other("the last"))) == 0, "replace: the next run fails", log):
         new = digests(home, "ingest")["dataset"]
         outcome.check(not survey(home), f"replaced: {survey(home)}")
         if outcome.check(len(new) == len(old) and not set(new) & set(old), f"replaced {old}, found {new}"):
@@ -1220,7 +1214,7 @@ def main() -> int:
     global LAB
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a handful of each quick kind")
-    parser.add_argument("--only", metavar="TEXT", default="", help="kinds that begin with this")
+    parser.add_argument("--only", metavar="TEXT", nargs="+", default=[""], help="kinds that begin with one of these")
     parser.add_argument("--most", metavar="N", type=int, help="at most N scenarios of a kind")
     parser.add_argument("--seed", metavar="S", type=int, default=0)
     parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count(), help="scenarios at the same time")
@@ -1232,7 +1226,7 @@ def main() -> int:
     tasks = []
     for task in plan(arguments.quick, arguments.seed):
         seen[task[0]] += 1
-        if task[0].startswith(arguments.only) and seen[task[0]] <= (arguments.most or 1 << 30):
+        if task[0].startswith(tuple(arguments.only)) and seen[task[0]] <= (arguments.most or 1 << 30):
             tasks.append(task)
     with tempfile.TemporaryDirectory(prefix="aoi-faults-", ignore_cleanup_errors=True) as scratch:
         LAB = open_lab(Path(scratch), arguments.seed)

@@ -22,7 +22,7 @@ PICTURES = {
     f"p{gray}.png": cv2.imencode(".png", np.full((5, 5), 30 * gray, np.uint8))[1].tobytes() for gray in range(6)
 }
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+METHODS = (*[zipfile.ZIP_STORED] * 3, *[zipfile.ZIP_DEFLATED] * 3, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 JUNK = ("__MACOSX/train_images/._p0.png", "Thumbs.db", "train_images/", "notes.txt", "inner.zip", "p0.png ")
 AWAY = ("/etc/p9.png", "../p9.png", "train_images/../../p9.png", "C:\\p9.png", "\\\\host\\p9.png", "~/p9.png")
 ODD = ("P0.PNG", "é.png", "圖.png", "a\x1b[2J.png", "a\nb.png", "a\u202eb.png", "x" * 60_000 + ".png")
@@ -155,7 +155,9 @@ def with_name(rng: np.random.Generator) -> Case:
 def in_another_encoding(rng: np.random.Generator) -> Case:
     """A name in bytes of another encoding, with or without the mark of UTF-8."""
     data = pack([*entries(rng), ("q12345.png", PICTURES["p0.png"])])
-    other = ("é", "圖", "ス", "д")[rng.integers(4)].encode(("cp1252", "big5", "shift_jis", "koi8-r")[rng.integers(4)], "replace")
+    other = ("é", "圖", "ス", "д")[rng.integers(4)].encode(
+        ("cp1252", "big5", "shift_jis", "koi8-r")[rng.integers(4)], "replace"
+    )
     data = data.replace(b"q12345.png", (other * 6)[:6] + b".png")
     if rng.random() < 0.5:
         spoilt = bytearray(data)
@@ -173,7 +175,16 @@ def nested(rng: np.random.Generator) -> Case:
 
 
 def another_file(rng: np.random.Generator) -> Case:
-    files = (b"", b"PK", END + bytes(18), rng.bytes(200), PICTURES["p0.png"], b"Rar!\x1a\x07\x00", b"7z\xbc\xaf\x27\x1c", pack([]))
+    files = (
+        b"",
+        b"PK",
+        END + bytes(18),
+        rng.bytes(200),
+        PICTURES["p0.png"],
+        b"Rar!\x1a\x07\x00",
+        b"7z\xbc\xaf\x27\x1c",
+        pack([]),
+    )
     return Case("another file", files[rng.integers(len(files))], DAMAGED)
 
 

@@ -106,7 +106,7 @@ def any_png(rng: np.random.Generator):
 
 
 def animated(rng: np.random.Generator):
-    """(name, chunks, gray pixels or None): an APNG, whose still picture is its first frame or stands beside the frames."""
+    """(name, chunks, gray pixels): an APNG, whose still picture is its first frame or stands beside the frames."""
     chunks, gray = make_png(rng, 0, 8, False, 20, 12)
     still = [pair for pair in chunks if pair[0] == b"IDAT"]
     frames, order, moving = int(rng.integers(1, 4)), 0, []
@@ -121,8 +121,7 @@ def animated(rng: np.random.Generator):
         moving.append((b"fdAT", struct.pack(">I", order) + zlib.compress(pixels)))
         order += 1
     before = [(b"acTL", struct.pack(">II", frames, 0)), *([] if shown_first else still)]
-    known = shown_first or frames == 1  # of several frames beside a still picture, cv2 decodes the first frame
-    return f"APNG of {frames} frames", [chunks[0], *before, *moving, chunks[-1]], gray if known else None
+    return f"APNG of {frames} frames", [chunks[0], *before, *moving, chunks[-1]], gray
 
 
 # --- Spoiling them ------------------------------------------------------------------------------------------
@@ -168,7 +167,13 @@ def followed(rng: np.random.Generator) -> Case:
 def other_file(rng: np.random.Generator) -> Case:
     pixels = rng.integers(0, 256, (16, 16), np.uint8)
     texts = (b"", b"\0" * 64, b"ID,Label\r\na.png,0\r\n", b"<html>404</html>", b"version https://git-lfs.github.com\n")
-    files = [*texts, rng.bytes(int(rng.integers(1, 200))), SIGNATURE, SIGNATURE + rng.bytes(60), b"PK\x03\x04" + b"x" * 40]
+    files = [
+        *texts,
+        rng.bytes(int(rng.integers(1, 200))),
+        SIGNATURE,
+        SIGNATURE + rng.bytes(60),
+        b"PK\x03\x04" + b"x" * 40,
+    ]
     files += [cv2.imencode(kind, pixels)[1].tobytes() for kind in (".jpg", ".bmp", ".tiff", ".webp", ".pgm")]
     return Case("another file", files[rng.integers(len(files))], DAMAGED)
 
@@ -201,7 +206,19 @@ def forged(rng: np.random.Generator) -> Case:
             case 4:
                 chunks.insert(at, chunks.pop(int(rng.integers(len(chunks)))))
             case 5:
-                known = (b"acTL", b"fcTL", b"fdAT", b"PLTE", b"tRNS", b"bKGD", b"eXIf", b"iCCP", b"zTXt", b"pHYs", b"IHDR")
+                known = (
+                    b"acTL",
+                    b"fcTL",
+                    b"fdAT",
+                    b"PLTE",
+                    b"tRNS",
+                    b"bKGD",
+                    b"eXIf",
+                    b"iCCP",
+                    b"zTXt",
+                    b"pHYs",
+                    b"IHDR",
+                )
                 made_up = rng.bytes(4) if rng.random() < 0.3 else known[rng.integers(len(known))]
                 chunks.insert(at, (made_up, rng.bytes(int(rng.integers(0, 40)))))
             case _:
@@ -222,9 +239,22 @@ def make(rng: np.random.Generator) -> Case:
 # --- What must come of them ---------------------------------------------------------------------------------
 
 
+def still(data: bytes) -> bytes:
+    """A PNG without an animation's chunks, which cv2 had better not see: they can end the process."""
+    kept, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kept += [] if data[at + 4 : at + 8] in (b"acTL", b"fcTL", b"fdAT") else [data[at:end]]
+        at = end
+    return b"".join(kept)
+
+
 def reference(data: bytes, settings: PreprocessSettings) -> np.ndarray | None:
-    """The record's pixels by cv2 alone, without our own code; None where cv2 decodes nothing."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    """The record's pixels by cv2 alone, without our own code; None where cv2 decodes nothing.
+
+    Of an animation the still picture counts; any other file goes to cv2 as it is.
+    """
+    pixels = cv2.imdecode(np.frombuffer(still(data), np.uint8), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         return None
     if settings.equalize == "clahe":

@@ -61,7 +61,9 @@ def whole(rng: np.random.Generator) -> Case:
 
 
 def encoded(rng: np.random.Generator) -> Case:
-    name = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252", "shift_jis", "big5", "utf-7")[rng.integers(9)]
+    name = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252", "shift_jis", "big5", "utf-7")[
+        rng.integers(9)
+    ]
     return Case(name, write(table(rng)).encode(name, "replace"), DAMAGED)
 
 

@@ -1,0 +1,166 @@
+"""Where to draw the lines: calibrated confidence, and thresholds for a stated rate of escapes.
+
+All on the validation fold, which the network did not train on.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import beta
+
+ECE_BINS = 15
+CONFIDENCE = 0.95
+ACCEPT, REJECT, REVIEW = "accept", "reject", "review"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How a part is decided from its calibrated probabilities.
+
+    normal: label of good parts, or None. With one: accept where P(normal) >= accept_at, reject where
+    P(normal) <= reject_at, else review. Without: a part is always a defect of some class; reject where the
+    largest probability is >= accept_at, else review; reject_at is not used.
+    """
+
+    temperature: float
+    normal: int | None
+    accept_at: float
+    reject_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax outputs (N, C) at another temperature: above 1 less sure, below 1 surer; the labels stay.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+    """
+    logits = np.log(np.clip(probabilities, 1e-12, 1)) / temperature
+    scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, 0.25 to 4, of least negative log-likelihood. (N, C) and int (N,) in.
+
+    Every label is smoothed by one picture's worth over the classes: on a fold without mistakes the likelihood
+    alone would ask for ever surer answers.
+    """
+    count, classes = probabilities.shape
+    target = np.full((count, classes), 1 / (count + 1) / classes)
+    target[np.arange(count), labels] += count / (count + 1)
+
+    def loss(log_temperature: float) -> float:
+        scaled = calibrate(probabilities, float(np.exp(log_temperature)))
+        return float(-np.mean(np.sum(target * np.log(np.clip(scaled, 1e-12, 1)), axis=1)))
+
+    bound = float(np.log(4))
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance of confidence and accuracy over 15 equal bins of confidence, 0..1; Guo et al., as above."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    error = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        error += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    return float(error)
+
+
+def interval(events: int, trials: int) -> tuple[float, float]:
+    """Clopper-Pearson interval of a rate at 95 % (Biometrika, 1934). No trials: (0, 1)."""
+    tail = (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, events, trials - events + 1)) if events else 0.0
+    high = float(beta.ppf(1 - tail, events + 1, trials - events)) if events < trials else 1.0
+    return low, high
+
+
+def choose(
+    probabilities: np.ndarray, labels: np.ndarray, normal: int | None, max_escape_rate: float, max_overkill_rate: float
+) -> OperatingPoint:
+    """Thresholds that keep both rates, among the pictures of the fold, at or under their bounds.
+
+    They never cross one half: what the network thinks more likely a defect is not accepted, whatever the bound.
+
+    Args: probabilities as the network gives them (N, C), labels int (N,). max_escape_rate: share of defects that
+        may be accepted; without a normal class, share of decided parts that may be misnamed. max_overkill_rate:
+        share of normal parts that may be rejected.
+    """
+    temperature = fit_temperature(probabilities, labels)
+    scaled = calibrate(probabilities, temperature)
+    if normal is None:
+        confidence, wrong = scaled.max(axis=1), scaled.argmax(axis=1) != labels
+        return OperatingPoint(temperature, None, _surest_wrong(confidence, wrong, max_escape_rate), 0.0)
+    good, score = labels == normal, scaled[:, normal]
+    accept_at = max(0.5, _above(score[~good], max_escape_rate))
+    reject_at = min(0.5, 1 - _above(1 - score[good], max_overkill_rate))
+    return OperatingPoint(temperature, normal, accept_at, reject_at)
+
+
+def _above(scores: np.ndarray, rate: float) -> float:
+    """The least threshold that at most this share of the scores reaches."""
+    if not len(scores):
+        return 0.0
+    allowed = int(rate * len(scores))
+    ordered = np.sort(scores)[::-1]
+    return float(np.nextafter(ordered[allowed], 2)) if allowed < len(ordered) else 0.0
+
+
+def _surest_wrong(confidence: np.ndarray, wrong: np.ndarray, rate: float) -> float:
+    """The least threshold above which at most this share of the answers is wrong."""
+    order = np.argsort(-confidence, kind="stable")
+    share = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    kept = np.flatnonzero(share <= rate)
+    return float(confidence[order[kept[-1]]]) if len(kept) else 1.0
+
+
+def decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
+    """accept, reject or review for each row of softmax outputs (N, C): str (N,)."""
+    scaled = calibrate(probabilities, point.temperature) if len(probabilities) else probabilities
+    if point.normal is None:
+        return np.where(scaled.max(axis=1, initial=0) >= point.accept_at, REJECT, REVIEW)
+    score = scaled[:, point.normal]
+    return np.where(score >= point.accept_at, ACCEPT, np.where(score <= point.reject_at, REJECT, REVIEW))
+
+
+def outcome(decisions: np.ndarray, labels: np.ndarray, predicted: np.ndarray, normal: int | None) -> dict[str, Any]:
+    """What the decisions would have meant for parts whose labels are known: rates, their intervals, review work."""
+    reviewed = {"review_rate": float(np.mean(decisions == REVIEW)), "reviewed": int(np.sum(decisions == REVIEW))}
+    if normal is None:
+        decided = decisions != REVIEW
+        misnamed = int(np.sum(decided & (predicted != labels)))
+        return {**_rate("misnamed", misnamed, int(decided.sum())), **reviewed}
+    good = labels == normal
+    escaped = int(np.sum(~good & (decisions == ACCEPT)))
+    overkilled = int(np.sum(good & (decisions == REJECT)))
+    return {
+        **_rate("escape", escaped, int((~good).sum())),
+        **_rate("overkill", overkilled, int(good.sum())),
+        **reviewed,
+    }
+
+
+def curve(scaled: np.ndarray, labels: np.ndarray, normal: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What every threshold would cost, from calibrated probabilities (N, C): (thresholds, cost, escapes).
+
+    With a normal class: cost is the share of good parts not accepted, escapes the share of defects accepted.
+    Without: cost is the share of parts to review, escapes the share of the others that are misnamed.
+    """
+    score = scaled.max(axis=1) if normal is None else scaled[:, normal]
+    bad = scaled.argmax(axis=1) != labels if normal is None else labels != normal
+    thresholds = np.unique(np.concatenate([[0.0], score, [1.0]]))
+    above = score[None, :] >= thresholds[:, None]
+    if normal is None:
+        return thresholds, 1 - above.mean(axis=1), (above & bad).sum(axis=1) / np.maximum(above.sum(axis=1), 1)
+    cost = 1 - (above & ~bad).sum(axis=1) / max(1, (~bad).sum())
+    return thresholds, cost, (above & bad).sum(axis=1) / max(1, bad.sum())
+
+
+def _rate(name: str, events: int, trials: int) -> dict[str, Any]:
+    low, high = interval(events, trials)
+    return {f"{name}_rate": events / trials if trials else 0.0, f"{name}_low": low, f"{name}_high": high}

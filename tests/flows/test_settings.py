@@ -1,0 +1,232 @@
+"""Settings: defaults, a TOML file, NAME=VALUE overrides, and refusals that tell what would be right."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as bounded
+from hypothesis import strategies as st
+
+from flows.settings import Settings, describe, load_settings
+from tfrecords.errors import AoiError
+
+NAMES = [name for name, *_ in describe()]
+
+
+def toml(folder, text):
+    path = folder / "these.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def refused(*overrides, config=None):
+    with pytest.raises(AoiError) as error:
+        load_settings(config, overrides)
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+# --- Where values come from ---------------------------------------------------------------------------------
+
+
+def test_nothing_given_is_the_seed_s_recipe(monkeypatch):
+    monkeypatch.delenv("AOI_WEIGHTS")
+    settings = load_settings()
+    assert (settings.train.epochs, settings.train.batch_size, settings.train.alpha) == (5, 16, 1.0)
+    assert (settings.train.weights, settings.preprocess.image_size_px, settings.ingest.folds) == ("imagenet", 224, 5)
+    assert settings.preprocess.equalize == "clahe"
+
+
+def test_weights_come_from_the_environment_where_it_names_them(monkeypatch):
+    monkeypatch.setenv("AOI_WEIGHTS", "/weights/mine.weights.h5")
+    assert load_settings().train.weights == "/weights/mine.weights.h5"
+    assert load_settings(overrides=["train.weights=none"]).train.weights == "none"
+
+
+def test_a_file_goes_before_defaults_and_set_before_the_file_and_the_last_set_wins(tmp_path):
+    config = toml(tmp_path, "[train]\nepochs = 7\nseed = 7\nfold = 1\n[ingest]\nfolds = 4\n")
+    settings = load_settings(config, ["train.seed=8", "train.fold=2", "train.fold=3"])
+    assert (settings.train.epochs, settings.train.seed, settings.train.fold, settings.ingest.folds) == (7, 8, 3, 4)
+    assert settings.train.batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.epochs=3", 3),
+        (" train.epochs = 3 ", 3),
+        ("train.learning_rate=1e-4", 1e-4),
+        ("train.learning_rate=1", 1.0),
+        ("train.weights=none", "none"),
+        ('train.weights="none"', "none"),
+        ("train.weights=folder/a=b weights.h5", "folder/a=b weights.h5"),
+        ("train.weights=C:\\weights\\net.h5", "C:\\weights\\net.h5"),
+        ("preprocess.equalize=histogram", "histogram"),
+        ("evaluate.normal_class=2", 2),
+    ],
+)
+def test_a_value_is_what_it_looks_like_and_words_need_no_quotes(override, value):
+    section, key = override.partition("=")[0].strip().split(".")
+    assert getattr(getattr(load_settings(overrides=[override]), section), key) == value
+
+
+def test_settings_can_t_be_changed_once_they_are_made():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().train.epochs = 3
+
+
+# --- What is refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "known"),
+    [
+        ("train.epoch=3", "train.epochs"),
+        ("train.=3", "train.epochs"),
+        ("train.a.b=3", "train.epochs"),
+        ("training.epochs=3", "train.epochs"),
+        ("epochs=3", "train.epochs"),
+        ("=3", "preprocess.image_size_px"),
+        (".epochs=3", "preprocess.image_size_px"),
+        ("predict.label=1", "predict.unreadable_label"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_known_ones(override, known):
+    message = refused(override)
+    assert "setting" in message
+    assert "Known: " in message
+    assert known in message
+
+
+def test_within_a_known_section_only_its_own_names_are_listed():
+    message = refused("ingest.fold=3")
+    assert set(re.findall(r"\w+\.\w+", message)) == {"ingest.fold"} | {
+        name for name in NAMES if name.startswith("ingest.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.epochs=0", ("train.epochs is 0", "greater than or equal to 1")),
+        ("train.epochs=3.5", ("train.epochs is 3.5", "valid integer")),
+        ("train.epochs=true", ("train.epochs is True", "valid integer")),
+        ('train.epochs="3"', ("train.epochs is '3'", "valid integer")),
+        ("train.epochs=many", ("train.epochs is 'many'", "valid integer")),
+        ("train.epochs=", ("train.epochs is ''", "valid integer")),
+        ("train.epochs=[3]", ("train.epochs is [3]", "valid integer")),
+        ("train.weights=3", ("train.weights is 3", "valid string")),
+        ("train.learning_rate=nan", ("train.learning_rate is nan", "finite number")),
+        ("preprocess.max_megapixels=inf", ("preprocess.max_megapixels is inf", "finite number")),
+        ("train.dropout=1", ("train.dropout is 1", "less than 1")),
+        ("train.shift_fraction=-0.1", ("train.shift_fraction is -0.1", "greater than or equal to 0")),
+        ("preprocess.equalize=CLAHE", ("preprocess.equalize is 'CLAHE'", "'clahe', 'histogram' or 'none'")),
+        ("preprocess.image_size_px=31", ("preprocess.image_size_px is 31", "greater than or equal to 32")),
+        ("ingest.folds=1", ("ingest.folds is 1", "greater than or equal to 2")),
+        ("evaluate.minimum_accuracy=99", ("evaluate.minimum_accuracy is 99", "less than or equal to 1")),
+        ("train.epochs=" + "9" * 5000, ("train.epochs is",)),
+        ("train.epochs=" + "[" * 5000, ("train.epochs is",)),
+        ("train.epochs", ("no NAME=VALUE", "--set train.epochs=3")),
+    ],
+)
+def test_a_value_of_the_wrong_kind_or_range_is_told_with_what_is_right(override, told):
+    message = refused(override)
+    for words in told:
+        assert words in message
+    assert len(message) < 500
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    config = toml(tmp_path, "[train]\nepochs = 0\nspeed = 3\n[ingest]\nfolds = 'five'\n")
+    message = refused("train.seed=-1", config=config)
+    assert message.startswith("4 problems:")
+    for name in ("train.epochs", "train.speed", "ingest.folds", "train.seed"):
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs: 3", "not TOML"),
+        ("[train]\nepochs = 3\nepochs = 4", "not TOML"),
+        ("x = " + "[" * 5000, "not TOML"),
+        ("x = " + "9" * 5000, "not TOML"),
+        ("train = 3", "train is 3"),
+        ("epochs = 3", "epochs is no setting"),
+        ("[train.epochs]\nvalue = 3", "train.epochs is {'value': 3}"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_refused_by_its_name(text, told, tmp_path):
+    config = toml(tmp_path, text)
+    message = refused(config=config)
+    assert config in message
+    assert told in message
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "."])
+def test_a_file_that_can_t_be_read_is_refused_by_its_name(name, tmp_path):
+    assert "can't be read" in refused(config=str(tmp_path / name))
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b"[train]\nweights = '\xe9'\n")
+    assert "not TOML" in refused(config=str(tmp_path / "latin.toml"))
+
+
+# --- For any text -------------------------------------------------------------------------------------------
+
+SOME = bounded(max_examples=150, deadline=None, derandomize=True, database=None)
+VALUES = st.one_of(
+    st.text(max_size=30),
+    st.from_regex(r"[-+]?[0-9a-fox_.e\[\]{}\"'=,:#T-]{0,20}", fullmatch=True),
+    st.floats().map(repr),
+    st.integers().map(str),
+)
+
+
+def settings_or_refusal(*given_to):
+    try:
+        settings = load_settings(*given_to)
+    except AoiError as error:
+        assert str(error)
+        return
+    assert isinstance(settings, Settings)
+    again = json.loads(json.dumps(settings.model_dump(), allow_nan=False))
+    assert Settings.model_validate(again) == settings  # so that Prefect and the manifest can keep it
+
+
+@SOME
+@given(st.lists(st.text(max_size=40), max_size=3))
+def test_any_text_after_set_gives_settings_or_a_refusal(overrides):
+    settings_or_refusal(None, overrides)
+
+
+@SOME
+@given(st.sampled_from(NAMES), VALUES)
+def test_any_value_of_a_known_name_gives_settings_or_a_refusal(name, value):
+    settings_or_refusal(None, [f"{name}={value}"])
+
+
+@SOME
+@given(st.sampled_from([name.split(".") for name in NAMES]), VALUES)
+def test_any_file_gives_settings_or_a_refusal(tmp_path_factory, name, value):
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(f"[{name[0]}]\n{name[1]} = {value}\n".encode("utf-8", "surrogatepass"))
+    settings_or_refusal(str(path))
+
+
+# --- What users are told ------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_described_with_default_and_range():
+    rows = list(describe())
+    dumped = Settings().model_dump()
+    assert [name for name, *_ in rows] == [f"{section}.{key}" for section in dumped for key in dumped[section]]
+    for name, default, kind, meaning in rows:
+        section, key = name.split(".")
+        value = dumped[section][key]
+        assert default == ("unset" if value is None else str(value)), name
+        assert kind, name
+        assert len(meaning) > 10, name
+        assert "\n" not in meaning, name

@@ -1,0 +1,221 @@
+"""The stages as plain functions: which upstream they take, in which order they go, and HOMEs that move."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from flows.home import Home, Ref, data_name, name_of
+from flows.settings import load_settings
+from flows.stages import STAGES, chain, evaluate, ingest, predict, train
+from tfrecords.errors import AoiError
+
+KIND_OF = {"ingest": "dataset", "train": "model", "evaluate": "evaluation", "predict": "prediction"}
+
+
+def recorder(refs):
+    """(run function for `chain` that only notes what it is asked, those notes)."""
+    calls = []
+
+    def run(stage, **given):
+        calls.append((stage, given))
+        return refs[stage]
+
+    return run, calls
+
+
+@pytest.fixture(scope="module")
+def home(copy_home, tmp_path_factory):
+    return copy_home(tmp_path_factory.mktemp("stages") / "home")
+
+
+# --- The chain ----------------------------------------------------------------------------------------------
+
+
+def test_the_chain_is_ingest_train_evaluate_predict_and_each_gets_what_came_before(made):
+    data, home, settings, refs = made
+    run, calls = recorder(refs)
+    assert chain(run, home, settings, str(data), "--x=1") == refs
+    assert calls == [
+        ("ingest", {"data": str(data), "beam": "--x=1"}),
+        ("train", {"dataset": refs["ingest"].folder}),
+        ("evaluate", {"model_name": refs["train"].folder}),
+        ("predict", {"model_name": refs["train"].folder, "data": str(data), "beam": "--x=1"}),
+    ]
+
+
+LATE = {
+    "train.weights=nowhere.weights.h5": "there is no such weights file",
+    "train.fold=5": "train.fold: 5, of a dataset with 5 folds",
+    "ingest.folds=21": "20 picture(s) of class 0",
+    "evaluate.normal_class=3": "evaluate.normal_class: 3, of 3 classes",
+    "predict.unreadable_label=3": "predict.unreadable_label: 3, of 3 classes",
+}
+
+
+@pytest.mark.parametrize("override", LATE)
+def test_what_a_late_stage_would_refuse_is_refused_before_the_first(override, made):
+    data, home, _, refs = made
+    run, calls = recorder(refs)
+    with pytest.raises(AoiError) as refused:
+        chain(run, home, load_settings(overrides=[override]), str(data))
+    assert LATE[override] in str(refused.value)
+    assert not calls
+
+
+@pytest.mark.parametrize("gone", ["test.csv", "test_images/test_002.png", "train_images/train_002.png"])
+def test_an_input_that_a_late_stage_needs_is_missed_before_the_first(gone, data, made):
+    (data / gone).unlink()
+    run, calls = recorder(made[3])
+    with pytest.raises(AoiError, match=Path(gone).name):
+        chain(run, made[1], made[2], str(data))
+    assert not calls
+
+
+def test_a_failed_bound_stops_the_chain_before_predict(made, home):
+    data, _, _, refs = made
+    strict = load_settings(overrides=["evaluate.minimum_accuracy=1"]).evaluate
+    settings = made[2].model_copy(update={"evaluate": strict})
+    called = []
+
+    def run(stage, **given):
+        called.append(stage)
+        return evaluate(home, settings, **given) if stage == "evaluate" else refs[stage]
+
+    with pytest.raises(AoiError) as failed:
+        chain(run, home, settings, str(data))
+    assert failed.value.exit_code == 1
+    assert called == ["ingest", "train", "evaluate"]
+
+
+# --- References ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_reference_is_json_and_relative_to_home_and_leads_to_the_artefact(stage, made):
+    _, home, _, refs = made
+    ref = refs[stage]
+    assert Ref(**json.loads(json.dumps(asdict(ref)))) == ref
+    assert not Path(ref.folder).is_absolute()
+    assert ref.kind == KIND_OF[stage]
+    artifact = home.open(ref)
+    assert artifact.fingerprint == ref.fingerprint
+    assert name_of(artifact) == "tiny"
+
+
+def test_asked_again_every_stage_is_found_and_refers_to_the_same(made, home):
+    data, _, settings, refs = made
+    again = chain(lambda stage, **given: STAGES[stage](home, settings, **given), home, settings, str(data))
+    assert {stage: ref.folder for stage, ref in again.items()} == {stage: ref.folder for stage, ref in refs.items()}
+    assert all(ref.cached for ref in again.values())
+
+
+@pytest.mark.parametrize("stage", ["ingest", "predict"])
+def test_force_makes_it_again_and_the_same(stage, made, home):
+    data, _, settings, refs = made
+    ref = STAGES[stage](home, settings, data=str(data), force=True)
+    assert not ref.cached
+    assert ref.folder == refs[stage].folder
+
+
+def test_a_home_that_moved_is_as_good_as_before(made, copy_home, tmp_path):
+    data, _, settings, refs = made
+    old = copy_home(tmp_path / "old")
+    moved = Home(tmp_path / "a" / "new place")
+    moved.root.parent.mkdir()
+    shutil.move(old.root, moved.root)
+    again = chain(lambda stage, **given: STAGES[stage](moved, settings, **given), moved, settings, str(data))
+    assert [(ref.folder, ref.cached) for ref in again.values()] == [(ref.folder, True) for ref in refs.values()]
+    assert not evaluate(moved, settings, force=True).cached  # writes to MLflow, whose file names moved with it
+    assert not old.root.exists()
+
+
+# --- Which upstream -----------------------------------------------------------------------------------------
+
+
+def test_a_stage_alone_takes_the_latest_upstream(made, home):
+    _, _, settings, refs = made
+    assert train(home, settings).folder == refs["train"].folder
+    assert evaluate(home, settings).folder == refs["evaluate"].folder
+    assert predict(home, settings).folder == refs["predict"].folder
+
+
+def test_data_that_was_used_last_need_not_be_named_again(made, home, data):
+    _, _, settings, refs = made
+    other = ingest(home, settings, str(data))
+    assert ingest(home, settings).folder == other.folder != refs["ingest"].folder
+    back = ingest(home, settings, str(made[0]))
+    assert ingest(home, settings).folder == back.folder == refs["ingest"].folder
+
+
+NAMED = {
+    "relative": lambda home, ref: ref.folder,
+    "absolute": lambda home, ref: str(home.root / ref.folder),
+    "name": lambda home, ref: Path(ref.folder).name,
+    "fingerprint": lambda home, ref: ref.fingerprint,
+    "part": lambda home, ref: ref.fingerprint[:6],
+}
+
+
+@pytest.mark.parametrize("how", NAMED)
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_artefact_is_named_by_its_folder_or_any_part_of_its_name(stage, how, made):
+    _, home, _, refs = made
+    name = NAMED[how](home, refs[stage])
+    assert home.choose(KIND_OF[stage], name, "", "").fingerprint == refs[stage].fingerprint
+
+
+@pytest.mark.parametrize(("named", "count"), [("tiny", 2), ("nothing-like-it", 0)])
+def test_a_name_of_none_or_several_is_refused_with_those_that_there_are(named, count, made):
+    _, home, _, refs = made
+    with pytest.raises(AoiError) as refused:
+        home.choose("dataset", named, "", "")
+    assert f"{count} of the datasets" in str(refused.value)
+    assert Path(refs["ingest"].folder).name in str(refused.value)
+    assert refused.value.problems[0].file == "--dataset"
+
+
+def test_a_folder_of_another_kind_is_refused(made):
+    _, home, _, refs = made
+    with pytest.raises(AoiError, match="a dataset of schema version 1, not a model"):
+        home.choose("model", refs["ingest"].folder, "", "")
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ("ingest", "no data was used here yet"),
+        ("train", "no finished dataset yet. Run aoi ingest"),
+        ("evaluate", "no finished model yet. Run aoi train"),
+        ("predict", "no finished passed"),
+    ],
+)
+def test_a_stage_without_its_upstream_says_what_to_run_first(stage, told, tmp_path):
+    with pytest.raises(AoiError) as refused:
+        STAGES[stage](Home(tmp_path / "home"), load_settings())
+    assert told in str(refused.value)
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_upstream_that_lost_a_file_is_refused_by_the_file_s_name(made, copy_home, tmp_path):
+    home = copy_home(tmp_path / "home")
+    (home.root / made[3]["train"].folder / "model.keras").unlink()
+    with pytest.raises(AoiError, match=r"model\.keras: missing instead of \d+ bytes\. Make it again with --force"):
+        evaluate(home, made[2])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/data/aidea", "aidea"),
+        ("/data/lot 7/", "lot-7"),
+        ("/data/-x-", "x"),
+        ("/data/瑕疵", "data"),
+        ("gs://bucket/some/lot.7/", "lot-7"),
+        ("/", "data"),
+    ],
+)
+def test_data_is_named_after_its_folder_in_plain_letters(path, name):
+    assert data_name(path) == name
