@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
     quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)  # as a scheduler stops a job: like Ctrl-C, not in mid-air
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_beam_joined(sys.argv[1:] if argv is None else argv))
     try:
         return arguments.command(arguments)
     except AoiError as error:
@@ -44,6 +44,15 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _beam_joined(argv: Sequence[str]) -> list[str]:
+    """--beam and its value as one word: argparse takes a value that begins with -- for an option of its own."""
+    words = list(argv)
+    while "--beam" in words[:-1]:
+        at = words.index("--beam")
+        words[at : at + 2] = [f"--beam={words[at + 1]}"]
+    return words
+
+
 def quiet_libraries() -> None:
     """Leaves the terminal to our own words: of others only errors, of ours warnings too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -61,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
+        added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG, allow_abbrev=False)
         added.set_defaults(command=command, home=None)
         return added
 

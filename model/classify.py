@@ -1,7 +1,7 @@
 """A trained model in use: PNG bytes or record pixels in, classes and probabilities out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +11,28 @@ import pandas as pd
 import tensorflow as tf
 
 from model.network import load
-from model.settings import CARD_FILE, MODEL_FILE
+from model.settings import CARD_FILE
 from tfrecords.picture import PictureError, prepare
 from tfrecords.settings import PreprocessSettings
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with what belongs to it."""
+    """One network, or an ensemble of them, with what belongs to it. folds: what each did not train on."""
 
-    network: keras.Model
+    networks: tuple[keras.Model, ...]
+    folds: tuple[int, ...]
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
 
     def probabilities(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """uint8 (N, S, S, 1), 0..255, to float32 (N, classes).
+        """uint8 (N, S, S, 1), 0..255, to float32 (N, classes): the mean over the networks."""
+        return np.mean([_probabilities(network, images, batch_size) for network in self.networks], axis=0)
 
-        A compiled call of the network; Keras' own predict() takes twice as long a picture on a CPU.
-        """
-        starts = range(0, len(images), batch_size)
-        parts = [self._call(tf.constant(images[at : at + batch_size])).numpy() for at in starts]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
-
-    @property
-    def _call(self):
-        # Kept on the network, so that the graph is traced once for each of them.
-        if not hasattr(self.network, "_aoi_call"):
-            spec = tf.TensorSpec([None, *self.network.input_shape[1:]], tf.uint8)
-            self.network._aoi_call = tf.function(
-                lambda images: self.network(images, training=False), input_signature=[spec]
-            )
-        return self.network._aoi_call
+    def unseen(self, images: np.ndarray, fold: int, batch_size: int = 32) -> np.ndarray:
+        """As `probabilities`, for pictures of a fold, by the networks that did not train on it."""
+        networks = [network for network, own in zip(self.networks, self.folds, strict=True) if own == fold]
+        return np.mean([_probabilities(network, images, batch_size) for network in networks], axis=0)
 
     def classify(self, pictures: Sequence[bytes]) -> pd.DataFrame:
         """Files as an inspection machine writes them, with the very preprocessing of ingest.
@@ -64,6 +55,16 @@ class Classifier:
         return answers(self.probabilities(np.reshape(prepared, (-1, size, size, 1)).astype(np.uint8)), self.classes)
 
 
+def _probabilities(network: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """A compiled call of the network; Keras' own predict() takes twice as long a picture on a CPU."""
+    if not hasattr(network, "_aoi_call"):  # kept on the network, so that its graph is traced once
+        spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
+        network._aoi_call = tf.function(lambda batch: network(batch, training=False), input_signature=[spec])
+    starts = range(0, len(images), batch_size)
+    parts = [network._aoi_call(tf.constant(images[at : at + batch_size])).numpy() for at in starts]
+    return np.concatenate([np.zeros((0, network.output_shape[-1]), np.float32), *parts])
+
+
 def answers(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """float32 (N, classes) to a table: label, name, and one probability a class under the class's name."""
     labels = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, int)
@@ -71,13 +72,17 @@ def answers(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(probabilities, columns=list(classes))], axis=1)
 
 
-def write_card(folder: Path, classes: Sequence[str], preprocess: PreprocessSettings) -> None:
-    """Puts class names and preprocessing beside the network."""
-    card = {"classes": list(classes), "preprocess": preprocess.model_dump()}
+def write_card(
+    folder: Path, classes: Sequence[str], preprocess: PreprocessSettings, networks: Mapping[str, int]
+) -> None:
+    """Puts beside the networks what they are of no use without. networks: file to the fold it did not train on."""
+    card = {"classes": list(classes), "preprocess": preprocess.model_dump(), "networks": dict(networks)}
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def open_classifier(folder: Path) -> Classifier:
-    """The classifier that a training wrote. Raises: AoiError where the network can't be loaded."""
+    """The classifier in a model's folder. Raises: AoiError where a network can't be loaded."""
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    return Classifier(load(folder / MODEL_FILE), tuple(card["classes"]), PreprocessSettings(**card["preprocess"]))
+    networks = tuple(load(folder / file) for file in card["networks"])
+    preprocess = PreprocessSettings(**card["preprocess"])
+    return Classifier(networks, tuple(card["networks"].values()), tuple(card["classes"]), preprocess)

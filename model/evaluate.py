@@ -10,7 +10,10 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
 
 from model import figures
-from model.classify import answers, open_classifier
+from model.answers import Answers
+from model.classify import Classifier, answers, open_classifier
+from model.gradcam import draw_gradcam
+from model.labels import audit_labels
 from model.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
 from model.settings import EvaluateSettings
 from tfrecords.artifact import Artifact
@@ -56,37 +59,48 @@ def evaluate_model(
 
     normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`}.
     """
-    fold, classes = model.manifest["fold"], dataset.manifest["classes"]
-    total = sum(counts.get(str(fold), 0) for counts in dataset.manifest["counts"].values())
-    if not total:
-        raise refuse(dataset.path, f"no record in fold {fold}, which validates this model", "Name its own dataset")
+    classes = dataset.manifest["classes"]
     classifier = open_classifier(model.path)
-    ids, labels, images, parts = [], [], [], []
-    for batch in read_arrays(dataset, fold):
-        ids += [value.decode() for value in batch["id"]]
-        labels += batch["label"].tolist()
-        images += list(batch["image"][..., 0])
-        parts.append(classifier.probabilities(batch["image"]))
-        progress(len(ids), total, "pictures")
-    labels, probabilities = np.array(labels), np.concatenate(parts)
-    predicted = probabilities.argmax(axis=1)
-    metrics = measure(labels, predicted, len(classes), normal)
-    operating = _operate(probabilities, labels, normal, settings, folder)
+    seen = _answer(classifier, dataset, progress)
+    predicted = seen.probabilities.argmax(axis=1)
+    metrics = measure(seen.labels, predicted, len(classes), normal)
+    operating = _operate(seen.probabilities, seen.labels, normal, settings, folder)
     metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
 
-    table = answers(probabilities, classes)
-    table.insert(0, "ID", ids)
-    table.insert(1, "true_label", labels)
-    table.insert(2, "true_name", [classes[label] for label in labels])
+    table = answers(seen.probabilities, classes)
+    table.insert(0, "ID", seen.ids)
+    table.insert(1, "true_label", seen.labels)
+    table.insert(2, "true_name", [classes[label] for label in seen.labels])
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    _write_per_class(labels, predicted, classes, folder / "per_class.csv")
-    matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
+    matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
     pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label="true")
-    title = f"accuracy {metrics['accuracy']:.4f} of {total} pictures"
+    title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
-    _draw_mistakes(ids, labels, images, probabilities, classes, folder / "mistakes.png")
-    return {"metrics": metrics, "operating": operating}
+    _draw_mistakes(seen, classes, folder / "mistakes.png")
+    suspects = audit_labels(seen, classes, folder)
+    draw_gradcam(classifier, seen, folder / "gradcam.png")
+    return {"metrics": metrics | {"suspicious_labels": suspects}, "operating": operating}
+
+
+def _answer(classifier: Classifier, dataset: Artifact, progress: Progress) -> Answers:
+    """Every record of the folds that a network of the classifier did not train on, named by those networks."""
+    counts = dataset.manifest["counts"].values()
+    total = sum(count.get(str(fold), 0) for count in counts for fold in classifier.folds)
+    if not total:
+        seen = f"no record in fold {classifier.folds[0]}, which validates this model"
+        raise refuse(dataset.path, seen, "Name its own dataset")
+    ids, labels, folds, images, parts = [], [], [], [], []
+    for fold in classifier.folds:
+        for batch in read_arrays(dataset, fold):
+            ids += [value.decode() for value in batch["id"]]
+            labels += batch["label"].tolist()
+            folds += batch["fold"].tolist()
+            images += list(batch["image"][..., 0])
+            parts.append(classifier.unseen(batch["image"], fold))
+            progress(len(ids), total, "pictures")
+    return Answers(ids, np.array(labels), np.array(folds), images, np.concatenate(parts))
 
 
 def _operate(
@@ -121,23 +135,11 @@ def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     pd.DataFrame(columns).to_csv(path, index_label="label", float_format="%.6f")
 
 
-def _draw_mistakes(
-    ids: Sequence[str],
-    labels: np.ndarray,
-    images: Sequence[np.ndarray],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    path: Path,
-) -> None:
+def _draw_mistakes(seen: Answers, classes: Sequence[str], path: Path) -> None:
     """The mistakes that the model was surest of come first."""
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = sorted(wrong, key=lambda place: (-probabilities[place].max(), ids[place]))[:MISTAKES_SHOWN]
-    captions = [
-        f"{ids[place]}\ntrue: {classes[labels[place]]}\n"
-        f"said: {classes[predicted[place]]} ({probabilities[place].max():.2f})"
-        for place in worst
-    ]
+    wrong = seen.mistakes()
+    worst = wrong[:MISTAKES_SHOWN]
+    captions = [seen.caption(place, classes) for place in worst]
     shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
-    title = f"{len(wrong)} mistakes in {len(labels)} pictures{shown}"
-    figures.picture_sheet([images[place] for place in worst], captions, title, path)
+    title = f"{len(wrong)} mistakes in {len(seen.ids)} pictures{shown}"
+    figures.picture_sheet([seen.images[place] for place in worst], captions, title, path)

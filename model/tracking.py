@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from model.settings import CARD_FILE, MODEL_FILE
+from model.settings import CARD_FILE
 from model.store import PASSED_ALIAS, STORE_VARIABLE, Store
 from tfrecords.artifact import Artifact, locked
 from tfrecords.dataset import ROWS
@@ -37,7 +37,6 @@ PLACES = (
     ("model_versions", "storage_location"),
 )
 EPOCH_METRICS = {"accuracy": "train_accuracy", "loss": "train_loss"}
-SERVED_FILES = (MODEL_FILE, CARD_FILE)
 SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
 
 
@@ -183,8 +182,8 @@ def finish_training(
         return
     outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
     with tempfile.TemporaryDirectory() as served, _quiet(), mlflow.start_run(run_id=run_id):
-        for file in SERVED_FILES:
-            shutil.copy(folder / file, served)
+        for file in [folder / CARD_FILE, *folder.glob("*.keras")]:
+            shutil.copy(file, served)
         info = mlflow.pyfunc.log_model(
             name="model",
             loader_module="model.serving",

@@ -66,7 +66,7 @@ def train_model(
         for _ in recipe(network, state, dataset, work, settings, progress):
             tracking.log_history(store, run_id, state["history"], state["seconds"])
         best = state["history"][state["best"] - 1]
-        _finish(work, state, classes, dataset)
+        _finish(work, state, classes, dataset, settings)
         summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in ("val_accuracy", "val_loss")}}
         picture = next(read_arrays(dataset))["image"][0]
         tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
@@ -75,7 +75,7 @@ def train_model(
         "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
         "classes": classes,
         "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
-        "fold": settings.fold,
+        "folds": [settings.fold],
         "best": {key: best[key] for key in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")},
         "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
     }
@@ -174,10 +174,11 @@ def _checkpoint_epoch(
             old.unlink()
 
 
-def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact) -> None:
+def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact, settings: TrainSettings) -> None:
     """Leaves in `work` what a model's folder holds, and nothing else."""
     save(load(_checkpoint(work, state["best"])), work / MODEL_FILE)
-    write_card(work, classes, PreprocessSettings(**dataset.manifest["settings"]["preprocess"]))
+    preprocess = PreprocessSettings(**dataset.manifest["settings"]["preprocess"])
+    write_card(work, classes, preprocess, {MODEL_FILE: settings.fold})
     pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
     figures.training_curves(state["history"], state["best"], work / "curves.png")
 

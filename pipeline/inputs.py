@@ -191,7 +191,7 @@ def _bad_id(picture_id: str) -> str:
 
 
 def _label(text: str, classes: int) -> int | None:
-    text = text.strip()
+    text = text.strip(" \t")
     if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < classes:
         return int(text)
     return None

@@ -65,5 +65,7 @@ def problems_csv(problems: Iterable[Problem]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line that any terminal and file can take: what does not print is written out, as \\x1b or \\udce9."""
+    """`text` on one line for any terminal and file: what does not print is written out, as \\x1b or \\udce9."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import itertools
 import json
@@ -107,8 +108,9 @@ class Lab:
         for later in STAGES[STAGES.index(stage) :]:
             for kind in MADE[later][0]:
                 shutil.rmtree(to / FOLDERS[kind], ignore_errors=True)
-            for note in MADE[later][1]:
-                (to / "latest" / f"{note}.json").unlink(missing_ok=True)
+            for note in (to / "latest").iterdir():
+                if note.stem.partition("-")[0] in MADE[later][1]:
+                    note.unlink()
         (to / "submission.csv").unlink(missing_ok=True)
         if stage in ("ingest", "train"):
             shutil.rmtree(to / "mlartifacts", ignore_errors=True)
@@ -130,16 +132,22 @@ class Lab:
 
 def warm() -> None:
     """Imports all that the stages import, and runs none of it."""
-    import apache_beam
-    import apache_beam.runners.portability.fn_api_runner.fn_runner  # noqa: F401
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401
-    import mlflow.pyfunc
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    import tensorflow  # noqa: F401
+    for module in (
+        "apache_beam.runners.portability.fn_api_runner.fn_runner",
+        "keras",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "mlflow.pyfunc",
+        "mlflow.store.tracking.sqlalchemy_store",
+        *(
+            f"{package}.{path.stem}"
+            for package in ("tfrecords", "pipeline", "model", "flows")
+            for path in (ROOT / package).glob("[!_]*.py")
+            if path.stem not in ("deployments", "runner")  # they import Prefect, which no stage needs
+        ),
+    ):
+        importlib.import_module(module)
     from tensorflow.python.eager import context
-
-    import pipeline.convert  # noqa: F401
 
     assert not context.context()._initialized, "TensorFlow has run something: its threads would not survive a fork"
 
@@ -589,7 +597,9 @@ def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
                 for stage in stages:
                     named(path, lab.command(stage, home, "--force"))
                 path.write_bytes(whole)
-    for artefact_kind, folder in [(kind, folder) for kind in FOLDERS for folder in place.committed(kind)][:: 1 if every else 3]:
+    for artefact_kind, folder in [(kind, folder) for kind in FOLDERS for folder in place.committed(kind)][
+        :: 1 if every else 3
+    ]:
         missed = missed_flips(folder, artefact_kind)
         outcome.times += 1
         outcome.check(not missed, f"{folder.name}/manifest.json: readers accept a changed byte {missed[:5]}")
@@ -633,9 +643,7 @@ def together(lab: Lab, kind: str, stage: str, seeds: tuple[int, int] = (0, 0)) -
     home = lab.before(stage, lab.place("two"))
     logs = [home.parent / f"two-{number}.log" for number in range(2)]
     more = [["--set", f"train.seed={seed}"] if seed else [] for seed in seeds]
-    children = [
-        start(lab.command(stage, home, *extra), log) for log, extra in zip(logs, more, strict=True)
-    ]
+    children = [start(lab.command(stage, home, *extra), log) for log, extra in zip(logs, more, strict=True)]
     for child, log in zip(children, logs, strict=True):
         code = wait(child)
         outcome.check(code == 0, f"two {stage}s at once: one ended with {code}", log)
@@ -968,7 +976,10 @@ def prefect(lab: Lab, kind: str) -> Iterator[Outcome]:
 
     def cli(*words: str) -> None:
         subprocess.run(
-            [sys.executable, "-m", "prefect", *words], env={**os.environ, **environment}, capture_output=True, check=True
+            [sys.executable, "-m", "prefect", *words],
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=True,
         )
 
     servers = [server(command, folder / "prefect.log", f"{api}/health", **environment)]
@@ -1127,7 +1138,11 @@ def plan(quick: bool, seed: int) -> list[Task]:
 
     def add(times: int, kind: str, scenario: Callable, **given: Any) -> None:
         for _ in range(times):
-            seeded = {"seed": rng.randrange(1 << 30)} if "seed" in scenario.__code__.co_varnames[: scenario.__code__.co_argcount] else {}
+            seeded = (
+                {"seed": rng.randrange(1 << 30)}
+                if "seed" in scenario.__code__.co_varnames[: scenario.__code__.co_argcount]
+                else {}
+            )
             tasks.append((kind, scenario, {**given, **seeded}))
 
     beam = ("--beam", "--direct_running_mode=multi_processing --direct_num_workers=2")
@@ -1214,7 +1229,9 @@ def main() -> int:
     global LAB
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a handful of each quick kind")
-    parser.add_argument("--only", metavar="TEXT", nargs="+", default=[""], help="kinds that begin with one of these")
+    parser.add_argument(
+        "--only", metavar="TEXT", nargs="+", default=[""], help="only kinds that begin with one of these"
+    )
     parser.add_argument("--most", metavar="N", type=int, help="at most N scenarios of a kind")
     parser.add_argument("--seed", metavar="S", type=int, default=0)
     parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count(), help="scenarios at the same time")
@@ -1241,16 +1258,28 @@ def main() -> int:
             outcomes = [outcome for found in pool.map(work, tasks) for outcome in found]
     rows = table(outcomes)
     if arguments.json:
-        arguments.json.write_text(json.dumps([{**row, "problems": [p for o in outcomes if o.kind == row["kind"] for p in o.problems]} for row in rows], indent=1))
+        arguments.json.write_text(
+            json.dumps(
+                [
+                    {**row, "problems": [p for o in outcomes if o.kind == row["kind"] for p in o.problems]}
+                    for row in rows
+                ],
+                indent=1,
+            )
+        )
     print(f"\n{'fault':<38} {'times':>5} {'survived':>8}  {'same bytes':>10}  notes")
     for row in rows:
-        notes = "; ".join(f"{note}{f' ({count})' if count > 1 else ''}" for note, count in row["notes"].items() if count)
+        notes = "; ".join(
+            f"{note}{f' ({count})' if count > 1 else ''}" for note, count in row["notes"].items() if count
+        )
         survived = "all" if not row["failed"] else f"NOT {row['failed']}"
         print(f"{row['kind']:<38} {row['times']:>5} {survived:>8}  {row['same']:>4} of {row['completed']:<3}  {notes}")
     kills = sum(row["times"] for row in rows if row["kind"].startswith("kill"))
     failed = sum(row["failed"] for row in rows)
-    print(f"\n{kills} kills, {sum(row['times'] for row in rows)} faults in all, {failed} scenarios failed, "
-          f"{time.monotonic() - began:.0f} s")
+    print(
+        f"\n{kills} kills, {sum(row['times'] for row in rows)} faults in all, {failed} scenarios failed, "
+        f"{time.monotonic() - began:.0f} s"
+    )
     return 1 if failed else 0
 
 

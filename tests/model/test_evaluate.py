@@ -100,7 +100,7 @@ def test_it_measures_every_picture_of_the_fold_that_was_left_out_and_no_other(ev
     evaluation, model, dataset = evaluated
     left_out = {row["id"]: row["label"] for row in table(dataset.path / "rows.csv") if row["fold"] == "0"}
     rows = table(evaluation.path / "predictions.csv")
-    assert model.manifest["fold"] == 0
+    assert model.manifest["folds"] == [0]
     assert {row["ID"]: row["true_label"] for row in rows} == left_out
     assert len(rows) == len(left_out) == evaluation.manifest["metrics"]["pictures"]
 

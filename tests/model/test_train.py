@@ -80,7 +80,7 @@ def test_the_model_that_is_kept_is_the_one_of_the_best_epoch(made):
     model, dataset = home.open(refs["train"]), home.open(refs["ingest"])
     network = load(model.path / "model.keras")
     losses = []
-    for images, labels in validation_batches(dataset, model.manifest["fold"], 16, 64):
+    for images, labels in validation_batches(dataset, model.manifest["folds"][0], 16, 64):
         odds = network(images, training=False).numpy()
         losses += list(-np.log(odds[np.arange(len(odds)), labels.numpy()]))
     assert np.mean(losses) == pytest.approx(model.manifest["best"]["val_loss"], rel=1e-4)

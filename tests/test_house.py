@@ -1,0 +1,98 @@
+"""The house in order: who may import whom, and papers that name what there is."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from flows.settings import describe
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_USE = {
+    "flows": {"flows", "pipeline", "model", "tfrecords"},
+    "pipeline": {"pipeline", "tfrecords"},
+    "model": {"model", "tfrecords"},
+    "tfrecords": {"tfrecords"},
+}
+ONLY_IN = {
+    "prefect": r"flows/(deployments|runner)\.py",
+    "apache_beam": r"pipeline/\w+\.py",
+    "mlflow": r"model/tracking\.py",
+    "tensorflow": r"(model/\w+|tfrecords/reader)\.py",
+    "keras": r"model/\w+\.py",
+}
+FILES = sorted(path.relative_to(ROOT).as_posix() for package in MAY_USE for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(file):
+    """Top-level names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports by a relative name"
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_run_one_way(file):
+    names = set(imported(file))
+    assert names & set(MAY_USE) <= MAY_USE[file.partition("/")[0]]
+    for library, place in ONLY_IN.items():
+        assert library not in names or re.fullmatch(place, file), f"{file} imports {library}"
+
+
+def test_every_package_is_installed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(packages) == sorted(MAY_USE)
+
+
+@pytest.fixture
+def usage(capsys):
+    """A function that gives the help of a command, or of all."""
+
+    def told(*words):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        return capsys.readouterr().out
+
+    return told
+
+
+@pytest.mark.parametrize("paper", ["README.md", "Makefile"])
+def test_every_command_and_option_that_a_paper_names_is_there(paper, usage):
+    text = (ROOT / paper).read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"(?:^|[`/\s])aoi (run|[a-z]+)((?: [^`#\n]*)?)", text, re.M)
+    assert commands
+    known = usage()
+    for command, rest in commands:
+        assert f"\n    {command} " in known, f"aoi {command}"
+        words = re.sub(r'"[^"]*"', "", rest)
+        for option in re.findall(r"(?<!\S)--[a-z-]+", words):
+            assert option in usage(command), f"aoi {command} {option}"
+
+
+def test_every_make_target_and_file_that_the_readme_names_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make (\w+)", text, re.M)) <= targets
+    for file in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (ROOT / file).is_file(), file
+
+
+def test_every_setting_that_the_readme_names_is_one():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    sections = "|".join(sorted({name.partition(".")[0] for name, *_ in describe()}))
+    named = set(re.findall(rf"`(?:--set )?((?:{sections})\.[a-z_]+)(?=[`= ])", text))
+    assert named
+    assert named <= {name for name, *_ in describe()} | {"train.csv", "predict.csv"}
+
+
+def test_every_setting_says_what_it_is():
+    for name, default, kind, meaning in describe():
+        assert default, name
+        assert kind, name
+        assert meaning, name
