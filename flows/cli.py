@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train", "a dataset to a model"),
         ("evaluate", "a model to its figures of merit"),
         ("predict", "test pictures to a submission"),
+        ("crossval", "a model for every fold, and all of them as one"),
     ):
         stage = add_stage(name, summary)
         if name in ("run", "ingest", "predict"):
@@ -106,11 +107,11 @@ def _parser() -> argparse.ArgumentParser:
             latest = "" if required else " (default: used last)"
             stage.add_argument("--data", metavar="DIR", required=required, help=data_help + latest)
             stage.add_argument("--beam", metavar="OPTIONS", default="", help=beam_help)
-        if name in ("train", "evaluate"):
-            default = "the latest" if name == "train" else "the one that the model was trained on"
+        if name in ("train", "evaluate", "crossval"):
+            default = "the one that the model was trained on" if name == "evaluate" else "the latest"
             stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
         if name in ("evaluate", "predict"):
-            default = "the latest" + (" that passed evaluation" if name == "predict" else "")
+            default = "the champion" if name == "predict" else "the latest"
             stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
@@ -122,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
+    rollback = add("rollback", _rollback, "make the champion before the present one champion again")
+    rollback.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
     add("settings", _settings, "list every setting with default, unit and meaning")
     verify = add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
     verify.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
@@ -202,7 +205,8 @@ def _watched(name: str, stage, home, settings, **given):
     how = "was there" if ref.cached else f"done in {duration(monotonic() - began)}"
     print(f"{name:<9} {how}: {ref.folder}", file=sys.stderr)
     if ref.note:
-        print(f"{'':<9} {ref.note}", file=sys.stderr)
+        for line in ref.note.splitlines():
+            print(f"{'':<9} {line}", file=sys.stderr)
     return ref
 
 
@@ -219,6 +223,14 @@ def _settings(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from flows.stages import rollback
+
+    home = _home(arguments)
+    print(f"champion    {home.root / rollback(home).folder}")
     return 0
 
 

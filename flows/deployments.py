@@ -64,6 +64,12 @@ def predict(
     return _run("predict", home, settings, model_name=model, data=data, beam=beam, force=force)
 
 
+@flow(name=f"{FLOW}-crossval", flow_run_name="crossval", persist_result=True)
+def crossval(dataset: str | None = None, settings: Settings = DEFAULTS, force: bool = False, home: str = HOME) -> Any:
+    """A model for every fold of a dataset, and all of them as one. dataset: none: the latest."""
+    return _run("crossval", home, settings, dataset=dataset, force=force)
+
+
 @flow(name=FLOW, flow_run_name="full", persist_result=True)
 def full(
     data: str | None = None,
@@ -86,7 +92,14 @@ def full(
     return {name: vars(ref) for name, ref in refs.items()}
 
 
-DEPLOYED = {"full": full, "ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}
+DEPLOYED = {
+    "full": full,
+    "ingest": ingest,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "crossval": crossval,
+}
 
 
 def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State:

@@ -95,9 +95,9 @@ class Home:
         """The artefact with a fingerprint. Raises: AoiError where it is gone or damaged."""
         return self.choose(kind, fingerprint, kind, "")
 
-    def evaluation_of(self, model: Artifact) -> Artifact | None:
-        """The latest evaluation of a model; None where there is none any more."""
-        noted = self.recall(f"evaluation-{model.fingerprint}")
+    def evaluation_of(self, fingerprint: str) -> Artifact | None:
+        """The latest evaluation of the model with a fingerprint; None where there is none any more."""
+        noted = self.recall(f"evaluation-{fingerprint}")
         try:
             return self.open(Ref(**noted)) if noted else None
         except AoiError:

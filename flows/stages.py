@@ -6,13 +6,16 @@ the latest finished one in HOME counts.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import Settings
 from model import stages as model
+from model.champion import judge
+from model.drift import warning as drift_warning
 from model.settings import SUBMISSION
-from model.store import store_of
+from model.store import CHALLENGER, CHAMPION, Store, store_of
 from model.weights import ensure_weights
 from pipeline import files
 from pipeline.audit import KIND as AUDIT
@@ -22,10 +25,10 @@ from pipeline.ingest import ingest as ingest_split
 from pipeline.inputs import Split, check_inputs, read_classes, read_inputs
 from tfrecords.artifact import Artifact, write_whole
 from tfrecords.dataset import KIND as DATASET
-from tfrecords.errors import refuse
+from tfrecords.errors import AoiError, refuse
 from tfrecords.settings import PreprocessSettings
 
-PASSED = "passed"  # the latest model that passed evaluation
+FORMER = "former-champions"
 Progress = Callable[[int, int, str], None]
 
 
@@ -102,11 +105,65 @@ def evaluate(
     made, cached = model.evaluate(chosen, records, home.folder("evaluation"), store, settings.evaluate, force, progress)
     ref = home.finished(made, cached, "evaluation", f"evaluation-{chosen.fingerprint}")
     model.check_passed(made)
-    noted = home.recall(PASSED)
-    if cached and noted and noted["fingerprint"] != chosen.fingerprint:
-        model.promote(chosen, store)
-    home.finished(chosen, True, PASSED)
-    return ref
+    return replace(ref, note=_crown(home, chosen, made, store))
+
+
+def _crown(home: Home, challenger: Artifact, evaluation: Artifact, store: Store) -> str:
+    """Makes a model that passed champion or challenger, here and in MLflow. Returns the verdict, or '' if it was."""
+    noted = home.recall(CHAMPION)
+    if noted and noted["fingerprint"] == challenger.fingerprint:
+        return ""
+    verdict = judge(evaluation, home.evaluation_of(noted["fingerprint"]) if noted else None)
+    alias = CHAMPION if verdict.promoted else CHALLENGER
+    waiting = home.recall(CHALLENGER)
+    if verdict.promoted or waiting is None or waiting["fingerprint"] != challenger.fingerprint:
+        model.point(challenger, store, alias, verdict.why)
+        if verdict.promoted and noted:
+            home.remember(FORMER, {"champions": [*_former(home), noted]})
+        home.finished(challenger, True, alias)
+    return f"{alias}: {verdict.why}"
+
+
+def _former(home: Home) -> list[dict]:
+    return (home.recall(FORMER) or {"champions": []})["champions"]
+
+
+def rollback(home: Home) -> Ref:
+    """Makes the champion before this one champion again, here and in MLflow. Raises: AoiError if none is left."""
+    former = _former(home)
+    while former:
+        *former, last = former
+        with suppress(AoiError):  # one that was deleted since can't come back
+            back = home.open(Ref(**last))
+            model.point(back, store_of(home.root, name_of(back)), CHAMPION, "rolled back to")
+            home.remember(FORMER, {"champions": former})
+            return home.finished(back, True, CHAMPION)
+    raise refuse(home.root, "no champion before the present one", "Train and evaluate another model")
+
+
+def crossval(
+    home: Home, settings: Settings, dataset: str | None = None, force: bool = False, progress: Progress = silent
+) -> Ref:
+    """A model for every fold of a dataset, their ensemble, and its evaluation on all pictures by the model that did
+    not see them. dataset: none: the latest. Returns the ensemble's reference; models that are there are not made again.
+    """
+    chosen = home.choose(DATASET, dataset, DATASET, "Run aoi ingest --data DIR first")
+    folds = chosen.manifest["settings"]["ingest"]["folds"]
+    members = []
+    for fold in range(folds):
+        own = settings.model_copy(update={"train": settings.train.model_copy(update={"fold": fold})})
+
+        def told(done: int, total: int, note: str, fold: int = fold) -> None:
+            progress(fold * total + done, folds * total, f"epoch, {note}, fold {fold + 1} of {folds}")
+
+        members.append(home.open(train(home, own, str(chosen.path), force, told)))
+    store = store_of(home.root, name_of(chosen))
+    made, cached = model.ensemble(members, chosen, home.folder(model.MODEL), store, force)
+    ref = home.finished(made, cached)
+    evaluated = evaluate(home, settings, ref.folder, str(chosen.path), force, progress)
+    best = made.manifest["best"]
+    spread = f"validation accuracy {best['val_accuracy_mean']:.4f} +- {best['val_accuracy_std']:.4f} over the folds"
+    return replace(ref, note=f"{spread}; evaluation: {evaluated.folder}")
 
 
 def predict(
@@ -122,15 +179,17 @@ def predict(
 
     The pictures go through the same Beam job as the training's, with the settings that the model knows.
     """
-    chosen = home.choose(model.MODEL, model_name, PASSED, "Run aoi evaluate first, or name a model")
+    chosen = home.choose(model.MODEL, model_name, CHAMPION, "Run aoi evaluate first, or name a model")
     known = settings.model_copy(update={"preprocess": PreprocessSettings(**chosen.manifest["settings"]["preprocess"])})
     lot, _ = _ingest(home, known, choose_data(home, data), "test", beam, False, progress)
-    evaluation = home.evaluation_of(chosen)
+    evaluation = home.evaluation_of(chosen.fingerprint)
     made, cached = model.predict(
         chosen, lot, evaluation, home.folder("prediction"), name_of(lot), settings.predict, force, progress
     )
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest["decisions"].items())
-    ref = replace(home.finished(made, cached), note=f"decided: {decisions}; see review.csv there")
+    drifted = drift_warning(made.manifest["drift"])
+    unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
+    ref = replace(home.finished(made, cached), note=f"decided: {decisions}; see review.csv there{unusual}")
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
 
@@ -179,4 +238,10 @@ def chain(run: RunStage, home: Home, settings: Settings, data: str | None, beam:
     return {"ingest": dataset, "train": trained, "evaluate": evaluation, "predict": prediction}
 
 
-STAGES: dict[str, RunStage] = {"ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}
+STAGES: dict[str, RunStage] = {
+    "ingest": ingest,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "crossval": crossval,
+}

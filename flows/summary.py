@@ -34,9 +34,10 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         *(f"    {name:<18} {value}" for name, value in rates),
         "",
         f"  submission  {home.root / SUBMISSION}  ({prediction.manifest['pictures']:,} pictures)",
+        f"  review      {prediction.path}/review.csv  ({prediction.manifest['decisions']['review']:,} to look at)",
         f"  model       {model.path}",
         f"              in MLflow: {store.model_uri}",
-        f"  figures     {evaluation.path}/confusion.png, mistakes.png",
+        f"  figures     {evaluation.path}/confusion.png, mistakes.png, gradcam.png",
         f"              {model.path}/curves.png",
         "",
         f"  next        aoi serve --home {home.root}   # Prefect and MLflow in the browser",
@@ -94,8 +95,9 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
 
 def _model(home: Home, made: dict[str, Artifact]) -> Artifact | None:
     """The model that was trained, evaluated or used to predict; None where none was."""
-    if "train" in made:
-        return made["train"]
+    for artifact in made.values():
+        if artifact.manifest["kind"] == "model":
+            return artifact
     used = [artifact.manifest["model"]["fingerprint"] for artifact in made.values() if "model" in artifact.manifest]
     return home.by_fingerprint("model", used[0]) if used else None
 

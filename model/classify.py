@@ -15,6 +15,8 @@ from model.settings import CARD_FILE
 from tfrecords.picture import PictureError, prepare
 from tfrecords.settings import PreprocessSettings
 
+TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -28,6 +30,15 @@ class Classifier:
     def probabilities(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """uint8 (N, S, S, 1), 0..255, to float32 (N, classes): the mean over the networks."""
         return np.mean([_probabilities(network, images, batch_size) for network in self.networks], axis=0)
+
+    def shifted(self, images: np.ndarray, copies: int, batch_size: int = 32) -> np.ndarray:
+        """As `probabilities`, averaged over the pictures and `copies` (0 to 4) of them moved along a diagonal."""
+        most = max(1, round(TEST_SHIFT * images.shape[1]))
+        padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
+        size = images.shape[1]
+        corners = [(0, 0), (2 * most, 2 * most), (0, 2 * most), (2 * most, 0)][:copies]
+        moved = [padded[:, row : row + size, column : column + size] for row, column in corners]
+        return np.mean([self.probabilities(each, batch_size) for each in [images, *moved]], axis=0)
 
     def unseen(self, images: np.ndarray, fold: int, batch_size: int = 32) -> np.ndarray:
         """As `probabilities`, for pictures of a fold, by the networks that did not train on it."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
 
-from model import figures
+from model import drift, figures
 from model.answers import Answers
 from model.classify import Classifier, answers, open_classifier
 from model.gradcam import draw_gradcam
@@ -17,6 +17,7 @@ from model.labels import audit_labels
 from model.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
 from model.settings import EvaluateSettings
 from tfrecords.artifact import Artifact
+from tfrecords.dataset import ROWS
 from tfrecords.errors import refuse
 from tfrecords.reader import read_arrays
 
@@ -57,7 +58,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Measures the model on its validation fold and writes the evaluation's files into `folder`.
 
-    normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`}.
+    normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`,
+    reference: see `model.drift.describe`}.
     """
     classes = dataset.manifest["classes"]
     classifier = open_classifier(model.path)
@@ -81,7 +83,20 @@ def evaluate_model(
     _draw_mistakes(seen, classes, folder / "mistakes.png")
     suspects = audit_labels(seen, classes, folder)
     draw_gradcam(classifier, seen, folder / "gradcam.png")
-    return {"metrics": metrics | {"suspicious_labels": suspects}, "operating": operating}
+    return {
+        "metrics": metrics | {"suspicious_labels": suspects},
+        "operating": operating,
+        "reference": _reference(dataset, seen, classifier),
+    }
+
+
+def _reference(dataset: Artifact, seen: Answers, classifier: Classifier) -> dict[str, Any]:
+    """What lots are compared with: brightness and contrast of all training pictures, answers about unseen ones."""
+    classes = len(classifier.classes)
+    values = drift.measures(pd.read_csv(dataset.path / ROWS, keep_default_na=False))
+    if len(classifier.networks) == 1:  # several together are less sure of a lot than the one that was asked here
+        values["confidence"] = seen.probabilities.max(axis=1)
+    return drift.describe(values, seen.probabilities.argmax(axis=1), classes)
 
 
 def _answer(classifier: Classifier, dataset: Artifact, progress: Progress) -> Answers:

@@ -15,7 +15,7 @@ from tfrecords.errors import refuse
 
 # Keras' own momentum of 0.99 remembers some 100 steps; at a high rate the weights have moved on by then, and
 # validation falls (to 0.83 on NEU). 0.9 follows them, and from scratch it is there within the first epoch.
-BATCH_NORM_MOMENTUM = 0.97
+BATCH_NORM_MOMENTUM = 0.9
 
 
 def build(settings: TrainSettings, size_px: int, classes: int) -> keras.Model:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from model import drift
 from model.classify import answers, open_classifier
 from model.operating import ACCEPT, REJECT, REVIEW, OperatingPoint, decide
 from model.settings import REVIEW_FILE, SUBMISSION, PredictSettings
@@ -20,14 +21,14 @@ Progress = Callable[[int, int, str], None]
 def predict_lot(
     model: Artifact,
     dataset: Artifact,
-    point: Mapping[str, Any] | None,
+    known: Mapping[str, Any] | None,
     settings: PredictSettings,
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Names and decides every row of the CSV that the dataset was made from, in its order.
 
-    point: an OperatingPoint as JSON, or None: then every part is for review.
+    known: the model's evaluation: {operating, reference}; or None: then every part is for review.
 
     Writes into `folder` predictions.csv (ID, label, name, one probability a class, decision, and status: ok, or
     unreadable and then without probabilities), review.csv (the parts that a person should look at, the least sure
@@ -37,9 +38,12 @@ def predict_lot(
     table = _predict(model, dataset, settings, progress)
     readable = (table["status"] == "ok").to_numpy()
     table.insert(len(table.columns) - 1, "decision", REVIEW)
-    if point:
-        probabilities = table.loc[readable, list(classes)].to_numpy()
-        table.loc[readable, "decision"] = decide(probabilities, OperatingPoint(**point))
+    probabilities = table.loc[readable, list(classes)].to_numpy(dtype=float)
+    found = {}
+    if known:
+        table.loc[readable, "decision"] = decide(probabilities, OperatingPoint(**known["operating"]["point"]))
+        values = drift.measures(_read_rows(dataset)) | {"confidence": probabilities.max(axis=1, initial=0)}
+        found = drift.compare(known["reference"], values, probabilities.argmax(axis=1))
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
     review = table[table["decision"] == REVIEW].assign(confidence=table[list(classes)].max(axis=1))
     review = review.sort_values(["confidence", "ID"], na_position="first")
@@ -51,17 +55,18 @@ def predict_lot(
         "pictures": len(table),
         "unreadable": int((~readable).sum()),
         "counts": {name: int((table["label"] == label).sum()) for label, name in enumerate(classes)},
+        "drift": found,
         "decisions": {decision: int((table["decision"] == decision).sum()) for decision in (ACCEPT, REJECT, REVIEW)},
     }
 
 
 def _predict(model: Artifact, dataset: Artifact, settings: PredictSettings, progress: Progress) -> pd.DataFrame:
     classifier, classes = open_classifier(model.path), dataset.manifest["classes"]
-    rows = pd.read_csv(dataset.path / ROWS, dtype={"id": str}, keep_default_na=False)
+    rows = _read_rows(dataset)
     ids, parts = [], [np.zeros((0, len(classes)), np.float32)]
     for batch in read_arrays(dataset):
         ids += [value.decode() for value in batch["id"]]
-        parts.append(classifier.probabilities(batch["image"], settings.batch_size))
+        parts.append(classifier.shifted(batch["image"], settings.shift_copies, settings.batch_size))
         progress(len(ids), dataset.manifest["records"], "pictures")
     table = answers(np.concatenate(parts), classes)
     table.insert(0, "ID", ids)
@@ -75,3 +80,7 @@ def _predict(model: Artifact, dataset: Artifact, settings: PredictSettings, prog
         "unreadable",
     ]
     return ordered.astype({"label": int})
+
+
+def _read_rows(dataset: Artifact) -> pd.DataFrame:
+    return pd.read_csv(dataset.path / ROWS, dtype={"id": str, "phash": str}, keep_default_na=False)

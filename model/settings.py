@@ -59,6 +59,9 @@ class PredictSettings(StageSettings):
     """How the pictures of a lot are named."""
 
     batch_size: int = Field(32, ge=1, le=4096, description="pictures a step; does not change the answers")
+    shift_copies: int = Field(
+        0, ge=0, le=4, description="shifted copies whose answers are averaged with the picture's own"
+    )
     unreadable_label: int = Field(
         1, ge=0, description="label that the submission gives a picture that can't be read (1: as if defective)"
     )

@@ -16,7 +16,7 @@ from tfrecords.errors import MISSED, refuse
 
 MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
 # Raise the number of a stage when the same settings and inputs would give another result.
-VERSIONS = {MODEL: 2, EVALUATION: 2, PREDICTION: 2}
+VERSIONS = {MODEL: 3, EVALUATION: 3, PREDICTION: 3}
 Progress = Callable[[int, int, str], None]
 
 
@@ -101,9 +101,10 @@ def predict(
     force: bool,
     progress: Progress,
 ) -> tuple[Artifact, bool]:
-    """Names the pictures of a dataset without labels, and decides each part.
+    """Names the pictures of a dataset without labels, decides each part, and tells whether the lot looks as usual.
 
-    evaluation: of the model; its operating point decides. Without one every part is for review.
+    evaluation: of the model; its operating point decides and its pictures are what is usual. Without one every
+    part is for review.
 
     Returns:
         the prediction's folder (predictions.csv, review.csv and submission.csv, see `model.predict.predict_lot`), and
@@ -116,8 +117,8 @@ def predict(
     check_unreadable_label(dataset.manifest["classes"], settings)
     made_from = _made_from(model, dataset)
     chosen = settings.model_dump(exclude={"batch_size"})
-    point = evaluation.manifest["operating"]["point"] if evaluation else None
-    fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen, "point": point})
+    known = {key: evaluation.manifest[key] for key in ("operating", "reference")} if evaluation else None
+    fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen, "known": known})
 
     def build(work: Path) -> dict[str, Any]:
         verify(model)
@@ -125,8 +126,7 @@ def predict(
         _import_tensorflow()
         from model.predict import predict_lot
 
-        made = predict_lot(model, dataset, point, settings, work, progress)
-        return {**made_from, "settings": chosen, "point": point, **made}
+        return {**made_from, "settings": chosen, **predict_lot(model, dataset, known, settings, work, progress)}
 
     return make(root, name, PREDICTION, fingerprint, build, force)
 
@@ -162,11 +162,32 @@ def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | No
     return settings.normal_class
 
 
-def promote(model: Artifact, store: Store) -> None:
-    """Makes a model that passed before the one that passed last, in MLflow too. Raises: AoiError."""
+def ensemble(
+    members: Sequence[Artifact], dataset: Artifact, root: Path, store: Store, force: bool
+) -> tuple[Artifact, bool]:
+    """The models of a cross-validation, one a fold, as one model: found under `root`, or put together.
+
+    Returns:
+        the model's folder (see `model.ensemble.build_ensemble`), and whether it was there before.
+    """
+    fingerprint = hash_json({"version": VERSIONS[MODEL], "members": [member.digest for member in members]})
+
+    def build(work: Path) -> dict[str, Any]:
+        for member in members:
+            verify(member)
+        _import_tensorflow()
+        from model.ensemble import build_ensemble
+
+        return build_ensemble(members, dataset, work, store, fingerprint)
+
+    return make(root, store.name, MODEL, fingerprint, build, force)
+
+
+def point(model: Artifact, store: Store, alias: str, why: str) -> None:
+    """Gives a model an alias in MLflow, and its run the reason. Raises: AoiError."""
     from model import tracking
 
-    tracking.promote(store, model.manifest[RECORD]["run_id"])
+    tracking.point(store, model.manifest[RECORD]["run_id"], alias, why)
 
 
 def check_passed(evaluation: Artifact) -> None:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-PASSED_ALIAS = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases in MLflow, and names of what HOME notes
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
@@ -23,8 +23,8 @@ class Store:
 
     @property
     def model_uri(self) -> str:
-        """Address of the latest model that passed evaluation."""
-        return f"models:/{self.model}@{PASSED_ALIAS}"
+        """Address of the model that predicts unless another is named."""
+        return f"models:/{self.model}@{CHAMPION}"
 
 
 def store_of(home: Path, name: str) -> Store:

@@ -19,14 +19,17 @@ from mlflow.entities import DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
 
 from model.settings import CARD_FILE
-from model.store import PASSED_ALIAS, STORE_VARIABLE, Store
+from model.store import STORE_VARIABLE, Store
 from tfrecords.artifact import Artifact, locked
 from tfrecords.dataset import ROWS
 from tfrecords.errors import MISSED, refuse
 
 TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
+SQLITE = "sqlite:///"
 VERSION_TAG = "aoi.model_version"
 # Where MLflow 3 keeps absolute places of files.
 PLACES = (
@@ -47,6 +50,8 @@ def connect(store: Store) -> MlflowClient:
     """MLflow's client for a store; sets MLflow's global address, which logging a model needs.
 
     An embedded store is made by the first that comes, and follows its HOME when that has moved.
+
+    Raises: AoiError (exit code 1, for it may pass) where an embedded store can't be made or opened.
     """
     for chatter in ("mlflow", "alembic"):
         logging.getLogger(chatter).setLevel(logging.ERROR)
@@ -58,19 +63,28 @@ def connect(store: Store) -> MlflowClient:
     os.environ.pop(STORE_VARIABLE, None)
     if given is not None:
         os.environ[STORE_VARIABLE] = given
-    client = MlflowClient()
     if store.artifacts:
         Path(store.artifacts).parent.mkdir(parents=True, exist_ok=True)
-        with locked(Path(store.artifacts).with_name(".mlflow.lock")):
-            client.search_experiments(max_results=1)  # makes the tables
+        with _answering(store), locked(Path(store.artifacts).with_name(".mlflow.lock")):
+            _make(Path(store.uri.removeprefix(SQLITE)))
             _follow(store)
-    return client
+    return MlflowClient()
+
+
+def _make(database: Path) -> None:
+    """The tables of an embedded store, aside first: MLflow can't go on with a file that it made in part."""
+    if not database.exists():
+        aside = database.with_name(f".{database.name}.tmp")
+        for part in (aside, Path(f"{aside}-journal")):
+            part.unlink(missing_ok=True)
+        MlflowClient(f"{SQLITE}{aside}").search_experiments(max_results=1)
+        os.replace(aside, database)
 
 
 def _follow(store: Store) -> None:
     """Corrects the absolute places that MLflow keeps of files, where HOME has moved since."""
     place = Path(store.artifacts).absolute().as_uri()
-    with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+    with contextlib.closing(sqlite3.connect(store.uri.removeprefix(SQLITE))) as database, database:
         for (location,) in database.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'"):
             old, found, _ = location.rpartition(f"/{Path(store.artifacts).name}/")
             old += found.rstrip("/")
@@ -114,7 +128,7 @@ def training_run(
 def _answering(store: Store) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, sqlite3.Error) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         seen = f"MLflow's store failed ({' '.join(str(error).split())[:200]})"
         raise refuse(store.uri, seen, "Mend it and run again: what is finished is kept", exit_code=MISSED)
 
@@ -196,27 +210,30 @@ def finish_training(
         mlflow.set_tag(VERSION_TAG, info.registered_model_version)
 
 
-def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, passed: bool) -> None:
-    """Adds an evaluation to the run of its training; if it passed, the alias moves to that run's model.
+def adopt(store: Store, parent: str, children: Sequence[str]) -> None:
+    """Nests runs under a parent run. Those that the store does not have any more are passed over."""
+    client = connect(store)
+    for child in children:
+        if _has(client, child):
+            client.set_tag(child, MLFLOW_PARENT_RUN_ID, parent)
 
-    Raises: AoiError where this store does not have the run.
-    """
+
+def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, passed: bool) -> None:
+    """Adds an evaluation to the run of its training. Raises: AoiError where this store does not have the run."""
     client = connect(store)
     with _known(store, run_id):
-        version_number = client.get_run(run_id).data.tags[VERSION_TAG]
         _log_metrics(client, run_id, metrics)
         client.log_artifacts(run_id, str(folder), "evaluation")
         client.set_tag(run_id, "aoi.passed", str(passed).lower())
-        if passed:
-            client.set_registered_model_alias(store.model, PASSED_ALIAS, version_number)
 
 
-def promote(store: Store, run_id: str) -> None:
-    """Moves the alias to a run's model, which passed before. Raises: AoiError, see `log_evaluation`."""
+def point(store: Store, run_id: str, alias: str, why: str) -> None:
+    """Moves an alias to a run's model, and says why in the run. Raises: AoiError, see `log_evaluation`."""
     client = connect(store)
     with _known(store, run_id):
         version_number = client.get_run(run_id).data.tags[VERSION_TAG]
-        client.set_registered_model_alias(store.model, PASSED_ALIAS, version_number)
+        client.set_registered_model_alias(store.model, alias, version_number)
+        client.set_tag(run_id, "aoi.verdict", f"{alias}: {why}")
 
 
 @contextlib.contextmanager

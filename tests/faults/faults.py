@@ -321,8 +321,9 @@ def check_mlflow(home: Path, outcome: Outcome, epochs: int = EPOCHS) -> None:
             "SELECT key, step, count(*) FROM metrics WHERE run_uuid = ? AND step > 0 GROUP BY key, step", finished
         ).fetchall()
         versions = database.execute("SELECT count(*) FROM model_versions").fetchone()[0]
-    wanted = {"accuracy", "loss", "val_accuracy", "val_loss", "seconds"}
-    for key in wanted:
+    keys = {key for key, _, _ in rows}
+    outcome.check(len(keys) >= 5, f"MLflow: of every epoch there is only {sorted(keys)}")
+    for key in keys:
         seen = sorted((step, count) for name, step, count in rows if name == key)
         outcome.check(seen == [(step, 1) for step in range(1, epochs + 1)], f"MLflow: {key} has (step, times) {seen}")
     outcome.check(versions == 1, f"MLflow: {versions} registered versions of one model")
@@ -368,26 +369,33 @@ def kill(lab: Lab, kind: str, stage: str, aimed: bool, kills: int, seed: int) ->
     aimed: at a change around a commit; otherwise at a random moment.
     """
     outcome, rng = Outcome(kind), random.Random(seed)
-    home = lab.before(stage, lab.place("kill"), lot=rng.random() < 0.5 or stage != "predict")
-    shards: dict[str, tuple[int, int]] = {}
-    for attempt in range(kills):
+    span, points = lab.seconds[stage], commit_points(lab.changes[stage])
+
+    def fresh() -> Path:
+        return lab.before(stage, lab.place("kill"), lot=rng.random() < 0.5 or stage != "predict")
+
+    home, shards = fresh(), {}
+    for attempt in range(5 * kills):
+        if outcome.times == kills:
+            break
         log = home.parent / f"kill-{attempt}.log"
         command = lab.command(stage, home)
         if aimed:
-            number = rng.choice(commit_points(lab.changes[stage]))
+            number = rng.choice(points)
             where = f"before change {number} ({' '.join(lab.changes[stage][number])[-60:]})"
             code = wait(start(command, log, kill_before(number, home)))
         else:
-            delay = rng.uniform(0, lab.seconds[stage])
+            delay = rng.uniform(0, span)
             where = f"after {delay:.2f} s"
             child = start(command, log)
             time.sleep(delay)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             code = wait(child)
-        if code == 0:  # it was done before
-            outcome.notes["done before the kill"] += 1
-            break
+        if code == 0:  # done before; what is done can't be interrupted
+            span = min(span, delay) if not aimed else span
+            home, shards = fresh(), {}
+            continue
         if not outcome.check(code == -signal.SIGKILL, f"{stage}: ended with {code} instead of the kill {where}", log):
             return outcome
         outcome.times += 1
@@ -983,13 +991,11 @@ def prefect(lab: Lab, kind: str) -> Iterator[Outcome]:
         )
 
     servers = [server(command, folder / "prefect.log", f"{api}/health", **environment)]
-    serving = subprocess.Popen(
-        [BIN / "aoi", "serve", "--home", home, "--prefect-port", str(port), "--mlflow-port", str(mlflow_port)],
-        stdout=open(folder / "serve.log", "ab"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=dict(os.environ),
-    )
+    serve = ["serve", "--home", str(home), "--prefect-port", str(port), "--mlflow-port", str(mlflow_port)]
+    with open(folder / "serve.log", "ab") as output:
+        serving = subprocess.Popen(
+            [BIN / "aoi", *serve], stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)
+        )
     log = folder / "serve.log"
     runner_log = home / "logs" / "runner.log"
     try:
@@ -1214,12 +1220,14 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         row = rows.setdefault(
-            outcome.kind, {"kind": outcome.kind, "times": 0, "completed": 0, "same": 0, "failed": 0, "notes": {}}
+            outcome.kind,
+            {"kind": outcome.kind, "times": 0, "completed": 0, "same": 0, "failed": 0, "notes": {}, "problems": []},
         )
         row["times"] += outcome.times
         row["completed"] += outcome.completed
         row["same"] += outcome.same
         row["failed"] += bool(outcome.problems)
+        row["problems"] += outcome.problems
         for note, count in outcome.notes.items():
             row["notes"][note] = row["notes"].get(note, 0) + count
     return list(rows.values())
@@ -1258,21 +1266,12 @@ def main() -> int:
             outcomes = [outcome for found in pool.map(work, tasks) for outcome in found]
     rows = table(outcomes)
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps(
-                [
-                    {**row, "problems": [p for o in outcomes if o.kind == row["kind"] for p in o.problems]}
-                    for row in rows
-                ],
-                indent=1,
-            )
-        )
+        arguments.json.write_text(json.dumps(rows, indent=1))
     print(f"\n{'fault':<38} {'times':>5} {'survived':>8}  {'same bytes':>10}  notes")
     for row in rows:
-        notes = "; ".join(
-            f"{note}{f' ({count})' if count > 1 else ''}" for note, count in row["notes"].items() if count
-        )
-        survived = "all" if not row["failed"] else f"NOT {row['failed']}"
+        counted = [(note, count) for note, count in row["notes"].items() if count]
+        notes = "; ".join(f"{note} ({count})" if count > 1 else note for note, count in counted)
+        survived = f"NOT {row['failed']}" if row["failed"] else "all"
         print(f"{row['kind']:<38} {row['times']:>5} {survived:>8}  {row['same']:>4} of {row['completed']:<3}  {notes}")
     kills = sum(row["times"] for row in rows if row["kind"].startswith("kill"))
     failed = sum(row["failed"] for row in rows)

@@ -65,9 +65,8 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     data, _, _, refs = made
     given = aoi("run", "--data", data, "--home", home.root, *chosen())
     assert given.code == 0
-    assert re.findall(r"^(\w+) +was there: (\S+)$", given.err, re.M) == [
-        (name, ref.folder) for name, ref in refs.items()
-    ]
+    found = re.findall(r"^(\w+) +was there: (\S+)$", given.err, re.M)
+    assert found == [(name, ref.folder) for name, ref in refs.items()]
     accuracy = home.open(refs["evaluate"]).manifest["metrics"]["accuracy"]
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pictures
-from oracle import DAMAGED, EQUAL, WHOLE, listing, rejected, require
+from oracle import DAMAGED, EQUAL, listing, rejected, require
 
 from flows.home import Home
 from flows.settings import parse_settings
@@ -46,7 +46,10 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def check(dataset: Artifact, named: dict[str, pictures.Case], preprocess: PreprocessSettings) -> tuple[int, int]:
-    """(records, rejects) of a dataset. Raises Wrong unless every picture is a record equal to `prepare`'s, or a reject."""
+    """(records, rejects) of a dataset.
+
+    Raises Wrong unless every picture is a record equal to what `prepare` makes of its file, or a reject.
+    """
     verify(dataset)
     rejects = {row["id"]: row["reason"] for row in table(dataset.path / "rejects.csv")}
     rows = {row["id"]: row for row in table(dataset.path / ROWS)}
@@ -72,7 +75,7 @@ def check(dataset: Artifact, named: dict[str, pictures.Case], preprocess: Prepro
 
 
 class Kind:
-    """Whole ingests, each of many hostile pictures; one that is refused for its pictures' number of rejects too."""
+    """Whole ingests of both splits, each of many hostile pictures, tolerated first and then not."""
 
     pictures = 100
 
@@ -101,10 +104,6 @@ class Kind:
                 ingest(home, strict, str(place / "data"), force=True)
                 require(False, "unusable training pictures were tolerated")
             except AoiError as error:
-                known_at_once = [problem for problem in error.problems]
-                require(0 < len(known_at_once) <= self.counts[1], "other problems than rejects")
+                require(0 < len(error.problems) <= self.counts[1], "other problems than rejects")
         require(listing(self.root, home.root) == before, "something was written outside HOME")
         return EQUAL
-
-
-__all__ = ["WHOLE", "Kind", "check", "write_data"]

@@ -16,7 +16,7 @@ from tfrecords.errors import AoiError
 FOLDS = 2
 NAMES = ("a.png", "b.png", "sub/c.png", "d e.png", "é.png", 'f,"g".png', "圖.png", "h.PNG")
 ROWS = [(name, str(index % 2)) for index, name in enumerate(NAMES)]
-BAD_LABELS = ("", "-1", "2", "+1", "1.0", "1e0", "one", "0x1", "１", "1 0", "9" * 5000, "True", "NaN")
+BAD_LABELS = ("", "-1", "2", "+1", "1.0", "1e0", "one", "0x1", "１", "1 0", "9" * 5000, "True", "NaN", "1\x1d")
 BAD_IDS = ("", " ", "../a.png", "/etc/hosts.png", "a\\b.png", "C:a.png", "gs://b/a.png", "a\x1b[2J.png", "a\u202e.png")
 
 

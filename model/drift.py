@@ -1,0 +1,65 @@
+"""Whether a lot looks like what the model was trained and measured on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+BINS = 10
+PSI_LIMIT = 0.2  # the usual mark of a change that matters (Siddiqi, Credit Risk Scorecards, 2006)
+FLOOR = 1e-3  # an empty bin's share, so that the logarithm is finite
+SURENESS = 0.99
+
+
+def measures(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Brightness and contrast of the readable pictures of a rows table, in gray levels: float (N,) each."""
+    readable = np.asarray(rows["phash"], dtype=str) != ""
+    columns = {"brightness": "mean", "contrast": "deviation"}
+    return {name: np.asarray(rows[column])[readable].astype(float) for name, column in columns.items()}
+
+
+def describe(values: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> dict[str, Any]:
+    """The reference to compare lots with: each feature's ten quantile bins, and the shares of the classes.
+
+    values: feature name to float (N,); labels: predicted, int (M,).
+    """
+    features = {}
+    for name, numbers in values.items():
+        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1)[1:-1]))
+        shares = _shares(np.digitize(numbers, edges), len(edges) + 1)
+        features[name] = {"edges": edges.tolist(), "shares": shares, "count": len(numbers)}
+    shares = _shares(labels, classes)
+    return {**features, "predicted class": {"shares": shares, "count": len(labels)}}
+
+
+def compare(
+    reference: Mapping[str, Any], values: Mapping[str, np.ndarray], labels: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Population stability index of every feature of a lot: {feature: {psi, limit, drifted}}.
+
+    A small lot differs by chance: the limit is 0.2 or, if larger, what chance exceeds once in a hundred times.
+    Source: Yurdakul, Statistical Properties of Population Stability Index, 2018.
+    """
+    from scipy.stats import chi2  # half a second, and only where there is work
+
+    found = {}
+    for name, known in reference.items():
+        lot = labels if "edges" not in known else np.digitize(values[name], known["edges"])
+        if not len(lot):
+            continue
+        expected = np.maximum(known["shares"], FLOOR)
+        actual = np.maximum(_shares(lot, len(expected)), FLOOR)
+        psi = float(np.sum((actual - expected) * np.log(actual / expected)))
+        chance = float(chi2.ppf(SURENESS, len(expected) - 1)) * (1 / len(lot) + 1 / known["count"])
+        limit = max(PSI_LIMIT, chance)
+        found[name] = {"psi": round(psi, 4), "limit": round(limit, 4), "drifted": psi > limit}
+    return found
+
+
+def warning(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """'brightness (PSI 0.91)' for each that drifted; '' where the lot looks as usual."""
+    return ", ".join(f"{name} (PSI {feature['psi']:.2f})" for name, feature in found.items() if feature["drifted"])
+
+
+def _shares(places: Sequence[int] | np.ndarray, count: int) -> list[float]:
+    return (np.bincount(places, minlength=count) / max(1, len(places))).tolist()

@@ -1,0 +1,168 @@
+"""The Prefect flows, on a server of the test's own: what runs, what is found, and what a run leaves to look at."""
+
+from types import SimpleNamespace
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.exceptions import ParameterTypeError
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import deployments
+from flows.deployments import DEPLOYED
+from flows.home import Home, Ref
+from flows.settings import Settings
+from tfrecords.errors import AoiError
+
+STAGES = ["ingest", "train", "evaluate", "predict"]
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A Prefect server with an empty database."""
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def run(flow, **given):
+    """(final state, {stage: state of its flow run, in the order that they began})."""
+    state = flow(**given, return_state=True)
+    mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        stages = sorted(client.read_flow_runs(flow_run_filter=mine), key=lambda stage: stage.start_time)
+    return state, {stage.name: stage.state for stage in stages}
+
+
+@pytest.fixture(scope="session")
+def told(server, made, tmp_path_factory):
+    """The full flow three times: with weights that are none, with the mistake mended, and again."""
+    data, _, settings, _ = made
+    root = tmp_path_factory.mktemp("deployments")
+    (root / "text.weights.h5").write_text("these are no weights")
+    wrong = settings.model_copy(
+        update={"train": settings.train.model_copy(update={"weights": str(root / "text.weights.h5")})}
+    )
+    given = {"data": str(data), "home": str(root / "home")}
+    runs = [run(deployments.full, **given, settings=chosen) for chosen in (wrong, settings, settings)]
+    return SimpleNamespace(home=Home(root / "home"), failed=runs[0], mended=runs[1], again=runs[2])
+
+
+# --- The full flow ------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_fails_the_stage_and_the_flow_with_what_to_do(told):
+    state, stages = told.failed
+    assert state.is_failed()
+    assert {stage: stage_state.type.value for stage, stage_state in stages.items()} == {
+        "ingest": "COMPLETED",
+        "train": "FAILED",
+    }
+    with pytest.raises(AoiError, match=r"not the weights of a MobileNet.*Give the file that belongs to train\.alpha"):
+        state.result()
+
+
+def test_after_the_mistake_is_mended_the_flow_goes_on_from_there_and_ingests_nothing_again(told):
+    state, stages = told.mended
+    assert state.is_completed()
+    assert list(stages) == STAGES
+    assert [stage.name for stage in stages.values()] == ["Cached", "Completed", "Completed", "Completed"]
+
+
+def test_the_second_time_every_stage_is_found_and_counts_as_completed(told):
+    state, stages = told.again
+    assert state.is_completed()
+    assert list(stages) == STAGES
+    assert {(stage.name, stage.type.value) for stage in stages.values()} == {("Cached", "COMPLETED")}
+
+
+def test_the_flow_gives_references_that_lead_to_what_it_made(told, made):
+    result = told.again[0].result()
+    assert list(result) == STAGES
+    for stage, ref in result.items():
+        assert (told.home.root / ref["folder"] / "manifest.json").is_file()
+        assert ref["cached"] is True
+        assert ref["fingerprint"] == made[3][stage].fingerprint  # the same as without Prefect
+    assert (told.home.root / "submission.csv").is_file()
+
+
+# --- One stage alone ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_alone_takes_what_was_used_last(stage, told, made):
+    state = DEPLOYED[stage](home=str(told.home.root), settings=made[2], return_state=True)
+    assert (state.name, state.type.value) == ("Cached", "COMPLETED")
+    assert state.result().fingerprint == made[3][stage].fingerprint
+
+
+def test_a_stage_can_be_forced_and_told_its_upstream(told, made):
+    model = made[3]["train"].fingerprint
+    state = deployments.predict(
+        home=str(told.home.root), settings=made[2], model=model[:8], force=True, return_state=True
+    )
+    assert state.name == "Completed"
+    assert state.result().cached is False
+
+
+def test_a_stage_without_upstream_fails_with_what_to_run_first(server, tmp_path):
+    state = deployments.train(home=str(tmp_path / "new"), return_state=True)
+    assert state.is_failed()
+    with pytest.raises(AoiError, match="no finished dataset yet"):
+        state.result()
+
+
+# --- Parameters ---------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_flow_for_the_chain_and_one_for_each_stage():
+    assert sorted(DEPLOYED) == sorted(["full", *STAGES])
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"settings": {"train": {"epochs": 0}}},
+        {"settings": {"train": {"epochs": "many"}}},
+        {"settings": {"train": {"epoch": 3}}},
+        {"settings": {"training": {}}},
+        {"settings": 3},
+        {"force": "perhaps"},
+        {"home": None},
+    ],
+)
+def test_nonsense_is_refused_before_the_run(name, parameters):
+    with pytest.raises(ParameterTypeError):
+        DEPLOYED[name].validate_parameters(parameters)
+
+
+def test_settings_come_as_the_json_that_a_form_or_a_command_sends():
+    given = deployments.full.validate_parameters({"settings": {"train": {"epochs": 2, "learning_rate": 1}}})
+    assert given["settings"] == Settings.model_validate({"train": {"epochs": 2, "learning_rate": 1.0}})
+
+
+def test_the_form_knows_every_setting_with_its_meaning():
+    schema = deployments.full.parameters.model_dump()
+    assert set(schema["properties"]) == {"data", "settings", "beam", "force", "home"}
+    epochs = schema["definitions"]["TrainSettings"]["properties"]["epochs"]
+    assert epochs["description"] == "passes over the training pictures"
+    assert epochs["minimum"] == 1
+
+
+# --- What a run leaves --------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_report_with_figures_and_the_confusion_matrix(told):
+    with get_client(sync_client=True) as client:
+        artifacts = {
+            artifact.key: artifact
+            for artifact in client.read_artifacts()
+            if artifact.flow_run_id == told.again[0].state_details.flow_run_id
+        }
+    assert {"aoi-run", "aoi-confusion"} <= set(artifacts)
+    report = artifacts["aoi-run"].data
+    metrics = told.home.open(Ref(**told.again[0].result()["evaluate"])).manifest["metrics"]
+    assert f"| accuracy | {metrics['accuracy']:.4f} |" in report
+    assert "MLflow run" in report
+    assert str(told.home.root / "submission.csv") in report
+    assert '"true": "plain"' in artifacts["aoi-confusion"].data
