@@ -17,6 +17,10 @@ test: .venv
 fuzz: .venv
 	.venv/bin/python tests/fuzz/fuzz.py
 
+# Kills, full disks, lost servers, Ctrl-C: see the script. About ten minutes.
+faults: .venv
+	.venv/bin/python tests/faults/faults.py
+
 .venv: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "make: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one"; exit 2; }

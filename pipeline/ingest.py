@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import shlex
 import threading
@@ -181,6 +182,7 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
     from pipeline.convert import ShardPlan, convert_shard
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # what fails is told once, below
     try:
         with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
             _ = (

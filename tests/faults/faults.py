@@ -234,9 +234,11 @@ def kill_before(number: int, home: Path) -> Callable[[], None]:
     return lambda: witness(act, home)
 
 
-def kill_at_path(end: str, home: Path) -> Callable[[], None]:
+def kill_at_path(part: str, home: Path) -> Callable[[], None]:
+    """For `start`: SIGKILL to itself before its first change of a file whose path has this in it."""
+
     def act(at: int, what: str, path: str) -> None:
-        if path.endswith(end):
+        if part in path:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return lambda: witness(act, home)
@@ -1071,8 +1073,11 @@ def load_conftest() -> Any:
     return module
 
 
-def open_lab(scratch: Path, seed: int) -> Lab:
-    """Makes the data and the reference, and learns how long each stage takes and what it changes."""
+def open_lab(scratch: Path, seed: int, quick: bool) -> Lab:
+    """Makes the data and the reference, and learns how long each stage takes and what it changes.
+
+    quick: the reference's training is interrupted once, which gives LATE without a training of its own.
+    """
     lab = Lab(scratch, scratch / "tiny", scratch / "reference", seed)
     log = scratch / "reference.log"
 
@@ -1081,14 +1086,29 @@ def open_lab(scratch: Path, seed: int) -> Lab:
 
     assert wait(fork(draw, log)) == 0, log.read_text()
     for stage in STAGES:
-        changes = scratch / f"{stage}.changes"
-        began = time.monotonic()
-        code = wait(start(lab.command(stage, lab.home), log, record(lab.home, changes)))
-        assert code == 0, log.read_text(errors="replace")
-        lab.seconds[stage] = time.monotonic() - began
-        lab.changes[stage] = read_changes(changes)
-        print(f"reference {stage}: {lab.seconds[stage]:.1f} s, {len(lab.changes[stage])} changes", flush=True)
+        if quick and stage == "train":
+            interrupt_late(lab, lab.home)
+            lab.late = shutil.copytree(lab.home, lab.place("late"))
+        learn(lab, stage, lab.home, LATE if quick and stage == "train" else stage)
     return lab
+
+
+def learn(lab: Lab, stage: str, home: Path, name: str) -> None:
+    """Runs a stage undisturbed, and notes under a name how long it takes and what it changes."""
+    changes, log = home.with_name(f"{name}.changes"), home.with_name(f"{name}.log")
+    began = time.monotonic()
+    code = wait(start(lab.command(stage, home), log, record(home, changes)))
+    assert code == 0, log.read_text(errors="replace")
+    lab.seconds[name] = time.monotonic() - began
+    lab.changes[name] = read_changes(changes)
+    print(f"undisturbed {name}: {lab.seconds[name]:.1f} s, {len(lab.changes[name])} changes", flush=True)
+
+
+def interrupt_late(lab: Lab, home: Path) -> None:
+    """Kills a training when all its epochs are done and it begins to write its results."""
+    log = home.with_name("late.log")
+    code = wait(start(lab.command("train", home), log, kill_at_path("card.json", home)))
+    assert code == -signal.SIGKILL, f"{code} {log.read_text(errors='replace')}"
 
 
 def read_changes(path: Path) -> list[tuple[str, str]]:
@@ -1097,19 +1117,9 @@ def read_changes(path: Path) -> list[tuple[str, str]]:
 
 def learn_late(lab: Lab) -> None:
     """A HOME whose training has all its epochs and was killed before its results; and what it then does."""
-    home = lab.before("train", lab.place("late"))
-    log = home.parent / "late.log"
-    code = wait(start(lab.command("train", home), log, kill_at_path("/card.json", home)))
-    if code != -signal.SIGKILL:
-        code = wait(start(lab.command("train", home), log, kill_at_path(".card.json", home)))
-    assert code == -signal.SIGKILL, f"{code} {log.read_text(errors='replace')}"
-    lab.late = home
-    again = lab.before(LATE, lab.place("late"))
-    began = time.monotonic()
-    code = wait(start(lab.command("train", again), log, record(again, again.parent / "changes")))
-    assert code == 0, log.read_text(errors="replace")
-    lab.seconds[LATE] = time.monotonic() - began
-    lab.changes[LATE] = read_changes(again.parent / "changes")
+    lab.late = lab.before("train", lab.place("late"))
+    interrupt_late(lab, lab.late)
+    learn(lab, LATE, lab.before(LATE, lab.place("late")), LATE)
 
 
 def learn_replace(lab: Lab) -> None:
@@ -1179,8 +1189,10 @@ def plan(quick: bool, seed: int) -> list[Task]:
     add(1, "HOME moved", moved, stage="predict")
     if quick:
         add(1, "older schema", older_schema, train_too=False)
-        add(1, "disk full: ingest", disk_full, stage="ingest", part=0.5)
-        add(1, "disk full: predict", disk_full, stage="predict", part=0.3)
+        add(1, "Ctrl-C, warm", ctrl_c, stage="ingest")
+        add(1, "Ctrl-C, warm", ctrl_c, stage="evaluate")
+        add(1, "disk full: ingest", disk_full, stage="ingest", part=0.0)
+        add(1, "disk full: predict", disk_full, stage="predict", part=0.0)
         add(1, "read-only", read_only, stage="ingest", moment=0)
         return tasks
     for part in (0.0, 0.05, 0.3, 0.6, 0.9):
@@ -1254,8 +1266,8 @@ def main() -> int:
         if task[0].startswith(tuple(arguments.only)) and seen[task[0]] <= (arguments.most or 1 << 30):
             tasks.append(task)
     with tempfile.TemporaryDirectory(prefix="aoi-faults-", ignore_cleanup_errors=True) as scratch:
-        LAB = open_lab(Path(scratch), arguments.seed)
-        if any(given.get("stage") == LATE for _, _, given in tasks):
+        LAB = open_lab(Path(scratch), arguments.seed, arguments.quick)
+        if not LAB.late and any(given.get("stage") == LATE for _, _, given in tasks):
             learn_late(LAB)
         if any(scenario is kill_replacing for _, scenario, _ in tasks):
             learn_replace(LAB)
