@@ -2,7 +2,7 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test fuzz lock
+.PHONY: demo test fuzz faults lock
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
