@@ -68,6 +68,7 @@ def evaluate_model(
     metrics = measure(seen.labels, predicted, len(classes), normal)
     operating = _operate(seen.probabilities, seen.labels, normal, settings, folder)
     metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
+    metrics["suspicious_labels"] = audit_labels(seen, classes, folder)
 
     table = answers(seen.probabilities, classes)
     table.insert(0, "ID", seen.ids)
@@ -81,10 +82,9 @@ def evaluate_model(
     title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(seen, classes, folder / "mistakes.png")
-    suspects = audit_labels(seen, classes, folder)
     draw_gradcam(classifier, seen, folder / "gradcam.png")
     return {
-        "metrics": metrics | {"suspicious_labels": suspects},
+        "metrics": metrics,
         "operating": operating,
         "reference": _reference(dataset, seen, classifier),
     }

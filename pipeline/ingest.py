@@ -5,12 +5,14 @@ import io
 import logging
 import os
 import shlex
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from pipeline.inputs import Inputs, Row, duplicates
@@ -161,6 +163,7 @@ def _runner(options: list[str]) -> tuple[Any, int]:
     """Beam's runner for these options, and the threads that each of its workers may use for a shard."""
     from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     try:
         parsed = PipelineOptions(options)
@@ -171,8 +174,13 @@ def _runner(options: list[str]) -> tuple[Any, int]:
         return named, 1
     cores = os.cpu_count() or 1
     # Named outright: DirectRunner would first try to download another runner.
-    workers = (direct.direct_num_workers or cores) if direct.direct_running_mode == "multi_processing" else 1
-    return FnApiRunner(), max(1, cores // workers)
+    if direct.direct_running_mode != "multi_processing":
+        return FnApiRunner(), cores
+    # Beam's own workers outlive a job that is killed, and tell of Ctrl-C too.
+    command = "exec " + shlex.join([sys.executable, "-m", "pipeline.worker", str(os.getpid())])
+    workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    options.append("--direct_running_mode=in_memory")  # otherwise Beam starts its own
+    return workers, max(1, cores // (direct.direct_num_workers or cores))
 
 
 def _run(plans: list, runner: Any, options: list[str]) -> None:
@@ -183,18 +191,31 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # what fails is told once, below
-    try:
-        with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
-            _ = (
-                pipeline
-                | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
-                | "Spread" >> beam.Reshuffle()
-                | "Convert" >> beam.Map(convert_shard).with_output_types(str)
-            )
-    except Exception as error:  # a runner hands on what a worker raised as text, under a type of its own
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def job() -> None:
+        try:
+            with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
+                _ = (
+                    pipeline
+                    | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
+                    | "Spread" >> beam.Reshuffle()
+                    | "Convert" >> beam.Map(convert_shard).with_output_types(str)
+                )
+            ended.put(None)
+        except Exception as error:
+            ended.put(error)
+
+    # Beam waits for ever for a worker process that died. All that tells of it is the thread that started it.
+    told = threading.excepthook
+    threading.excepthook = lambda args: ended.put(args.exc_value) if args.thread.name == "run_worker" else told(args)
+    threading.Thread(target=job, daemon=True).start()
+    if error := ended.get():  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         seen = f"the Beam job failed ({last[0][:300]})"
-        raise refuse(plans[0].folder, seen, "Mend it and run again: finished shards are kept", exit_code=MISSED)
+        remedy = "Mend it and run again: finished shards are kept"
+        raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
+    threading.excepthook = told
 
 
 @contextmanager

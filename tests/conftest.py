@@ -70,6 +70,12 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def copy_home(made):
     """A function that copies the HOME of `made` to a folder that is a test's own."""
+    from mlflow.tracking._tracking_service import utils
+
     from flows.home import Home
 
-    return lambda folder: Home(Path(shutil.copytree(made[1].root, folder)))
+    def copy(folder: Path) -> Home:
+        utils._artifact_repos_cache.clear()  # by run, and the copy has the same runs elsewhere
+        return Home(Path(shutil.copytree(made[1].root, folder)))
+
+    return copy

@@ -56,7 +56,7 @@ SETTINGS = (
 MADE = {  # by stage: kinds of artefacts, and notes under latest/
     "ingest": (("dataset", "audit"), ("data", "dataset", "audit")),
     "train": (("model",), ("model",)),
-    "evaluate": (("evaluation",), ("evaluation", "passed")),
+    "evaluate": (("evaluation",), ("evaluation", "passed", "champion")),
     "predict": (("prediction",), ("prediction",)),
 }
 STAGES = tuple(MADE)

@@ -115,7 +115,7 @@ def test_a_stage_without_upstream_fails_with_what_to_run_first(server, tmp_path)
 
 
 def test_there_is_a_flow_for_the_chain_and_one_for_each_stage():
-    assert sorted(DEPLOYED) == sorted(["full", *STAGES])
+    assert sorted(DEPLOYED) == sorted(["full", "crossval", *STAGES])
 
 
 @pytest.mark.parametrize("name", DEPLOYED)

@@ -9,7 +9,7 @@ import pytest
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import load_settings
-from flows.stages import STAGES, chain, evaluate, ingest, predict, train
+from flows.stages import STAGES, chain, crossval, evaluate, ingest, predict, train
 from tfrecords.errors import AoiError
 
 KIND_OF = {"ingest": "dataset", "train": "model", "evaluate": "evaluation", "predict": "prediction"}
@@ -93,7 +93,7 @@ def test_a_failed_bound_stops_the_chain_before_predict(made, home):
 # --- References ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", KIND_OF)
 def test_a_reference_is_json_and_relative_to_home_and_leads_to_the_artefact(stage, made):
     _, home, _, refs = made
     ref = refs[stage]
@@ -132,6 +132,25 @@ def test_a_home_that_moved_is_as_good_as_before(made, copy_home, tmp_path):
     assert not old.root.exists()
 
 
+def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(made, copy_home, tmp_path):
+    data, _, _, refs = made
+    home = copy_home(tmp_path / "home")
+    options = ["preprocess.image_size_px=32", "train.alpha=0.25", "train.recipe=frozen", "ingest.folds=2"]
+    settings = load_settings(overrides=options)
+    ingest(home, settings, str(data))
+    told = []
+    ref = crossval(home, settings, progress=lambda *call: told.append(call))
+    members = [path for path in home.committed("model") if path.name not in ref.folder + refs["train"].folder]
+    assert len(members) == 2
+    assert "validation accuracy" in ref.note
+    assert told[-1][0] <= told[-1][1]
+    evaluation = home.evaluation_of(ref.fingerprint)
+    assert evaluation.manifest["metrics"]["pictures"] == 60  # each by the network that did not see it
+    again = crossval(home, settings)
+    assert (again.folder, again.cached) == (ref.folder, True)
+    assert home.open(predict(home, settings, ref.folder)).manifest["pictures"] == 9
+
+
 # --- Which upstream -----------------------------------------------------------------------------------------
 
 
@@ -160,7 +179,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("how", NAMED)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", KIND_OF)
 def test_an_artefact_is_named_by_its_folder_or_any_part_of_its_name(stage, how, made):
     _, home, _, refs = made
     name = NAMED[how](home, refs[stage])
@@ -188,8 +207,9 @@ def test_a_folder_of_another_kind_is_refused(made):
     [
         ("ingest", "no data was used here yet"),
         ("train", "no finished dataset yet. Run aoi ingest"),
+        ("crossval", "no finished dataset yet. Run aoi ingest"),
         ("evaluate", "no finished model yet. Run aoi train"),
-        ("predict", "no finished passed"),
+        ("predict", "no finished champion yet. Run aoi evaluate"),
     ],
 )
 def test_a_stage_without_its_upstream_says_what_to_run_first(stage, told, tmp_path):

@@ -16,7 +16,9 @@ from model.stages import check_passed, check_same, evaluate, normal_class
 from model.store import store_of
 from tfrecords.errors import AoiError
 
-FILES = {"metrics.json", "confusion.csv", "confusion.png", "per_class.csv", "mistakes.png", "predictions.csv"}
+TABLES = {"metrics.json", "operating.json", "confusion.csv", "per_class.csv", "predictions.csv", "label_audit.csv"}
+FIGURES = {"confusion.png", "mistakes.png", "tradeoff.png", "suspects.png", "gradcam.png"}
+FILES = TABLES | FIGURES
 
 
 def silent(done, total, note):
@@ -92,7 +94,7 @@ def evaluated(made):
 def test_every_evaluation_has_the_same_file_names(evaluated):
     evaluation, *_ = evaluated
     assert {path.name for path in evaluation.path.iterdir()} == FILES | {"manifest.json"}
-    for name in ("confusion.png", "mistakes.png"):
+    for name in FIGURES:
         assert min(cv2.imread(str(evaluation.path / name)).shape[:2]) > 100
 
 

@@ -70,7 +70,7 @@ def test_it_lies_in_home_too(ask, home, data):
 
 def test_predictions_tell_label_name_and_one_probability_a_class(ask, data):
     given = ask(data)
-    assert list(given.rows[0]) == ["ID", "label", "name", "plain", "rows", "columns", "status"]
+    assert list(given.rows[0]) == ["ID", "label", "name", "plain", "rows", "columns", "decision", "status"]
     for row in given.rows:
         odds = [float(row[name]) for name in ("plain", "rows", "columns")]
         assert sum(odds) == pytest.approx(1, abs=1e-5)
@@ -97,6 +97,7 @@ def test_an_unreadable_picture_keeps_its_row_and_changes_no_other(ask, data):
             assert after == {**dict.fromkeys(before, ""), "ID": after["ID"]} | {
                 "label": "1",
                 "name": "rows",
+                "decision": "review",
                 "status": "unreadable",
             }
         else:

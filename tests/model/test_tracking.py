@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.stages import evaluate, train
-from model.store import STORE_VARIABLE, store_of
+from flows.stages import evaluate, rollback, train
+from model.store import CHAMPION, STORE_VARIABLE, store_of
 from model.tracking import connect, flatten
 from tfrecords.artifact import RECORD
 from tfrecords.errors import AoiError
 
 CLASSES = ["plain", "rows", "columns"]
-CHAMPION = "champion"
 
 
 def table(path):
@@ -175,11 +174,19 @@ def test_champion_moves_to_a_model_that_passes_and_to_no_other(second):
     with pytest.raises(AoiError, match="is under evaluate"):
         judge(second, second.ref, minimum=1.0)
     assert champion(second.home) == second.first.fingerprint
+    assert "not worse" in judge(second, second.ref).note  # ten pictures prove nothing against it
+    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.ref.fingerprint
+
+
+def test_a_champion_can_be_rolled_back_to_the_one_before_it_and_no_further(second):
     judge(second, second.ref)
-    assert champion(second.home) == second.home.recall("passed")["fingerprint"] == second.ref.fingerprint
-    again = judge(second, second.first)  # found, not measured again: it is the one that passed last all the same
+    assert rollback(second.home).fingerprint == second.first.fingerprint
+    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.first.fingerprint
+    with pytest.raises(AoiError, match="no champion before the present one"):
+        rollback(second.home)
+    again = judge(second, second.ref)  # found, not measured again: it is judged all the same
     assert again.cached
-    assert champion(second.home) == second.home.recall("passed")["fingerprint"] == second.first.fingerprint
+    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.ref.fingerprint
 
 
 def test_two_runs_stand_side_by_side_in_one_experiment(second):

@@ -1,0 +1,91 @@
+"""Which model rules, what a rare picture counts, and whether a lot looks as usual."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from model import drift
+from model.balance import class_weights
+from model.champion import judge
+from tfrecords.artifact import Artifact
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """A function: an evaluation's folder from {picture: right}."""
+
+    def make(name, answers):
+        folder = tmp_path / name
+        folder.mkdir()
+        with open(folder / "predictions.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["ID", "true_label", "label"])
+            writer.writerows([picture, 1, 1 if right else 0] for picture, right in answers.items())
+        return Artifact(folder, {})
+
+    return make
+
+
+JUDGED = {  # right answers of challenger and champion on 20 common pictures -> promoted
+    "the same answers": ([1] * 20, [1] * 20, True),
+    "better": ([1] * 20, [0] * 6 + [1] * 14, True),
+    "four lost, as chance has it once in sixteen": ([0] * 4 + [1] * 16, [1] * 20, True),
+    "five lost, as chance has it once in thirty-two": ([0] * 5 + [1] * 15, [1] * 20, False),
+    "six lost and one gained": ([0] * 6 + [1] * 14, [1] * 6 + [0] + [1] * 13, True),
+}
+
+
+@pytest.mark.parametrize("case", JUDGED)
+def test_a_challenger_rules_unless_it_is_significantly_worse(case, evaluation):
+    ours, theirs, promoted = JUDGED[case]
+    pictures = [f"{place:02}.png" for place in range(20)]
+    made = [evaluation(name, dict(zip(pictures, right, strict=True))) for name, right in (("a", ours), ("b", theirs))]
+    verdict = judge(*made)
+    assert verdict.promoted is promoted
+    assert "20 common pictures" in verdict.why
+
+
+def test_without_a_champion_or_a_common_picture_the_newer_model_rules_and_says_so(evaluation):
+    alone = evaluation("a", {"a.png": 0})
+    assert judge(alone, None).promoted
+    verdict = judge(alone, evaluation("b", {"b.png": 1}))
+    assert verdict.promoted
+    assert "can't be compared" in verdict.why
+
+
+def test_rare_pictures_count_more_and_the_mean_weight_stays_one():
+    counts = [90, 9, 1]
+    assert class_weights(counts, "none") == [1, 1, 1]
+    balanced = class_weights(counts, "balanced")
+    assert [weight * count for weight, count in zip(balanced, counts, strict=True)] == pytest.approx([100 / 3] * 3)
+    root = class_weights(counts, "sqrt")
+    assert root[2] / root[0] == pytest.approx(90**0.5)
+    for weights in (balanced, root):
+        assert sum(weight * count for weight, count in zip(weights, counts, strict=True)) == pytest.approx(100)
+    assert class_weights([5, 0], "balanced")[1] == 0
+
+
+@pytest.fixture(scope="module")
+def usual():
+    rng = np.random.default_rng(0)
+    return drift.describe({"brightness": rng.normal(128, 10, 1000)}, rng.integers(0, 3, 400), 3)
+
+
+def test_a_lot_like_the_training_pictures_is_not_flagged(usual):
+    rng = np.random.default_rng(1)
+    for size in (5, 50, 500):
+        found = drift.compare(usual, {"brightness": rng.normal(128, 10, size)}, rng.integers(0, 3, size))
+        assert drift.warning(found) == ""
+
+
+def test_a_darker_lot_and_a_lot_of_one_class_are_flagged_by_name(usual):
+    rng = np.random.default_rng(2)
+    found = drift.compare(usual, {"brightness": rng.normal(100, 10, 200)}, np.zeros(200, int))
+    assert found["brightness"]["drifted"]
+    assert found["predicted class"]["drifted"]
+    assert drift.warning(found).startswith("brightness (PSI ")
+
+
+def test_an_empty_lot_has_nothing_to_compare(usual):
+    assert drift.compare(usual, {"brightness": np.zeros(0)}, np.zeros(0, int)) == {}
