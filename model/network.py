@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from model.backbone import mobilenet
 from model.settings import NO_WEIGHTS, TrainSettings
 from model.weights import load_pretrained
 from tfrecords.errors import refuse
@@ -40,21 +41,6 @@ def build(settings: TrainSettings, size_px: int, classes: int) -> keras.Model:
     hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(hidden)
     output = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(hidden)
     return keras.Model(picture, output, name="aoi_mobilenet")
-
-
-def mobilenet(alpha: float, size_px: int, channels: int, weights: str | None = None) -> keras.Model:
-    """Keras' MobileNet without its top: float (B, size, size, channels), -1..1, to features (B, 1024 * alpha).
-
-    Every layer has a name of its own: Keras would number them by what the process built before, and the numbers
-    would stand in the model's file.
-    """
-    shape = (size_px, size_px, channels)
-    scaled = keras.Input(shape, name="scaled")
-    convolutions = keras.applications.MobileNet(
-        input_shape=shape, input_tensor=scaled, alpha=alpha, include_top=False, weights=weights
-    )
-    features = keras.layers.GlobalAveragePooling2D(name="features")(convolutions.output)
-    return keras.Model(scaled, features, name="mobilenet")
 
 
 def _transfer(source: keras.Model, target: keras.Model) -> None:

@@ -39,7 +39,7 @@ def ensure_weights(settings: TrainSettings) -> None:
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
     """The RGB backbone, a keras.Model, with the named weights in it. Raises: AoiError, see `ensure_weights`."""
-    from model.network import mobilenet
+    from model.backbone import mobilenet
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras names every layer before it refuses the file

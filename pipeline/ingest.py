@@ -177,7 +177,7 @@ def _runner(options: list[str]) -> tuple[Any, int]:
     if direct.direct_running_mode != "multi_processing":
         return FnApiRunner(), cores
     # Beam's own workers outlive a job that is killed, and tell of Ctrl-C too.
-    command = "exec " + shlex.join([sys.executable, "-m", "pipeline.worker", str(os.getpid())])
+    command = "trap '' INT; exec " + shlex.join([sys.executable, "-m", "pipeline.worker", str(os.getpid())])
     workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
     options.append("--direct_running_mode=in_memory")  # otherwise Beam starts its own
     return workers, max(1, cores // (direct.direct_num_workers or cores))

@@ -1,7 +1,6 @@
-"""A Beam worker process that leaves Ctrl-C to its job and ends with it: python -m pipeline.worker JOB."""
+"""A Beam worker process that ends with its job: python -m pipeline.worker JOB."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -9,7 +8,6 @@ import time
 
 def main(job: int) -> None:
     """Works for the job, the process with that id, which started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(job,), daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main  # a second, in which the job may end
 

@@ -1166,7 +1166,7 @@ def plan(quick: bool, seed: int) -> list[Task]:
         add(1, "Prefect", prefect)
         add(1, "MLflow server away, comes back", mlflow_away, back=6.0)
         add(1, "MLflow server away, stays away", mlflow_away, back=None)
-        add(6, "kill train", kill, stage="train", aimed=False, kills=4)
+        add(5, "kill train", kill, stage="train", aimed=False, kills=4)
         add(1, "older schema", older_schema, train_too=True)
         add(1, "two at once: the same training", together, stage="train")
         add(1, "two at once: trainings of two seeds", together, stage="train", seeds=(0, 1))
@@ -1175,6 +1175,8 @@ def plan(quick: bool, seed: int) -> list[Task]:
         add(3, "Ctrl-C aoi ingest, Beam processes", ctrl_c_cold, stage="ingest", more=beam)
         add(1, "disk full: train", disk_full, stage="train", part=0.1)
         add(1, "clock set back", clock_back, stage="train", after=40)
+    if not quick:
+        add(4, "kill train, recording it", kill, stage=LATE, aimed=False, kills=3)
     add(2 if quick else 12, "kill train's commit", kill, stage=LATE, aimed=True, kills=1 if quick else 2)
     add(2 if quick else 20, "kill evaluate", kill, stage="evaluate", aimed=False, kills=1)
     add(2 if quick else 20, "kill evaluate's commit", kill, stage="evaluate", aimed=True, kills=1)
