@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.artifact import Artifact, find, newest, read, write_whole
+from tfrecords.artifact import MANIFEST, Artifact, find, newest, read, write_whole
 from tfrecords.errors import AoiError, refuse
 
 FOLDERS = {
@@ -82,7 +82,7 @@ class Home:
                 raise refuse(self.root, f"no finished {latest} yet", remedy)
             return self.open(Ref(**noted))
         for path in (self.root / named, Path(named)):
-            if path.is_dir():
+            if (path / MANIFEST).is_file():
                 return read(path, kind)
         found = [path for path in self.committed(kind) if named in path.name]
         if len(found) != 1:

@@ -9,6 +9,8 @@ from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
 from tfrecords.artifact import hash_file
 from tfrecords.errors import refuse
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # in the names of Keras' files
 PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
 
 
@@ -28,13 +30,21 @@ def weights_digest(weights: str) -> str:
 def ensure_weights(settings: TrainSettings) -> None:
     """Downloads what is to be downloaded and checks what is to be read, ahead of long work.
 
+    Whether a file's weights fit train.alpha is seen when they are loaded.
+
     Raises:
-        AoiError: weights that can't be had or don't fit.
+        AoiError: weights that can't be had.
     """
     weights_digest(settings.weights)
-    cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
-    if settings.weights == IMAGENET and not any(cached.glob("mobilenet_*_no_top*")):
-        load_pretrained(settings, size_px=224)
+    if settings.weights == IMAGENET:
+        cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
+        name = f"mobilenet_{KERAS_ALPHA.get(settings.alpha, 'none')}_*_no_top*"
+        if not any(cached.glob(name)):
+            load_pretrained(settings, size_px=224)
+    elif settings.weights != NO_WEIGHTS:
+        with open(settings.weights, "rb") as file:
+            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+                raise refuse(settings.weights, "not a file of weights (HDF5)", PROVIDE_PATH)
 
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:

@@ -178,26 +178,39 @@ def make(
     if not force and len(_generations(root, fingerprint)) == 1 and (found := find(root, kind, fingerprint)):
         return found, True
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root / f".lock-{fingerprint}"):
-        shutil.rmtree(root / f".gone-{fingerprint}", ignore_errors=True)  # a try was killed while it removed it
-        found = find(root, kind, fingerprint)
-        if found and not force:
-            _remove_others(root, fingerprint, found.path)
-            return found, True
-        work = root / f".work-{fingerprint}"
-        work.mkdir(exist_ok=True)
-        if not (made := _sealed(work, kind)):
-            try:
-                body = build(work)
-            except AoiError as error:
-                if error.exit_code == REFUSED:
-                    _remove(work, fingerprint)
-                raise
-            made = _seal(work, kind, fingerprint, body)
-        if found and found.digest == made.digest and _is_intact(found):
-            _remove(work, fingerprint)
-            return found, False
-        return Artifact(_commit(root, name, fingerprint, work), made.manifest), False
+    try:
+        with locked(root / f".lock-{fingerprint}"):
+            return _make(root, name, kind, fingerprint, build, force)
+    except AoiError:
+        for folder in (root, root.parent):  # those that are empty: made for nothing
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _make(
+    root: Path, name: str, kind: str, fingerprint: str, build: Callable[[Path], dict[str, Any]], force: bool
+) -> tuple[Artifact, bool]:
+    """`make` for the one process that has the lock."""
+    shutil.rmtree(root / f".gone-{fingerprint}", ignore_errors=True)  # a try was killed while it removed it
+    found = find(root, kind, fingerprint)
+    if found and not force:
+        _remove_others(root, fingerprint, found.path)
+        return found, True
+    work = root / f".work-{fingerprint}"
+    work.mkdir(exist_ok=True)
+    if not (made := _sealed(work, kind)):
+        try:
+            body = build(work)
+        except AoiError as error:
+            if error.exit_code == REFUSED:
+                _remove(work, fingerprint)
+            raise
+        made = _seal(work, kind, fingerprint, body)
+    if found and found.digest == made.digest and _is_intact(found):
+        _remove(work, fingerprint)
+        return found, False
+    return Artifact(_commit(root, name, fingerprint, work), made.manifest), False
 
 
 def _seal(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> Artifact:
