@@ -177,12 +177,13 @@ def make(
     """
     if not force and len(_generations(root, fingerprint)) == 1 and (found := find(root, kind, fingerprint)):
         return found, True
+    new = [folder for folder in (root, root.parent) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
         with locked(root / f".lock-{fingerprint}"):
             return _make(root, name, kind, fingerprint, build, force)
     except AoiError:
-        for folder in (root, root.parent):  # those that are empty: made for nothing
+        for folder in new:  # made for nothing, if nothing came into it meanwhile
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
