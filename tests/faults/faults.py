@@ -78,8 +78,9 @@ class Outcome:
 
     def check(self, holds: bool, problem: str, log: Path | None = None) -> bool:
         if not holds:
-            tail = f" | {' / '.join(log.read_text(errors='replace').strip().splitlines()[-12:])[-1200:]}" if log else ""
-            self.problems.append(problem + tail)
+            lines = log.read_text(errors="replace").strip().splitlines() if log else []
+            shown = lines if len(lines) < 16 else [*lines[:8], "...", *lines[-8:]]
+            self.problems.append(" | ".join([problem, *(line.strip()[:300] for line in shown)]))
         return holds
 
 

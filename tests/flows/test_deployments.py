@@ -38,7 +38,8 @@ def told(server, made, tmp_path_factory):
     """The full flow three times: with weights that are none, with the mistake mended, and again."""
     data, _, settings, _ = made
     root = tmp_path_factory.mktemp("deployments")
-    (root / "text.weights.h5").write_text("these are no weights")
+    # Begins as a file of weights does, so that only the training finds out.
+    (root / "text.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\nthese are no weights")
     wrong = settings.model_copy(
         update={"train": settings.train.model_copy(update={"weights": str(root / "text.weights.h5")})}
     )
