@@ -53,8 +53,8 @@ def connect(store: Store) -> MlflowClient:
 
     Raises: AoiError (exit code 1, for it may pass) where an embedded store can't be made or opened.
     """
-    for chatter in ("mlflow", "alembic"):
-        logging.getLogger(chatter).setLevel(logging.ERROR)
+    for chatter in ("mlflow", "alembic"):  # errors too: MLflow raises what it logs, and it is told once, by us
+        logging.getLogger(chatter).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # 30 s; an epoch is logged with a later one
     given = os.environ.get(STORE_VARIABLE)
     mlflow.set_tracking_uri(store.uri)
