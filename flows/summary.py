@@ -26,10 +26,11 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
     rates = rates_of(evaluation.manifest["metrics"])
     train = model.manifest["settings"]["train"]
     start = "from random weights" if train["weights"] == NO_WEIGHTS else "from pretrained weights"
+    trained = f"{train['epochs']} epochs" if train["recipe"] == "full" else "last layer alone"
     size = model.manifest["settings"]["preprocess"]["image_size_px"]
     lines = [
         "",
-        f"  MobileNet, alpha {train['alpha']:g}, {size} px, {train['epochs']} epochs, trained {start}",
+        f"  MobileNet, alpha {train['alpha']:g}, {size} px, {trained}, trained {start}",
         f"  on {evaluation.manifest['metrics']['pictures']:,} validation pictures that it did not train on:",
         *(f"    {name:<18} {value}" for name, value in rates),
         "",
