@@ -17,7 +17,7 @@ test: .venv
 fuzz: .venv
 	.venv/bin/python tests/fuzz/fuzz.py
 
-# Kills, full disks, lost servers, Ctrl-C: see the script. About ten minutes.
+# Kills, full disks, lost servers, Ctrl-C: see the script. A quarter to half an hour.
 faults: .venv
 	.venv/bin/python tests/faults/faults.py
 

@@ -303,7 +303,7 @@ def test_unusable_training_pictures_are_all_told_and_nothing_is_left(data, tmp_p
         assert "cut off" in problem.seen
         assert f"row {row} of train.csv" in problem.remedy
         assert "ingest.max_rejects" in problem.remedy
-    assert not os.listdir(tmp_path / "datasets")
+    assert not (tmp_path / "datasets").exists()
 
 
 def test_pictures_that_only_decoding_shows_to_be_unusable_are_told_alike(data, tmp_path):
@@ -313,7 +313,7 @@ def test_pictures_that_only_decoding_shows_to_be_unusable_are_told_alike(data, t
         ingested(data, tmp_path / "datasets", preprocess=little)
     assert {problem.file for problem in refused.value.problems} == {str(path) for path in paths}
     assert all("400 x 400 pixels, more than 0.1 megapixels" in problem.seen for problem in refused.value.problems)
-    assert not os.listdir(tmp_path / "datasets")
+    assert not (tmp_path / "datasets").exists()
 
 
 def test_as_many_as_are_tolerated_stand_in_a_table_and_in_no_shard(data, tmp_path):
@@ -485,7 +485,7 @@ def test_a_runner_that_loses_or_doubles_something_is_found_out_and_nothing_is_le
     with pytest.raises(AoiError) as refused:
         ingested(data, tmp_path / "datasets")
     assert "another" in refused.value.problems[0].remedy
-    assert not os.listdir(tmp_path / "datasets")
+    assert not (tmp_path / "datasets").exists()
 
 
 def test_a_damaged_dataset_is_made_again(data, tmp_path):
