@@ -13,6 +13,8 @@ from tfrecords.errors import AoiError
 
 EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home, else $AOI_HOME, else ./aoi-home."
 
+HOME_HELP = "folder of all that is made (default $AOI_HOME or ./aoi-home)"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
@@ -69,21 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command, summary: str) -> argparse.ArgumentParser:
+    def add(name: str, command, summary: str, home: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG, allow_abbrev=False)
         added.set_defaults(command=command, home=None)
+        if home:
+            added.add_argument("--home", metavar="DIR", help=HOME_HELP)
         return added
 
     def add_stage(name: str, summary: str) -> argparse.ArgumentParser:
         stage = add(name, _run if name == "run" else _stage, summary)
         stage.set_defaults(stage=name)
-        stage.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
         stage.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
         stage.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
         stage.add_argument("--force", action="store_true", help="make it again, even if it is there")
         return stage
 
-    sample = add("sample", _sample, "write a look-alike set of AIdea's pictures")
+    sample = add("sample", _sample, "write a look-alike set of AIdea's pictures", home=False)
     sample.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist, or be empty")
     sample.add_argument("--train", metavar="N", type=int, default=600, help="labelled pictures (default 600)")
     sample.add_argument("--test", metavar="N", type=int, default=150, help="pictures without labels (default 150)")
@@ -115,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
-    serve.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
     serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
@@ -123,11 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
-    rollback = add("rollback", _rollback, "make the champion before the present one champion again")
-    rollback.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
-    add("settings", _settings, "list every setting with default, unit and meaning")
-    verify = add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
-    verify.add_argument("--home", metavar="DIR", help="folder of all that is made (default $AOI_HOME or ./aoi-home)")
+    add("rollback", _rollback, "make the champion before the present one champion again")
+    add("settings", _settings, "list every setting with default, unit and meaning", home=False)
+    add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
     return parser
 
 
