@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         ("evaluate", "a model to its figures of merit"),
         ("predict", "test pictures to a submission"),
         ("crossval", "a model for every fold, and all of them as one"),
+        ("export", "a model for machines without Keras, checked against it"),
     ):
         stage = add_stage(name, summary)
         if name in ("run", "ingest", "predict"):
@@ -113,9 +114,16 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("train", "evaluate", "crossval"):
             default = "the one that the model was trained on" if name == "evaluate" else "the latest"
             stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
-        if name in ("evaluate", "predict"):
-            default = "the champion" if name == "predict" else "the latest"
+        if name in ("evaluate", "predict", "export"):
+            default = "the latest" if name == "evaluate" else "the champion"
             stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
+        if name == "predict":
+            stage.add_argument(
+                "--runtime", metavar="NAME", help="litert, litert-int8 or keras: short for --set predict.runtime=NAME"
+            )
+        if name == "export":
+            stage.add_argument("--format", choices=["litert"], default="litert", help="of the file (default litert)")
+            stage.add_argument("--precision", choices=["float", "int8"], default="float", help="default float")
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
     serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
@@ -165,10 +173,14 @@ def _stage(arguments: argparse.Namespace) -> int:
     from flows.settings import load_settings
     from flows.stages import STAGES
 
-    settings = load_settings(arguments.config, arguments.set)
+    overrides = [*arguments.set]
+    if getattr(arguments, "runtime", None):
+        overrides.append(f"predict.runtime={arguments.runtime}")
+    settings = load_settings(arguments.config, overrides)
+    parameters = {"model": "model_name"}
     given = {
-        parameter: getattr(arguments, option)
-        for option, parameter in (("data", "data"), ("beam", "beam"), ("dataset", "dataset"), ("model", "model_name"))
+        parameters.get(option, option): getattr(arguments, option)
+        for option in ("data", "beam", "dataset", "model", "precision")
         if hasattr(arguments, option)
     }
     home = _home(arguments)

@@ -15,6 +15,7 @@ FOLDERS = {
     "model": "models",
     "evaluation": "evaluations",
     "prediction": "predictions",
+    "export": "exports",
 }
 
 

@@ -14,7 +14,7 @@ from flows.settings import Settings
 from model import stages as model
 from model.champion import judge
 from model.drift import warning as drift_warning
-from model.settings import SUBMISSION
+from model.settings import INT8, LITERT_INT8, SUBMISSION
 from model.store import CHALLENGER, CHAMPION, Store, store_of
 from model.weights import ensure_weights
 from pipeline import files
@@ -183,8 +183,11 @@ def predict(
     known = settings.model_copy(update={"preprocess": PreprocessSettings(**chosen.manifest["settings"]["preprocess"])})
     lot, _ = _ingest(home, known, choose_data(home, data), "test", beam, False, progress)
     evaluation = home.evaluation_of(chosen.fingerprint)
+    exported = None
+    if settings.predict.runtime == LITERT_INT8:
+        exported = home.open(export(home, settings, str(chosen.path), precision=INT8, progress=progress))
     made, cached = model.predict(
-        chosen, lot, evaluation, home.folder("prediction"), name_of(lot), settings.predict, force, progress
+        chosen, lot, evaluation, exported, home.folder("prediction"), name_of(lot), settings.predict, force, progress
     )
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest["decisions"].items())
     drifted = drift_warning(made.manifest["drift"])
@@ -192,6 +195,22 @@ def predict(
     ref = replace(home.finished(made, cached), note=f"decided: {decisions}; see review.csv there{unusual}")
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
+
+
+def export(
+    home: Home,
+    settings: Settings,
+    model_name: str | None = None,
+    precision: str = "float",
+    force: bool = False,
+    progress: Progress = silent,
+) -> Ref:
+    """A model for machines without Keras. model_name: none: the champion; precision: float or int8."""
+    chosen = home.choose(model.MODEL, model_name, CHAMPION, "Run aoi evaluate first, or name a model")
+    records = home.by_fingerprint(DATASET, chosen.manifest["dataset"]["fingerprint"])
+    store = store_of(home.root, name_of(chosen))
+    made, cached = model.export(chosen, records, home.folder(model.EXPORT), store, precision, force, progress)
+    return replace(home.finished(made, cached), note=model.compare_speed(chosen, made, records))
 
 
 def choose_data(home: Home, data: str | None) -> str:
@@ -244,4 +263,5 @@ STAGES: dict[str, RunStage] = {
     "evaluate": evaluate,
     "predict": predict,
     "crossval": crossval,
+    "export": export,
 }

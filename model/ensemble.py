@@ -10,7 +10,7 @@ import numpy as np
 
 from model import tracking
 from model.classify import write_card
-from model.settings import MODEL_FILE
+from model.settings import NETWORK
 from model.store import Store
 from tfrecords.artifact import RECORD, Artifact
 from tfrecords.reader import read_arrays
@@ -30,8 +30,9 @@ def build_ensemble(
     networks = {}
     for member in members:
         (fold,) = member.manifest["folds"]
-        networks[f"fold-{fold}.keras"] = fold
-        shutil.copyfile(member.path / MODEL_FILE, work / f"fold-{fold}.keras")
+        networks[f"fold-{fold}"] = fold
+        for suffix in (".keras", ".tflite"):
+            shutil.copyfile(member.path / f"{NETWORK}{suffix}", work / f"fold-{fold}{suffix}")
     write_card(work, classes, PreprocessSettings(**dataset.manifest["settings"]["preprocess"]), networks)
     settings = members[0].manifest["settings"]
     train = {key: value for key, value in settings["train"].items() if key != "fold"}

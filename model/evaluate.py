@@ -82,7 +82,7 @@ def evaluate_model(
     title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(seen, classes, folder / "mistakes.png")
-    draw_gradcam(classifier, seen, folder / "gradcam.png")
+    draw_gradcam(model.path, seen, classes, folder / "gradcam.png")
     return {
         "metrics": metrics,
         "operating": operating,

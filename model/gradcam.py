@@ -1,5 +1,6 @@
 """Where the network looks: Grad-CAM sheets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,27 +9,28 @@ import numpy as np
 
 from model import figures
 from model.answers import Answers
-from model.classify import Classifier
+from model.classify import read_networks
+from model.network import load
 
 MISTAKES_SHOWN = 6
 
 
-def draw_gradcam(classifier: Classifier, seen: Answers, path: Path) -> None:
+def draw_gradcam(model: Path, seen: Answers, classes: Sequence[str], path: Path) -> None:
     """A typical picture of each class (the one its true class is surest of), then the worst mistakes.
 
-    Each beside itself with a heat map of what spoke for the answer.
+    Each beside itself with a heat map of what spoke for the answer. model: folder of the networks that answered.
     """
+    networks = {fold: load(model / f"{name}.keras") for name, fold in read_networks(model).items()}
     typical = [
         max(places, key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
-        for label in range(len(classifier.classes))
+        for label in range(len(classes))
         if len(places := np.flatnonzero(seen.labels == label))
     ]
     pictures, captions = [], []
     for place in [*typical, *seen.mistakes()[:MISTAKES_SHOWN]]:
-        network = classifier.networks[classifier.folds.index(seen.folds[place])]
-        heat = gradcam(network, seen.images[place], int(seen.probabilities[place].argmax()))
+        heat = gradcam(networks[seen.folds[place]], seen.images[place], int(seen.probabilities[place].argmax()))
         pictures += [seen.images[place], overlay(seen.images[place], heat)]
-        captions += [seen.caption(place, classifier.classes), ""]
+        captions += [seen.caption(place, classes), ""]
     title = "what spoke for the answer: one typical picture a class, then the worst mistakes"
     figures.picture_sheet(pictures, captions, title, path, columns=6)
 

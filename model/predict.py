@@ -61,12 +61,12 @@ def predict_lot(
 
 
 def _predict(model: Artifact, dataset: Artifact, settings: PredictSettings, progress: Progress) -> pd.DataFrame:
-    classifier, classes = open_classifier(model.path), dataset.manifest["classes"]
+    classifier, classes = open_classifier(model.path, settings.runtime), dataset.manifest["classes"]
     rows = _read_rows(dataset)
     ids, parts = [], [np.zeros((0, len(classes)), np.float32)]
     for batch in read_arrays(dataset):
         ids += [value.decode() for value in batch["id"]]
-        parts.append(classifier.shifted(batch["image"], settings.shift_copies, settings.batch_size))
+        parts.append(classifier.shifted(batch["image"], settings.shift_copies))
         progress(len(ids), dataset.manifest["records"], "pictures")
     table = answers(np.concatenate(parts), classes)
     table.insert(0, "ID", ids)

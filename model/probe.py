@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from model.balance import class_weights
+from model.convert import to_litert
+from model.runtime import open_network
 from model.settings import TrainSettings
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import class_counts
@@ -31,7 +33,7 @@ def fit_head(
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     extract = keras.Model(network.input, network.get_layer("dropout").input)
-    call = tf.function(lambda images: extract(images, training=False), reduce_retracing=True)
+    call = open_network(to_litert(extract))
     counts = list(class_counts(dataset, {settings.fold}).values())
     folds = set(range(dataset.manifest["settings"]["ingest"]["folds"])) - {settings.fold}
     training_counts = list(class_counts(dataset, folds).values())
@@ -42,7 +44,7 @@ def fit_head(
         nonlocal done
         parts, labels = [], []
         for images, batch_labels in source:
-            parts.append(call(images).numpy())
+            parts.append(call(images.numpy()))
             labels.append(batch_labels.numpy())
             done += len(batch_labels)
             progress(done, total, "features")

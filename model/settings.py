@@ -9,7 +9,9 @@ from tfrecords.settings import StageSettings
 
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
-MODEL_FILE = "model.keras"
+NETWORK = "model"  # of a single network's files, before .keras and .tflite
+KERAS, LITERT, LITERT_INT8 = "keras", "litert", "litert-int8"  # runtimes
+INT8 = "int8"
 SUBMISSION = "submission.csv"
 REVIEW_FILE = "review.csv"
 CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
@@ -58,7 +60,9 @@ class EvaluateSettings(StageSettings):
 class PredictSettings(StageSettings):
     """How the pictures of a lot are named."""
 
-    batch_size: int = Field(32, ge=1, le=4096, description="pictures a step; does not change the answers")
+    runtime: Literal["litert", "litert-int8", "keras"] = Field(
+        "litert", description="what computes: the network as exported when trained, in 8 bits, or as Keras has it"
+    )
     shift_copies: int = Field(
         0, ge=0, le=4, description="shifted copies whose answers are averaged with the picture's own"
     )

@@ -3,20 +3,20 @@
 TensorFlow and MLflow take seconds to import; the modules that need them are imported once there is work.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.quiet import stderr_closed
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
 from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
 from tfrecords.errors import MISSED, refuse
 
-MODEL, EVALUATION, PREDICTION = "model", "evaluation", "prediction"
+MODEL, EVALUATION, PREDICTION, EXPORT = "model", "evaluation", "prediction", "export"
 # Raise the number of a stage when the same settings and inputs would give another result.
-VERSIONS = {MODEL: 3, EVALUATION: 3, PREDICTION: 3}
+VERSIONS = {MODEL: 4, EVALUATION: 4, PREDICTION: 4, EXPORT: 1}
 Progress = Callable[[int, int, str], None]
 
 
@@ -95,6 +95,7 @@ def predict(
     model: Artifact,
     dataset: Artifact,
     evaluation: Artifact | None,
+    exported: Artifact | None,
     root: Path,
     name: str,
     settings: PredictSettings,
@@ -104,7 +105,7 @@ def predict(
     """Names the pictures of a dataset without labels, decides each part, and tells whether the lot looks as usual.
 
     evaluation: of the model; its operating point decides and its pictures are what is usual. Without one every
-    part is for review.
+    part is for review. exported: of the model, where predict.runtime is litert-int8.
 
     Returns:
         the prediction's folder (predictions.csv, review.csv and submission.csv, see `model.predict.predict_lot`), and
@@ -116,19 +117,54 @@ def predict(
     check_same(model, dataset)
     check_unreadable_label(dataset.manifest["classes"], settings)
     made_from = _made_from(model, dataset)
-    chosen = settings.model_dump(exclude={"batch_size"})
+    chosen = settings.model_dump()
     known = {key: evaluation.manifest[key] for key in ("operating", "reference")} if evaluation else None
     fingerprint = hash_json({"version": VERSIONS[PREDICTION], **made_from, "predict": chosen, "known": known})
+
+    def build(work: Path) -> dict[str, Any]:
+        answering = exported or model
+        for artifact in (answering, dataset):
+            verify(artifact)
+        _import_tensorflow()
+        from model.predict import predict_lot
+
+        return {**made_from, "settings": chosen, **predict_lot(answering, dataset, known, settings, work, progress)}
+
+    return make(root, name, PREDICTION, fingerprint, build, force)
+
+
+def export(
+    model: Artifact, dataset: Artifact, root: Path, store: Store, precision: str, force: bool, progress: Progress
+) -> tuple[Artifact, bool]:
+    """A model for LiteRT, in floating point or in 8 bits, checked against Keras on the dataset's pictures.
+
+    Returns:
+        the export's folder (see `model.export.export_model`), and whether it was there before.
+
+    Raises:
+        AoiError: a dataset of other classes or preprocessing than the model's; answers that differ too much.
+    """
+    check_same(model, dataset)
+    made_from = _made_from(model, dataset)
+    fingerprint = hash_json({"version": VERSIONS[EXPORT], **made_from, "precision": precision})
 
     def build(work: Path) -> dict[str, Any]:
         verify(model)
         verify(dataset)
         _import_tensorflow()
-        from model.predict import predict_lot
+        from model.export import export_model
 
-        return {**made_from, "settings": chosen, **predict_lot(model, dataset, known, settings, work, progress)}
+        return {**made_from, **export_model(model, dataset, precision, work, store, progress)}
 
-    return make(root, name, PREDICTION, fingerprint, build, force)
+    return make(root, store.name, EXPORT, fingerprint, build, force)
+
+
+def compare_speed(model: Artifact, exported: Artifact, dataset: Artifact) -> str:
+    """See `model.export.compare_speed`."""
+    _import_tensorflow()
+    from model import export
+
+    return export.compare_speed(model, exported, dataset)
 
 
 def check_fold(folds: int, settings: TrainSettings) -> None:
@@ -204,17 +240,10 @@ def check_passed(evaluation: Artifact) -> None:
 
 
 def _import_tensorflow() -> None:
-    """TensorFlow greets on the file descriptor of stderr, past every logging setting: closed to it meanwhile."""
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    with stderr_closed():
         import tensorflow
 
         tensorflow.config.list_physical_devices("GPU")
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
 
 
 def _made_from(model: Artifact, dataset: Artifact) -> dict[str, Any]:

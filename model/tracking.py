@@ -40,7 +40,7 @@ PLACES = (
     ("model_versions", "storage_location"),
 )
 EPOCH_METRICS = {"accuracy": "train_accuracy", "loss": "train_loss"}
-SERVING_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
+SERVING_PACKAGES = ("ai-edge-litert", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
 
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def finish_training(
         return
     outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
     with tempfile.TemporaryDirectory() as served, _quiet(), mlflow.start_run(run_id=run_id):
-        for file in [folder / CARD_FILE, *folder.glob("*.keras")]:
+        for file in [folder / CARD_FILE, *folder.glob("*.keras"), *folder.glob("*.tflite")]:
             shutil.copy(file, served)
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -225,6 +225,14 @@ def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], fold
         _log_metrics(client, run_id, metrics)
         client.log_artifacts(run_id, str(folder), "evaluation")
         client.set_tag(run_id, "aoi.passed", str(passed).lower())
+
+
+def log_export(store: Store, run_id: str, name: str, check: Mapping[str, float], folder: Path) -> None:
+    """Adds an export to the run of its training, its check as metrics. Raises: AoiError, see `log_evaluation`."""
+    client = connect(store)
+    with _known(store, run_id):
+        _log_metrics(client, run_id, {f"{name}.{key}": value for key, value in check.items()})
+        client.log_artifacts(run_id, str(folder), f"export/{name}")
 
 
 def point(store: Store, run_id: str, alias: str, why: str) -> None:

@@ -16,9 +16,10 @@ import tensorflow as tf
 from model import figures, tracking
 from model.balance import class_weights
 from model.classify import write_card
+from model.convert import to_litert
 from model.network import build, load, save
 from model.probe import fit_head
-from model.settings import MODEL_FILE, TrainSettings
+from model.settings import NETWORK, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
 from tfrecords.artifact import RECORD, Artifact, write_whole
@@ -40,7 +41,8 @@ def train_model(
 ) -> dict[str, Any]:
     """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
 
-    Leaves model.keras (the best epoch), card.json, curves.png and history.csv; the MLflow run has all of them.
+    Leaves model.keras (the best epoch), the same as model.tflite, card.json, curves.png and history.csv; the MLflow
+    run has all of them.
 
     Returns: the manifest's entries. Raises: AoiError for weights that can't be had.
     """
@@ -176,9 +178,11 @@ def _checkpoint_epoch(
 
 def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact, settings: TrainSettings) -> None:
     """Leaves in `work` what a model's folder holds, and nothing else."""
-    save(load(_checkpoint(work, state["best"])), work / MODEL_FILE)
+    network = load(_checkpoint(work, state["best"]))
+    save(network, work / f"{NETWORK}.keras")
+    (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = PreprocessSettings(**dataset.manifest["settings"]["preprocess"])
-    write_card(work, classes, preprocess, {MODEL_FILE: settings.fold})
+    write_card(work, classes, preprocess, {NETWORK: settings.fold})
     pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
     figures.training_curves(state["history"], state["best"], work / "curves.png")
 

@@ -9,6 +9,7 @@ from flows.stages import predict
 from model.settings import PredictSettings
 from tfrecords.errors import AoiError
 
+CLASSES = ("plain", "rows", "columns")
 CUT, TEXT = "test_001.png", "test_004.png"
 
 
@@ -132,5 +133,9 @@ def test_a_lot_of_one_picture_gets_its_submission(ask, data):
     assert [row["ID"] for row in ask(data).rows] == ["test_003.png"]
 
 
-def test_the_batch_size_changes_neither_answers_nor_fingerprint(ask, data):
-    assert ask(data, batch_size=1).artifact.fingerprint == ask(data).artifact.fingerprint
+def test_every_runtime_names_the_parts_alike(ask, data):
+    given = {runtime: ask(data, runtime=runtime).rows for runtime in ("litert", "litert-int8", "keras")}
+    labels = {runtime: [row["label"] for row in rows] for runtime, rows in given.items()}
+    assert labels["litert"] == labels["litert-int8"] == labels["keras"]
+    for ours, theirs in zip(given["litert"], given["keras"], strict=True):
+        assert all(abs(float(ours[name]) - float(theirs[name])) < 1e-5 for name in CLASSES)

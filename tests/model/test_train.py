@@ -15,7 +15,7 @@ from tfrecords.artifact import RECORD
 from tfrecords.errors import AoiError
 from tfrecords.reader import validation_batches
 
-FOLDER = {"model.keras", "card.json", "curves.png", "history.csv", "manifest.json"}
+FOLDER = {"model.keras", "model.tflite", "card.json", "curves.png", "history.csv", "manifest.json"}
 
 
 def silent(done, total, note):

@@ -1,0 +1,116 @@
+"""Networks outside Keras: the same answers, or a refusal."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+
+from flows.stages import export, predict
+from model.classify import open_classifier
+from model.convert import to_litert
+from model.export import LABELS_THAT_DIFFER
+from model.network import build, compiled
+from model.runtime import open_network
+from model.settings import TrainSettings
+from tfrecords.errors import MISSED, AoiError
+
+SIZE, CLASSES = 32, 3
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(2)
+    contrast = rng.uniform(5, 60, (40, 1, 1, 1))
+    return np.clip(rng.normal(128, contrast, (40, SIZE, SIZE, 1)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network(pictures):
+    """A network whose answers differ from picture to picture, as those of random weights hardly do."""
+    made = build(TrainSettings(alpha=0.25, weights="none"), SIZE, CLASSES)
+    features = keras.Model(made.input, made.get_layer("dropout").input)(pictures).numpy()
+    kernel = np.random.default_rng(1).normal(size=(features.shape[1], CLASSES))
+    kernel /= 10 * (features.std(axis=0)[:, None] + 1e-6)
+    made.get_layer("probabilities").set_weights([kernel, -features.mean(axis=0) @ kernel])
+    return made
+
+
+@pytest.fixture(scope="module")
+def home(copy_home, tmp_path_factory):
+    return copy_home(tmp_path_factory.mktemp("export") / "home")
+
+
+def test_litert_answers_as_keras_does(network, pictures):
+    ours, theirs = open_network(to_litert(network))(pictures), compiled(network)(pictures)
+    assert theirs.std(axis=0).max() > 0.01  # else equality would say nothing
+    assert ours.dtype == theirs.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_same_network_gives_the_same_file(network):
+    assert to_litert(network) == to_litert(network)
+
+
+def test_no_picture_gets_no_answer(network, pictures):
+    assert open_network(to_litert(network))(pictures[:0]).shape == (0, CLASSES)
+
+
+def test_several_threads_may_ask_at_once(network, pictures):
+    ask = open_network(to_litert(network))
+    alone = ask(pictures)
+    with ThreadPoolExecutor(4) as pool:
+        for together in pool.map(ask, [pictures] * 8):
+            np.testing.assert_array_equal(together, alone)
+
+
+def test_a_file_that_is_no_network_is_refused_by_name(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"no network at all, but long enough to be one")
+    with pytest.raises(AoiError, match=r"model\.tflite: not a network that LiteRT runs"):
+        open_network(path)
+
+
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_an_export_holds_the_networks_the_card_and_the_check(home, made, precision):
+    artifact = home.open(export(home, made[2], precision=precision))
+    assert {path.name for path in artifact.path.iterdir()} == {
+        "model.tflite",
+        "card.json",
+        "check.json",
+        "manifest.json",
+    }
+    check = json.loads((artifact.path / "check.json").read_text())
+    assert check["pictures"] == 60
+    assert check["labels_differ"] <= 1
+    assert check["bytes"] < check["keras_bytes"]
+    assert open_classifier(artifact.path).classes == ("plain", "rows", "columns")
+
+
+def test_an_export_is_made_once_and_tells_what_it_takes_to_load_and_to_answer(home, made):
+    export(home, made[2])
+    ref = export(home, made[2])
+    assert ref.cached
+    header, keras_row, litert_row, last = ref.note.splitlines()
+    assert header.split()[:2] == ["load", "median"]
+    assert (keras_row.split()[0], litert_row.split()[0]) == ("keras", "litert-float")
+    assert "0 labels differ" in last
+
+
+def test_an_export_that_answers_otherwise_is_refused_and_nothing_is_left(home, made, monkeypatch):
+    monkeypatch.setitem(LABELS_THAT_DIFFER, "int8", -1.0)  # less than none may differ
+    before = home.committed("export")
+    with pytest.raises(AoiError, match=r"exported in int8: \d+ of 60 labels are not Keras'") as caught:
+        export(home, made[2], precision="int8", force=True)
+    assert caught.value.exit_code == MISSED
+    assert home.committed("export") == before
+
+
+def test_predicting_in_8_bits_exports_the_model_first(copy_home, made, tmp_path):
+    home = copy_home(tmp_path / "home")
+    settings = made[2]
+    chosen = settings.model_copy(update={"predict": settings.predict.model_copy(update={"runtime": "litert-int8"})})
+    predict(home, chosen)
+    (exported,) = home.committed("export")
+    assert (exported / "model.tflite").stat().st_size < 500_000  # in floating point: 900,000
