@@ -38,7 +38,7 @@ def build_ensemble(
     train = {key: value for key, value in settings["train"].items() if key != "fold"}
     bests = [member.manifest["best"] for member in members]
     spread = {}
-    for key in ("accuracy", "loss", "val_accuracy", "val_loss"):
+    for key in ("accuracy", "loss", "val_accuracy", "val_balanced_accuracy", "val_loss"):
         values = [best[key] for best in bests]
         spread |= {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values, ddof=1))}
     name = f"crossval-{len(members)} mobilenet-{train['alpha']:g} {train['epochs']}ep {fingerprint[:6]}"

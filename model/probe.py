@@ -5,10 +5,10 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
-from model.balance import class_weights
+from model.balance import class_weights, scores
 from model.convert import to_litert
 from model.runtime import open_network
 from model.settings import TrainSettings
@@ -26,7 +26,7 @@ def fit_head(
 
     Sees every training picture `train.frozen_copies` times, each shifted anew. Deterministic.
 
-    Returns: a row of history: epoch 1, accuracy, loss, val_accuracy, val_loss.
+    Returns: a row of history: epoch 1, `scores` of training, and of validation behind val_.
     """
     batches = training_batches(
         dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
@@ -52,7 +52,7 @@ def fit_head(
 
     copies = [features(batches(epoch)) for epoch in range(settings.frozen_copies)]
     x, y = (np.concatenate(parts) for parts in zip(*copies, strict=True))
-    x_validation, y_validation = features(validation)
+    held_out = features(validation)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     weights = class_weights(training_counts, settings.class_weights)
     regression = LogisticRegression(C=REGULARIZATION, max_iter=1000, class_weight=dict(enumerate(weights)))
@@ -64,10 +64,5 @@ def fit_head(
         kernel, bias = np.hstack([0 * kernel, kernel]), np.concatenate([0 * bias, bias])
     network.get_layer("probabilities").set_weights([kernel, bias])
 
-    def score(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        probabilities = tf.nn.softmax(x @ kernel + bias).numpy()
-        loss = log_loss(y, probabilities, labels=range(len(weights)))
-        return float(np.mean(probabilities.argmax(axis=1) == y)), float(loss)
-
-    (accuracy, loss), (val_accuracy, val_loss) = score(x, y), score(x_validation, y_validation)
-    return {"epoch": 1, "accuracy": accuracy, "loss": loss, "val_accuracy": val_accuracy, "val_loss": val_loss}
+    seen, unseen = (scores(softmax(each @ kernel + bias, axis=1), truth) for each, truth in ((x, y), held_out))
+    return {"epoch": 1, **seen, **{f"val_{key}": value for key, value in unseen.items()}}

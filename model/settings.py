@@ -24,6 +24,7 @@ class TrainSettings(StageSettings):
         "full", description="train the whole network, or only its last layer on features computed once"
     )
     epochs: int = Field(5, ge=1, le=10000, description="passes over the training pictures")
+    patience: int = Field(10, ge=1, le=10000, description="epochs without a better balanced accuracy that end it")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
     alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
     weights: str = Field(

@@ -10,14 +10,15 @@ from typing import Any
 
 import cv2
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from model import figures, tracking
-from model.balance import class_weights
+from model.balance import best_epoch, class_weights, scores
 from model.classify import write_card
 from model.convert import to_litert
-from model.network import build, load, save
+from model.network import build, compiled, load, save
 from model.probe import fit_head
 from model.settings import NETWORK, TrainSettings
 from model.store import Store
@@ -28,6 +29,7 @@ from tfrecords.reader import image_size, read_arrays, training_batches, validati
 from tfrecords.settings import PreprocessSettings
 
 STATE = ".state.json"
+KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
 Progress = Callable[[int, int, str], None]
 
 
@@ -69,7 +71,7 @@ def train_model(
             tracking.log_history(store, run_id, state["history"], state["seconds"])
         best = state["history"][state["best"] - 1]
         _finish(work, state, classes, dataset, settings)
-        summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in ("val_accuracy", "val_loss")}}
+        summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
         picture = next(read_arrays(dataset))["image"][0]
         tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
     return {
@@ -78,7 +80,7 @@ def train_model(
         "classes": classes,
         "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
         "folds": [settings.fold],
-        "best": {key: best[key] for key in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")},
+        "best": {key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
         "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
     }
 
@@ -121,7 +123,10 @@ def _epochs(
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     pictures, _ = _train_steps(dataset, settings)
     weights = class_weights(_training_counts(dataset, settings), settings.class_weights)
+    ask = compiled(network)
     for epoch in range(len(state["history"]), settings.epochs):
+        if epoch - state["best"] >= settings.patience:
+            break
         # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
         network.get_layer("dropout").seed_generator.state.assign([settings.seed, epoch])
         began = perf_counter()
@@ -132,7 +137,6 @@ def _epochs(
 
         result = network.fit(
             batches(epoch),
-            validation_data=validation,
             initial_epoch=epoch,
             epochs=epoch + 1,
             class_weight=dict(enumerate(weights)),
@@ -141,6 +145,9 @@ def _epochs(
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+        answers, labels = zip(*((ask(images.numpy()), labels.numpy()) for images, labels in validation), strict=True)
+        found = scores(np.concatenate(answers), np.concatenate(labels))
+        row |= {f"val_{key}": value for key, value in found.items()}
         _checkpoint_epoch(network, state, row, perf_counter() - began, work)
         yield
 
@@ -168,7 +175,7 @@ def _checkpoint_epoch(
     save(network, _checkpoint(work, int(row["epoch"])))
     state["history"].append(row)
     state["seconds"].append(seconds)
-    state["best"] = int(max(state["history"], key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"])
+    state["best"] = best_epoch(state["history"])
     _write_state(work, state)
     kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
     for old in work.glob(".epoch-*.keras"):

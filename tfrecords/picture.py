@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrecords.settings import PreprocessSettings
 
-VERSION = 1  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
+VERSION = 2  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -120,14 +120,29 @@ def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
-    """uint8 (height, width) to uint8 (size, size): area average when shrinking, bilinear when growing."""
-    shrinks = min(pixels.shape) >= size_px
-    return cv2.resize(pixels, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """uint8 (height, width) to uint8 (size, size): area average along a side that shrinks, bilinear along one that
+    grows. Bilinear along a shrinking side would step over thin defects.
+    """
+    height, width = (min(side, size_px) for side in pixels.shape)
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+
+
+def pad(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (height, width) to a square of the longer side, centred, the mirrored picture around it.
+
+    Mirrored, since an even border would be an edge, which networks look at before all else.
+    """
+    height, width = pixels.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return cv2.copyMakeBorder(pixels, top, side - height - top, left, side - width - left, cv2.BORDER_REFLECT_101)
 
 
 def finish(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
     """A decoded picture to the pixels of a record: uint8 (height, width) to uint8 (size, size)."""
-    return resize(equalize(pixels, settings), settings.image_size_px)
+    even = equalize(pixels, settings)
+    return resize(pad(even) if settings.fit == "pad" else even, settings.image_size_px)
 
 
 def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:

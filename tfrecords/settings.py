@@ -23,6 +23,9 @@ class PreprocessSettings(StageSettings):
     """What happens to a picture between its file and its record."""
 
     image_size_px: int = Field(224, ge=32, le=1024, description="width and height of a record, in pixels")
+    fit: Literal["stretch", "pad"] = Field(
+        "stretch", description="to a square: both sides alike, or the longer one, mirroring what is left free"
+    )
     equalize: Literal["clahe", "histogram", "none"] = Field("clahe", description="contrast equalization")
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE a side")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model import drift
-from model.balance import class_weights
+from model.balance import best_epoch, class_weights, scores
 from model.champion import judge
 from tfrecords.artifact import Artifact
 
@@ -89,3 +89,21 @@ def test_a_darker_lot_and_a_lot_of_one_class_are_flagged_by_name(usual):
 
 def test_an_empty_lot_has_nothing_to_compare(usual):
     assert drift.compare(usual, {"brightness": np.zeros(0)}, np.zeros(0, int)) == {}
+
+
+# --- Which epoch is kept ------------------------------------------------------------------------------------
+
+
+def test_a_network_that_overlooks_the_rare_class_is_accurate_and_not_balanced():
+    labels = np.array([0] * 9 + [1])
+    blind = np.tile(np.float32([0.8, 0.2]), (10, 1))
+    given = scores(blind, labels)
+    assert given["accuracy"] == pytest.approx(0.9)
+    assert given["balanced_accuracy"] == pytest.approx(0.5)
+    assert given["loss"] == pytest.approx(-(9 * np.log(0.8) + np.log(0.2)) / 10, rel=1e-6)
+
+
+def test_the_epoch_that_is_kept_sees_the_rare_class():
+    epochs = [(0.97, 0.5, 0.1), (0.95, 0.9, 0.3), (0.95, 0.9, 0.2), (0.96, 0.8, 0.1)]
+    names = ("val_accuracy", "val_balanced_accuracy", "val_loss")
+    assert best_epoch([{"epoch": n + 1, **dict(zip(names, row, strict=True))} for n, row in enumerate(epochs)]) == 3

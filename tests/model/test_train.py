@@ -71,7 +71,7 @@ def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
     model = home.open(refs["train"])
     rows = history(model.path)
     assert [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(settings.train.epochs)]
-    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    best = max(rows, key=lambda row: (float(row["val_balanced_accuracy"]), -float(row["val_loss"])))
     assert {key: float(best[key]) for key in model.manifest["best"]} == pytest.approx(model.manifest["best"])
 
 
@@ -194,3 +194,12 @@ def test_a_dataset_without_labels_is_refused(made, tmp_path):
     with pytest.raises(AoiError, match=r"a dataset without labels\. Name one that was made from train\.csv"):
         train(lot, tmp_path, store_of(tmp_path, "new"), settings.train, False, silent)
     assert not list(tmp_path.iterdir())
+
+
+def test_training_ends_where_patience_does(place, made):
+    home, store = place
+    settings = made[2].train.model_copy(update={"epochs": 12, "patience": 1, "learning_rate": 0.05})
+    dataset = made[1].open(made[3]["ingest"])
+    model, _ = train(dataset, home.root / "impatient", store, settings, False, silent)
+    rows = history(model.path)
+    assert len(rows) == model.manifest["best"]["epoch"] + 1 < 12

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords.picture import Header, PictureError, decode, equalize, inspect, perceptual_hash, prepare, resize
+from tfrecords.picture import Header, PictureError, decode, equalize, inspect, pad, perceptual_hash, prepare, resize
 from tfrecords.settings import PreprocessSettings
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -302,19 +302,38 @@ def test_growing_interpolates_between_pixels():
     np.testing.assert_array_equal(resize(np.array([[0, 100]], np.uint8), 4), [[0, 25, 75, 100]] * 4)
 
 
-@pytest.mark.parametrize(
-    ("shape", "way"),
-    [
-        ((40, 40), cv2.INTER_AREA),
-        ((32, 40), cv2.INTER_AREA),
-        ((31, 400), cv2.INTER_LINEAR),
-        ((400, 31), cv2.INTER_LINEAR),
-        ((20, 20), cv2.INTER_LINEAR),
-    ],
-)
-def test_a_picture_shrinks_by_area_only_where_no_side_grows(shape, way):
+@pytest.mark.parametrize(("shape", "way"), [((40, 50), cv2.INTER_AREA), ((20, 30), cv2.INTER_LINEAR)])
+def test_a_picture_shrinks_by_area_and_grows_bilinearly(shape, way):
     pixels = noise(*shape)
     np.testing.assert_array_equal(resize(pixels, 32), cv2.resize(pixels, (32, 32), interpolation=way))
+
+
+def test_a_line_one_pixel_thin_survives_where_one_side_shrinks_and_the_other_grows():
+    for row in range(600):
+        pixels = np.zeros((600, 20), np.uint8)
+        pixels[row] = 250
+        assert resize(pixels, 60).sum(axis=0).min() in range(20, 31), row  # a tenth of it, in one row or two
+    np.testing.assert_array_equal(resize(pixels.T, 60), resize(pixels, 60).T)
+
+
+def test_padding_centres_the_picture_between_its_mirror_images():
+    pixels = noise(50, 20)
+    square = pad(pixels)
+    assert square.shape == (50, 50)
+    np.testing.assert_array_equal(square[:, 15:35], pixels)
+    np.testing.assert_array_equal(square[:, 14], pixels[:, 1])
+    np.testing.assert_array_equal(pad(pixels.T), square.T)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (600, 7), (33, 33)])
+def test_any_shape_is_padded_to_a_square(shape):
+    assert pad(noise(*shape)).shape == (max(shape), max(shape))
+
+
+def test_a_padded_picture_keeps_its_proportions():
+    data, chosen = png(noise(80, 40)), PreprocessSettings(image_size_px=40, equalize="none", fit="pad")
+    expected = cv2.resize(by_cv2(data), (20, 40), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(prepare(data, chosen)[:, 10:30], expected)
 
 
 def test_a_picture_of_the_right_size_stays_as_it_is():

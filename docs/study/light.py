@@ -1,0 +1,83 @@
+"""What a change of light costs: the models in a HOME on their validation pictures, relit before preprocessing.
+
+usage: python docs/study/light.py HOME DATA
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flows.home import Home
+from model.classify import open_classifier
+from pipeline import files
+from tfrecords.picture import decode, finish
+from tfrecords.settings import PreprocessSettings
+
+Relit = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def exposure(factor: float) -> Relit:
+    return lambda gray, _: gray * factor
+
+
+def contrast(factor: float) -> Relit:
+    return lambda gray, _: gray.mean() + (gray - gray.mean()) * factor
+
+
+def gamma(power: float) -> Relit:
+    return lambda gray, _: 255 * (gray / 255) ** power
+
+
+def noise(deviation: float) -> Relit:
+    return lambda gray, rng: gray + rng.normal(0, deviation, gray.shape)
+
+
+def anything(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All four at once, each by up to 30 % either way, with noise of up to 6 gray levels."""
+    factors = rng.uniform(0.7, 1.3, 3)
+    for change, factor in zip((gamma, contrast, exposure), factors, strict=True):
+        gray = np.clip(change(factor)(gray, rng), 0, 255)
+    return noise(rng.uniform(0, 6))(gray, rng)
+
+
+LIGHTS: dict[str, Relit] = {
+    "as it is": exposure(1.0),
+    "exposure -30 %": exposure(0.7),
+    "exposure +30 %": exposure(1.3),
+    "contrast -30 %": contrast(0.7),
+    "contrast +30 %": contrast(1.3),
+    "gamma 0.7": gamma(0.7),
+    "gamma 1.3": gamma(1.3),
+    "noise of 6 levels": noise(6),
+    "all at random": anything,
+}
+
+
+def main(home: Home, data: str) -> None:
+    """Prints a row a light, a column a model: accuracy in percent."""
+    table = {}
+    for path in home.committed("model"):
+        model = home.choose("model", path.name, "model", "")
+        dataset = home.by_fingerprint("dataset", model.manifest["dataset"]["fingerprint"])
+        rows = pd.read_csv(dataset.path / "rows.csv", dtype={"id": str})
+        rows = rows[rows["fold"].isin(model.manifest["folds"])]
+        settings = PreprocessSettings(**model.manifest["settings"]["preprocess"])
+        classifier = open_classifier(path)
+        with files.opened(files.join(data, "train_images.zip")) as read:
+            pictures = [decode(read(name), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
+        name = f"{model.manifest['settings']['train']['recipe']}, {settings.equalize}"
+        table[name] = {}
+        for light, relight in LIGHTS.items():
+            rng = np.random.default_rng(0)
+            relit = [np.clip(np.rint(relight(gray, rng)), 0, 255).astype(np.uint8) for gray in pictures]
+            ready = np.stack([finish(gray, settings) for gray in relit])[..., None]
+            right = classifier.probabilities(ready).argmax(axis=1) == rows["label"].to_numpy()
+            table[name][light] = 100 * right.mean()
+    print(pd.DataFrame(table).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main(Home(Path(sys.argv[1])), sys.argv[2])
