@@ -18,15 +18,16 @@ class Meter:
     stage: str
     emit: Callable[[str], None]
     every: float
-    _note: str = field(default="", init=False)
+    _seen: tuple[int, int] = field(default=(0, 0), init=False)
     _began: tuple[float, int] = field(default=(0.0, 0), init=False)
     _told: float = field(default=0.0, init=False)
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now = monotonic()
-        if self._told == 0 or (note != self._note and not note.startswith("epoch")):
+        before, whole = self._seen
+        if done < before or before == whole:  # another count, or the first
             self._began, self._told = (now, done), now
-        self._note = note
+        self._seen = done, total
         if now - self._told < self.every and done < total:
             return
         self._told = now

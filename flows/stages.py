@@ -154,7 +154,7 @@ def crossval(
         own = settings.model_copy(update={"train": settings.train.model_copy(update={"fold": fold})})
 
         def told(done: int, total: int, note: str, fold: int = fold) -> None:
-            progress(fold * total + done, folds * total, f"epoch, {note}, fold {fold + 1} of {folds}")
+            progress(fold * total + done, folds * total, f"fold {fold + 1} of {folds}, {note}")
 
         members.append(home.open(train(home, own, str(chosen.path), force, told)))
     store = store_of(home.root, name_of(chosen))
