@@ -39,13 +39,16 @@ def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:
     """Evidence for a class over a picture, uint8 (S, S): float32 (S, S), 0..1, 0 where nothing spoke for it.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017. Behind global average pooling and one dense layer the gradient
-    is that layer's weights, so none has to be computed (Zhou et al., CAM, CVPR 2016: the same map).
+    is that layer's weights, so none has to be computed (Zhou et al., CAM, CVPR 2016: the same map). Behind flatten
+    every place has weights of its own.
     """
     backbone = network.get_layer("mobilenet")
     convolutions = keras.Model(backbone.input, backbone.get_layer("features").input)
     scaled = network.get_layer("scale")(image[None, :, :, None])
     maps = keras.ops.convert_to_numpy(convolutions(scaled, training=False))[0]
-    heat = np.maximum(maps @ network.get_layer("probabilities").get_weights()[0][:, label], 0)
+    weights = network.get_layer("probabilities").get_weights()[0][:, label]
+    spoke = maps @ weights if len(weights) == maps.shape[-1] else (maps * weights.reshape(maps.shape)).sum(axis=-1)
+    heat = np.maximum(spoke, 0)
     heat = cv2.resize(heat.astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(heat / max(float(heat.max()), 1e-6), 0, 1)
 

@@ -1,4 +1,4 @@
-"""The network: MobileNet on one gray channel, global average pooling, softmax."""
+"""The network: MobileNet on one gray channel, global average pooling (or flatten, to compare), softmax."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def build(settings: TrainSettings, size_px: int, classes: int) -> keras.Model:
         AoiError: weights that can't be had or don't fit; none are ever replaced by random ones.
     """
     keras.utils.set_random_seed(settings.seed)
-    backbone = mobilenet(settings.alpha, size_px, channels=1)
+    backbone = mobilenet(settings.alpha, size_px, channels=1, head=settings.head)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM

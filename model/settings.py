@@ -38,6 +38,10 @@ class TrainSettings(StageSettings):
         "sqrt", description="what pictures of rare classes count: 1, or by the root of, or the inverse of their share"
     )
     frozen_copies: int = Field(2, ge=1, le=100, description="shifted copies of a picture that the frozen recipe sees")
+    head: Literal["gap", "flatten"] = Field(
+        "gap",
+        description="global average pooling before the softmax, or flatten, which is there for comparison alone",
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")

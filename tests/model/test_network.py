@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from model.gradcam import gradcam
 from model.network import build, load, save
 from model.settings import TrainSettings
 from model.weights import ensure_weights, weights_digest
@@ -79,6 +80,36 @@ def test_black_and_white_are_not_the_same_to_it():
     extremes = np.stack([np.zeros((SIZE, SIZE, 1), np.uint8), np.full((SIZE, SIZE, 1), 255, np.uint8)])
     hidden = network.get_layer("scale")(extremes).numpy()
     assert (hidden.min(), hidden.max()) == (-1, 1)
+
+
+# --- Flatten in place of pooling ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flat(weights):
+    return build(settings(weights=str(weights), head="flatten"), 64, CLASSES)
+
+
+def test_flatten_sees_every_place_where_pooling_sees_their_mean(flat, weights):
+    pooled = build(settings(weights=str(weights)), 64, CLASSES)
+    pictures = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
+    every, mean = (
+        keras.Model(network.input, network.get_layer("mobilenet").output)(pictures, training=False).numpy()
+        for network in (flat, pooled)
+    )
+    assert every.shape == (2, 2 * 2 * mean.shape[1])
+    np.testing.assert_allclose(every.reshape(2, 4, -1).mean(axis=1), mean, rtol=1e-4, atol=1e-5)
+    assert flat.count_params() - pooled.count_params() == 3 * mean.shape[1] * CLASSES
+
+
+def test_what_spoke_for_an_answer_is_shown_behind_flatten_too(flat):
+    kernel = np.zeros((4, flat.get_layer("mobilenet").output.shape[1] // 4, CLASSES), np.float32)
+    kernel[3, :, 1] = 1  # class 1 counts what is bottom right, and nothing else
+    flat.get_layer("probabilities").set_weights([kernel.reshape(-1, CLASSES), np.zeros(CLASSES, np.float32)])
+    picture = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)
+    heat = gradcam(flat, picture, 1)
+    assert heat.shape == (64, 64)
+    assert heat[:16, :16].max() < 0.1 < 0.9 < heat[48:, 48:].max()
 
 
 # --- Where its first weights come from ----------------------------------------------------------------------
