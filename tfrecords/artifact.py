@@ -24,7 +24,7 @@ from tfrecords.errors import REFUSED, AoiError, Problem, refuse
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"  # manifest entry: hash of all the others
-RECORD = "mlflow"  # manifest entry that says where the artefact is recorded; no part of its content
+RECORD = "mlflow"  # manifest entry on how and where it was made, clock and files with a clock; no part of its content
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Artifact:
 
     def listed(self) -> list[dict[str, Any]]:
         """Every file that the manifest promises: {file, bytes, sha256, ...}."""
-        return [*self.manifest.get("shards", []), *self.manifest["files"]]
+        return [*_own_entries(self.manifest), *self.manifest["files"]]
 
 
 def hash_json(value: Any) -> str:
@@ -58,6 +58,12 @@ def hash_file(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def entry_of(folder: Path, file: str) -> dict[str, Any]:
+    """What a manifest says of a file in a folder."""
+    path = folder / file
+    return {"file": file, "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -165,8 +171,8 @@ def make(
     Args:
         root: folder of all artefacts of this kind; the result is root/NAME-FINGERPRINT.
         build: fills the work folder and returns the manifest's own entries. Its files are listed and hashed
-            here, but for those it lists itself under "shards"; names that begin with a dot are its notes for
-            a later try and go at the commit.
+            here, but for those it lists itself under "shards", or by `entry_of` under RECORD's "files"; names that
+            begin with a dot are its notes for a later try and go at the commit.
         force: build even if there is one. An equal result keeps the one that was there, if it is intact.
 
     Returns:
@@ -216,23 +222,23 @@ def _make(
 
 def _seal(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> Artifact:
     """Writes the manifest, when all that it lists is on the disk: from then on the work is whole."""
-    own = {entry["file"] for entry in body.get("shards", [])}
+    own = {entry["file"] for entry in _own_entries(body)}
     paths = {file.relative_to(work): file for file in sorted(work.rglob("*")) if file.is_file()}
     kept = {path.as_posix(): file for path, file in paths.items() if not path.parts[0].startswith(".")}
     kept.pop(MANIFEST, None)  # of a try whose files were changed since
     for file in kept.values():
         _sync(file)
-    files = [
-        {"file": path, "bytes": file.stat().st_size, "sha256": hash_file(file)}
-        for path, file in kept.items()
-        if path not in own
-    ]
+    files = [entry_of(work, path) for path in kept if path not in own]
     manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
     # As a reader gets it: what JSON changes, such as tuples, must not change the checksum.
     manifest = json.loads(json.dumps(manifest))
     manifest[CHECKSUM] = _checksum(manifest)
     write_whole(work / MANIFEST, _encoded(manifest).decode())
     return Artifact(work, manifest)
+
+
+def _own_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*manifest.get("shards", []), *manifest.get(RECORD, {}).get("files", [])]
 
 
 def _sealed(work: Path, kind: str) -> Artifact | None:

@@ -88,6 +88,24 @@ def test_files_that_the_build_lists_as_shards_are_not_listed_twice(tmp_path):
     verify(done)
 
 
+def test_files_that_tell_of_the_making_are_verified_and_no_part_of_the_digest(tmp_path):
+    def build(seconds):
+        def write(work):
+            (work / "times").write_text(seconds)
+            return {"about": "a test", RECORD: {"files": [artifact.entry_of(work, "times")]}}
+
+        return write
+
+    slow, quick = (made(tmp_path / seconds, build(seconds))[0] for seconds in ("200", "3"))
+    assert slow.digest == quick.digest
+    assert [entry["file"] for entry in slow.listed()] == ["times"]
+    assert slow.manifest["files"] == []
+    verify(slow)
+    (slow.path / "times").write_text("100")
+    with pytest.raises(AoiError, match="times: its bytes are not those that were committed"):
+        verify(slow)
+
+
 def test_the_same_request_finds_it_without_building(tmp_path):
     build = builder(a="one")
     first, _ = made(tmp_path, build)
