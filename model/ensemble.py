@@ -43,7 +43,7 @@ def build_ensemble(
         spread |= {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values, ddof=1))}
     name = f"crossval-{len(members)} mobilenet-{train['alpha']:g} {train['epochs']}ep {fingerprint[:6]}"
     params = {**settings, "train": train, "folds": len(members)}
-    with tracking.training_run(store, fingerprint, name, params, dataset, None) as record:
+    with tracking.training_run(store, fingerprint, name, params, [dataset], None) as record:
         tracking.adopt(store, record["run_id"], [member.manifest[RECORD]["run_id"] for member in members])
         picture = next(read_arrays(dataset))["image"][0]
         example = cv2.imencode(".png", picture)[1].tobytes()

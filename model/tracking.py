@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param
+from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
@@ -28,7 +28,8 @@ from tfrecords.artifact import Artifact, locked
 from tfrecords.dataset import ROWS
 from tfrecords.errors import MISSED, refuse
 
-TRAINING_TAG = "aoi.training"  # fingerprint of the training that a run records
+TRAINING_TAG = "aoi.training"  # fingerprint of the training, cross-validation or sweep that a run records
+COPY_TAG = "aoi.copy_of"  # the run that a run repeats under another parent
 SQLITE = "sqlite:///"
 VERSION_TAG = "aoi.model_version"
 # Where MLflow 3 keeps absolute places of files.
@@ -99,11 +100,12 @@ def training_run(
     fingerprint: str,
     run_name: str,
     params: Mapping[str, Any],
-    dataset: Artifact,
+    datasets: Sequence[Artifact],
     known: Mapping[str, str] | None,
 ) -> Iterator[dict[str, str]]:
-    """The run of a training: a new one, or the one that an interrupted try noted.
+    """The run of a training, or of several as one: a new one, or the one that an interrupted try noted.
 
+    datasets: what it is made from, its inputs in MLflow.
     known: what an earlier try was given, {experiment_id, run_id}. Gives the same.
 
     Raises: AoiError (exit code 1, for it may pass) where the store fails.
@@ -113,7 +115,7 @@ def training_run(
         record = dict(known) if known and _has(client, known["run_id"]) else None
         if record is None:
             experiment = _experiment(client, store)
-            run_id = _create_run(client, experiment, store, fingerprint, run_name, params, dataset)
+            run_id = _create_run(client, experiment, store, fingerprint, run_name, params, datasets)
             record = {"experiment_id": experiment, "run_id": run_id}
         client.update_run(record["run_id"], status="RUNNING")
         try:
@@ -135,7 +137,7 @@ def _answering(store: Store) -> Iterator[None]:
 
 def _has(client: MlflowClient, run_id: str) -> bool:
     try:
-        return client.get_run(run_id) is not None
+        return client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
@@ -149,16 +151,17 @@ def _create_run(
     fingerprint: str,
     run_name: str,
     params: Mapping[str, Any],
-    dataset: Artifact,
+    datasets: Sequence[Artifact],
 ) -> str:
-    tags = {TRAINING_TAG: fingerprint, "aoi.dataset": dataset.fingerprint}
+    tags = {TRAINING_TAG: fingerprint, "aoi.dataset": ", ".join(dataset.fingerprint for dataset in datasets)}
     run_id = client.create_run(experiment, run_name=run_name, tags=tags).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flatten(params).items()])
-    rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
-        made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
-        client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
+    for dataset in datasets:
+        rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
+            made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
+            client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
     return run_id
 
 
@@ -211,11 +214,38 @@ def finish_training(
 
 
 def adopt(store: Store, parent: str, children: Sequence[str]) -> None:
-    """Nests runs under a parent run. Those that the store does not have any more are passed over."""
+    """Nests runs under a parent run. Those that the store does not have any more are passed over.
+
+    A run has one parent: one that a cross-validation or another sweep has already stays there, and a copy of it
+    (settings, last metrics, the tag aoi.copy_of) is nested instead, so that every parent has all of its children.
+    """
     client = connect(store)
-    for child in children:
+    own = client.get_run(parent).data.tags[TRAINING_TAG]
+    for child in dict.fromkeys(children):
         if _has(client, child):
-            client.set_tag(child, MLFLOW_PARENT_RUN_ID, parent)
+            run = client.get_run(child)
+            holder = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+            # Free too: what an earlier try of the same left behind.
+            if holder is None or not _has(client, holder) or client.get_run(holder).data.tags.get(TRAINING_TAG) == own:
+                client.set_tag(child, MLFLOW_PARENT_RUN_ID, parent)
+            else:
+                _copy(client, run, parent)
+
+
+def _copy(client: MlflowClient, run: Run, parent: str) -> None:
+    tags = {MLFLOW_PARENT_RUN_ID: parent, COPY_TAG: run.info.run_id}
+    copy = client.create_run(run.info.experiment_id, run_name=run.info.run_name, tags=tags).info.run_id
+    client.log_batch(copy, params=[Param(key, value) for key, value in run.data.params.items()])
+    _log_metrics(client, copy, run.data.metrics)
+    client.set_terminated(copy, "FINISHED")
+
+
+def finish_sweep(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path) -> None:
+    """Logs what a sweep left in `folder`, and ends the run."""
+    client = connect(store)
+    _log_metrics(client, run_id, metrics)
+    client.log_artifacts(run_id, str(folder), "sweep")
+    client.set_terminated(run_id, "FINISHED")
 
 
 def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, passed: bool) -> None:

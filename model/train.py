@@ -61,7 +61,7 @@ def train_model(
         network = load(_checkpoint(work, len(state["history"])), compile=True)
     else:
         network = _compiled(settings, dataset)
-    with tracking.training_run(store, fingerprint, run_name, facts | counts, dataset, state["run"]) as record:
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state["run"]) as record:
         run_id = record["run_id"]
         state["run"] = record
         _write_state(work, state)
@@ -71,15 +71,18 @@ def train_model(
             tracking.log_history(store, run_id, state["history"], state["seconds"])
         best = state["history"][state["best"] - 1]
         _finish(work, state, classes, dataset, settings)
+        seconds, parameters = sum(state["seconds"]), network.count_params()
         summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
+        summary |= {"training_seconds": seconds, "parameters": parameters}
         picture = next(read_arrays(dataset))["image"][0]
         tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
     return {
-        RECORD: record,
+        RECORD: {**record, "seconds": seconds},
         "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
         "classes": classes,
         "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
         "folds": [settings.fold],
+        "parameters": parameters,
         "best": {key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
         "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
     }
