@@ -94,7 +94,7 @@ def test_flatten_sees_every_place_where_pooling_sees_their_mean(flat, weights):
     pooled = build(settings(weights=str(weights)), 64, CLASSES)
     pictures = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
     every, mean = (
-        keras.Model(network.input, network.get_layer("mobilenet").output)(pictures, training=False).numpy()
+        keras.Model(network.input, network.get_layer("dropout").input)(pictures, training=False).numpy()
         for network in (flat, pooled)
     )
     assert every.shape == (2, 2 * 2 * mean.shape[1])
@@ -103,7 +103,7 @@ def test_flatten_sees_every_place_where_pooling_sees_their_mean(flat, weights):
 
 
 def test_what_spoke_for_an_answer_is_shown_behind_flatten_too(flat):
-    kernel = np.zeros((4, flat.get_layer("mobilenet").output.shape[1] // 4, CLASSES), np.float32)
+    kernel = np.zeros((4, flat.get_layer("dropout").input.shape[1] // 4, CLASSES), np.float32)
     kernel[3, :, 1] = 1  # class 1 counts what is bottom right, and nothing else
     flat.get_layer("probabilities").set_weights([kernel.reshape(-1, CLASSES), np.zeros(CLASSES, np.float32)])
     picture = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)
