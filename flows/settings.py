@@ -1,7 +1,10 @@
-"""All that can be set, in one frozen object."""
+"""All that can be set, in one frozen object; and grids of such objects."""
 
+import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from pipeline.settings import IngestSettings
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings, StageSettings
+
+MOST_POINTS = 200
+SWEPT = ("preprocess", "ingest", "train")  # sections that change what a point is measured by
 
 
 class Settings(StageSettings):
@@ -23,6 +29,14 @@ class Settings(StageSettings):
     predict: PredictSettings = Field(default_factory=PredictSettings)
 
 
+@dataclass(frozen=True)
+class GridPoint:
+    """One combination of a grid. values: of the axes alone, {"train.alpha": 0.5}; settings: all of them."""
+
+    values: dict[str, Any]
+    settings: Settings
+
+
 def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:
     """Defaults, then a TOML file, then NAME=VALUE overrides.
 
@@ -30,7 +44,76 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
         AoiError: a file that can't be read, an unknown name, a value of the wrong type or range; the known
             names are told.
     """
-    values = _read_toml(config) if config else {}
+    values = _read_toml(config, "Name a TOML file with --config") if config else {}
+    _override(values, overrides)
+    return parse_settings(values, config or "--set")
+
+
+def load_grid(path: str, settings: Settings, overrides: Iterable[str] = ()) -> list[GridPoint]:
+    """The points of a TOML file like a settings file, in which a list stands for an axis; overrides may add axes.
+
+    Raises: AoiError, see `load_settings` and `parse_grid`.
+    """
+    values = _read_toml(path, "Name a TOML file with lists in it")
+    _override(values, overrides)
+    return parse_grid(values, settings, path)
+
+
+def parse_grid(grid: Mapping[str, Any], settings: Settings, origin: str) -> list[GridPoint]:
+    """All combinations of a grid's lists, over `settings`: axes in the order of `aoi settings`, the last one fastest.
+
+    Raises: AoiError for anything that is no setting's value, told once for all points; a list that is empty or
+        has a value twice; no list; too many points.
+    """
+    axes = {}
+    for name, *_ in describe():
+        section, _, key = name.partition(".")
+        inside = grid.get(section)
+        if isinstance(inside, Mapping) and isinstance(inside.get(key), list):
+            axes[name] = inside[key]
+    remedy = "Write one or more settings as lists, such as alpha = [0.25, 0.5]"
+    problems = [Problem(origin, f"{name} is an empty list", remedy) for name, values in axes.items() if not values]
+    problems += [
+        Problem(origin, f"{name} can't be an axis", f"It changes no figure; those of {', '.join(SWEPT)} can be")
+        for name in axes
+        if name.partition(".")[0] not in SWEPT
+    ]
+    if problems:
+        raise AoiError(problems)
+    if (count := math.prod(map(len, axes.values()))) > MOST_POINTS:
+        raise refuse(origin, f"{count:,} points", f"Leave at most {MOST_POINTS}; a second grid goes on from the first")
+    points = []
+    for values in product(*axes.values()):
+        merged = settings.model_dump()
+        for section, inside in grid.items():
+            merged[section] = {**merged.get(section, {}), **inside} if isinstance(inside, Mapping) else inside
+        for name, value in zip(axes, values, strict=True):
+            section, _, key = name.partition(".")
+            merged[section][key] = value
+        try:
+            chosen = parse_settings(merged, origin)
+        except AoiError as error:
+            problems += error.problems
+        else:
+            points.append(GridPoint({name: _swept(chosen, name) for name in axes}, chosen))
+    if problems:
+        raise AoiError(dict.fromkeys(problems))
+    if not axes:
+        raise refuse(origin, "no setting is a list, so there is nothing to compare", remedy)
+    if len({point.settings for point in points}) < len(points):
+        raise refuse(origin, "two points are the same", "Name every value of a list once")
+    return points
+
+
+def _swept(settings: Settings, name: str) -> Any:
+    """The value of "train.alpha" as tables show it: of a weights file its name, for results hold no path."""
+    section, _, key = name.partition(".")
+    value = getattr(getattr(settings, section), key)
+    return Path(value).name if name == "train.weights" else value
+
+
+def _override(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Puts NAME=VALUE texts into nested values. Raises: AoiError for a text or name that is none."""
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
@@ -39,7 +122,6 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
         if not dot or not isinstance(values.setdefault(section, {}), dict):
             raise refuse("--set", f"{name!r} names no setting", _known(name))
         values[section][key] = _value(text.strip())
-    return parse_settings(values, config or "--set")
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
@@ -83,11 +165,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
     )
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def _read_toml(path: str, remedy: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise refuse(path, f"it can't be read ({error.strerror})", "Name a TOML file with --config")
+        raise refuse(path, f"it can't be read ({error.strerror})", remedy)
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or deeper and longer than Python reads
         raise refuse(path, f"not TOML ({error})", "Write it as [train] and, below, epochs = 3")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as bounded
 from hypothesis import strategies as st
 
-from flows.settings import Settings, describe, load_settings
+from flows.settings import MOST_POINTS, Settings, describe, load_grid, load_settings
 from tfrecords.errors import AoiError
 
 NAMES = [name for name, *_ in describe()]
@@ -172,6 +172,84 @@ def test_a_file_that_can_t_be_read_is_refused_by_its_name(name, tmp_path):
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"[train]\nweights = '\xe9'\n")
     assert "not TOML" in refused(config=str(tmp_path / "latin.toml"))
+
+
+# --- Grids --------------------------------------------------------------------------------------------------
+
+
+def grid(folder, text, overrides=(), settings=None):
+    return load_grid(toml(folder, text), settings or load_settings(), overrides)
+
+
+def test_a_list_is_an_axis_and_the_last_setting_changes_fastest(tmp_path):
+    points = grid(tmp_path, "[train]\nseed = [0, 1]\nalpha = [1, 0.5]\nepochs = 7\n[preprocess]\nequalize = ['none']\n")
+    assert [tuple(point.values.items()) for point in points] == [
+        (("preprocess.equalize", "none"), ("train.alpha", alpha), ("train.seed", seed))
+        for alpha in (1.0, 0.5)
+        for seed in (0, 1)
+    ]
+    assert [(point.settings.train.alpha, point.settings.train.seed) for point in points] == [
+        (1.0, 0),
+        (1.0, 1),
+        (0.5, 0),
+        (0.5, 1),
+    ]
+    assert {point.settings.train.epochs for point in points} == {7}
+
+
+def test_a_grid_goes_over_the_settings_and_set_over_the_grid(tmp_path):
+    settings = load_settings(overrides=["train.epochs=3", "train.batch_size=8"])
+    points = grid(
+        tmp_path, "[train]\nepochs = 7\nalpha = [0.5, 1.0]\n", ["train.alpha=0.25", "train.seed=[1, 2]"], settings
+    )
+    assert [(p.settings.train.epochs, p.settings.train.batch_size, p.settings.train.alpha) for p in points] == [
+        (7, 8, 0.25)
+    ] * 2
+    assert [point.values for point in points] == [{"train.seed": 1}, {"train.seed": 2}]
+
+
+def test_a_weights_file_is_shown_by_its_name(tmp_path):
+    points = grid(tmp_path, "[train]\nweights = ['none', '/some/where/mine.weights.h5']\n")
+    assert [point.values["train.weights"] for point in points] == ["none", "mine.weights.h5"]
+    assert points[1].settings.train.weights == "/some/where/mine.weights.h5"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[train]\nepochs = 3", "no setting is a list"),
+        ("", "no setting is a list"),
+        ("[train]\nepochs = []", "train.epochs is an empty list"),
+        ("[train]\nepochs = [1, 0]", "train.epochs is 0"),
+        ("[train]\nepochs = [1, 'many']\nalpha = [9, 1]", "train.alpha is 9"),
+        ("[train]\nepochs = [[1, 2]]", "train.epochs is [1, 2]"),
+        ("[train]\nepoch = [1, 2]", "train.epoch is no setting"),
+        ("[training]\nepochs = [1, 2]", "training is no setting"),
+        ("train = [1, 2]", "train is [1, 2]"),
+        ("[[train]]\nepochs = 1", "train is [{'epochs': 1}]"),
+        ("[train]\nalpha = [0.5, 1.0, 1]", "two points are the same"),
+        ("[evaluate]\nmax_escape_rate = [0.1, 0.2]", "evaluate.max_escape_rate can't be an axis"),
+        ("[predict]\nbatch_size = [1, 2]", "predict.batch_size can't be an axis"),
+        ("[train]\nseed = " + str(list(range(MOST_POINTS + 1))), f"{MOST_POINTS + 1} points"),
+        ("[train]\nseed = [1", "not TOML"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused_by_file_and_setting(text, told, tmp_path):
+    with pytest.raises(AoiError) as error:
+        grid(tmp_path, text)
+    assert error.value.exit_code == 2
+    assert "these.toml: " in str(error.value)
+    assert told in str(error.value)
+
+
+def test_what_is_wrong_in_a_grid_is_told_once_and_not_for_every_point(tmp_path):
+    with pytest.raises(AoiError) as error:
+        grid(tmp_path, "[train]\nepochs = [0, 1, 2]\nseed = [-1, 1, 2]\nfold = -2\n")
+    assert sorted(problem.seen for problem in error.value.problems) == [
+        "train.epochs is 0",
+        "train.fold is -2",
+        "train.seed is -1",
+    ]
 
 
 # --- For any text -------------------------------------------------------------------------------------------
