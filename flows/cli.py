@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def add_stage(name: str, summary: str) -> argparse.ArgumentParser:
-        stage = add(name, _run if name == "run" else _stage, summary)
+        stage = add(name, {"run": _run, "sweep": _sweep}.get(name, _stage), summary)
         stage.set_defaults(stage=name)
         stage.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
         stage.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
@@ -104,12 +104,17 @@ def _parser() -> argparse.ArgumentParser:
         ("predict", "test pictures to a submission"),
         ("crossval", "a model for every fold, and all of them as one"),
         ("export", "a model for machines without Keras, checked against it"),
+        ("sweep", "a model for every combination of settings, and a table of them"),
     ):
         stage = add_stage(name, summary)
-        if name in ("run", "ingest", "predict"):
+        if name == "sweep":
+            grid_help = "settings in sections, such as [train]; those whose value is a list are combined"
+            stage.add_argument("grid", metavar="GRID.toml", help=grid_help)
+        if name in ("run", "ingest", "predict", "sweep"):
             required = name == "run"
             latest = "" if required else " (default: used last)"
             stage.add_argument("--data", metavar="DIR", required=required, help=data_help + latest)
+        if name in ("run", "ingest", "predict"):
             stage.add_argument("--beam", metavar="OPTIONS", default="", help=beam_help)
         if name in ("train", "evaluate", "crossval"):
             default = "the one that the model was trained on" if name == "evaluate" else "the latest"
@@ -187,6 +192,19 @@ def _stage(arguments: argparse.Namespace) -> int:
     ref = _watched(arguments.stage, STAGES[arguments.stage], home, settings, force=arguments.force, **given)
     if arguments.stage == "predict":
         print(f"submission  {home.root / 'submission.csv'}")
+    print(f"{ref.kind:<11} {home.root / ref.folder}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from flows.settings import load_grid, load_settings
+    from flows.stages import STAGES
+    from flows.summary import sweep_table
+
+    points = load_grid(arguments.grid, load_settings(arguments.config), arguments.set)
+    home = _home(arguments)
+    ref = _watched("sweep", STAGES["sweep"], home, points, data=arguments.data, force=arguments.force)
+    print(sweep_table(home, ref))
     print(f"{ref.kind:<11} {home.root / ref.folder}")
     return 0
 

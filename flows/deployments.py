@@ -1,6 +1,7 @@
 """The stages as Prefect flows, and the flow `aoi` that chains them. Deployments load their flows from here."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefect.states import Completed, State
 from flows import stages
 from flows.home import Home, Ref
 from flows.progress import LOG_SECONDS, Meter
-from flows.settings import Settings
+from flows.settings import GridPoint, Settings, parse_grid
 from flows.summary import audit_rows, confusion_rows, report
 
 FLOW = "aoi"
@@ -70,6 +71,22 @@ def crossval(dataset: str | None = None, settings: Settings = DEFAULTS, force: b
     return _run("crossval", home, settings, dataset=dataset, force=force)
 
 
+@flow(name=f"{FLOW}-sweep", flow_run_name="sweep", persist_result=True)
+def sweep(
+    grid: dict[str, dict[str, Any]],
+    data: str | None = None,
+    settings: Settings = DEFAULTS,
+    force: bool = False,
+    home: str = HOME,
+) -> Any:
+    """A model for every combination of settings, and a table of them. Changes no champion.
+
+    grid: sections as in settings, over them, in which a list stands for several values, such as
+    {"train": {"alpha": [0.25, 0.5], "epochs": 12}}; data: none: the one used last.
+    """
+    return _run("sweep", home, parse_grid(grid, settings, "grid"), data=data, force=force)
+
+
 @flow(name=FLOW, flow_run_name="full", persist_result=True)
 def full(
     data: str | None = None,
@@ -99,10 +116,11 @@ DEPLOYED = {
     "evaluate": evaluate,
     "predict": predict,
     "crossval": crossval,
+    "sweep": sweep,
 }
 
 
-def _run(stage: str, home: str, settings: Settings, **given: Any) -> Ref | State:
+def _run(stage: str, home: str, settings: Settings | Sequence[GridPoint], **given: Any) -> Ref | State:
     """One stage with its progress in the run's log. A stage found done ends as Cached, which is Completed."""
     logger = get_run_logger()
     place = Home(Path(home))

@@ -16,6 +16,7 @@ FOLDERS = {
     "evaluation": "evaluations",
     "prediction": "predictions",
     "export": "exports",
+    "sweep": "sweeps",
 }
 
 

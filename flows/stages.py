@@ -5,13 +5,14 @@ the latest finished one in HOME counts.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from flows.home import Home, Ref, data_name, name_of
-from flows.settings import Settings
+from flows.settings import GridPoint, Settings
 from model import stages as model
+from model import sweep as swept
 from model.champion import judge
 from model.drift import warning as drift_warning
 from model.settings import INT8, LITERT_INT8, SUBMISSION
@@ -166,6 +167,57 @@ def crossval(
     return replace(ref, note=f"{spread}; evaluation: {evaluated.folder}")
 
 
+def sweep(
+    home: Home,
+    points: Sequence[GridPoint],
+    data: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Ref:
+    """A dataset, a model and an evaluation for every point of a grid, and a table of them all.
+
+    data: folder in AIdea's layout; none: the one used last. Points share a dataset where they can, and what is there
+    is not made again. A sweep looks and decides nothing: no point becomes champion, or the latest dataset, model or
+    evaluation, and none fails on evaluate.minimum_accuracy.
+
+    Returns: the sweep's reference. Raises: AoiError, before the first point, for what any point would trip over.
+    """
+    data = choose_data(home, data)
+    _check_points(data, points)
+    datasets: dict[tuple, Artifact] = {}
+    made = []
+    for place, point in enumerate(points):
+        settings = point.settings
+        label = swept.label(point.values)
+
+        def told(done: int, total: int, note: str, place: int = place, label: str = label) -> None:
+            progress(place, len(points), f"{label}: {note}, {100 * done // max(total, 1)} %")
+
+        key = (settings.preprocess, settings.ingest)
+        if key not in datasets:
+            datasets[key] = _ingest(home, settings, data, "train", "", force, told)[0]
+        dataset = datasets[key]
+        store = store_of(home.root, name_of(dataset))
+        network, _ = model.train(dataset, home.folder(model.MODEL), store, settings.train, force, told)
+        folder = home.folder(model.EVALUATION)
+        evaluation, _ = model.evaluate(network, dataset, folder, store, settings.evaluate, force, told)
+        home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
+        made.append(swept.Point(point.values, dataset, network, evaluation))
+    store = store_of(home.root, data_name(data))
+    ref = home.finished(*swept.sweep(made, home.folder(swept.KIND), store, force))
+    return replace(ref, note="the champion is as it was; aoi evaluate --model MODEL lets a point's model compete")
+
+
+def _check_points(data: str, points: Sequence[GridPoint]) -> None:
+    for folds in sorted({point.settings.ingest.folds for point in points}):
+        check_inputs(data, "train", folds)
+    classes = read_classes(data)
+    for point in points:
+        model.check_fold(point.settings.ingest.folds, point.settings.train)
+        model.normal_class(classes, point.settings.evaluate)
+    model.check_weights([point.settings.train for point in points])
+
+
 def predict(
     home: Home,
     settings: Settings,
@@ -264,4 +316,5 @@ STAGES: dict[str, RunStage] = {
     "predict": predict,
     "crossval": crossval,
     "export": export,
+    "sweep": sweep,
 }

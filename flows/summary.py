@@ -8,6 +8,7 @@ from typing import Any
 from flows.home import Home, Ref
 from model.settings import NO_WEIGHTS, SUBMISSION
 from model.store import store_of
+from model.sweep import BEST, FIGURE, KIND, SECONDS, WORSE, read_table
 from tfrecords.artifact import RECORD, Artifact
 
 RATES = (
@@ -67,8 +68,28 @@ def audit_rows(home: Home, most: int = 100) -> list[dict[str, str]]:
     return rows or [{"finding": "none"}]
 
 
+def sweep_rows(home: Home, ref: Ref) -> list[dict[str, str]]:
+    """A sweep's rows for people: numbers rounded, a model by the beginning of its fingerprint, the best marked."""
+    marks = {BEST: "* best", WORSE: "worse", "": ""}
+    rows = read_table(home.open(ref))
+    for row in rows:
+        row |= {key: f"{float(row[key]):.4f}" for _, key in RATES if key in row}
+        row |= {SECONDS: f"{float(row[SECONDS]):.0f}", "model": row["model"][:8], "standing": marks[row["standing"]]}
+    return rows
+
+
+def sweep_table(home: Home, ref: Ref) -> str:
+    """A sweep as lines of aligned columns, headed by the settings' and figures' names."""
+    rows = sweep_rows(home, ref)
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    told = '"worse": told from the best by their mistakes (McNemar, 5 %); between the others chance may decide'
+    return "\n".join(["", *table, "", told, ""])
+
+
 def report(home: Home, refs: dict[str, Ref]) -> str:
-    """Markdown for Prefect: whichever of train, evaluate and predict are there, with links into the MLflow UI.
+    """Markdown for Prefect: whichever of train, evaluate, predict and sweep are there, with links into the MLflow UI.
 
     The figures are shown by MLflow's server; its address is $AOI_MLFLOW_UI, which `aoi serve` sets.
     """
@@ -88,6 +109,8 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         parts += [f"![{name}]({figure}evaluation/{name}.png)" for name in ("confusion", "mistakes")]
     if "train" in made:
         parts.append(f"![curves]({figure}training/curves.png)")
+    if sweep := refs.get("sweep"):
+        parts += [_table(sweep_rows(home, sweep)), f"![parallel coordinates]({figure}sweep/{FIGURE})"]
     if prediction := made.get("predict"):
         parts.append(f"Submission: `{home.root / SUBMISSION}`, {prediction.manifest['pictures']:,} pictures")
     parts += [f"{stage}: `{artifact.path}`" for stage, artifact in made.items()]
@@ -95,9 +118,9 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
 
 
 def _model(home: Home, made: dict[str, Artifact]) -> Artifact | None:
-    """The model that was trained, evaluated or used to predict; None where none was."""
+    """The model that was trained, evaluated or used to predict, or the sweep; None where there was none."""
     for artifact in made.values():
-        if artifact.manifest["kind"] == "model":
+        if artifact.manifest["kind"] in ("model", KIND):
             return artifact
     used = [artifact.manifest["model"]["fingerprint"] for artifact in made.values() if "model" in artifact.manifest]
     return home.by_fingerprint("model", used[0]) if used else None

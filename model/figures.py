@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
@@ -76,6 +79,57 @@ def tradeoff(
     axes.set(xlim=(0, 105), ylim=(0, 105), title="every threshold, and the chosen one")
     axes.spines[["top", "right"]].set_visible(False)
     _write(figure, path)
+
+
+def parallel(
+    axes: Mapping[str, Sequence[object]], results: Mapping[str, Sequence[float]], title: str, path: Path
+) -> None:
+    """Parallel coordinates: a line a point through its value on every axis, colored by the first result.
+
+    axes: settings, each with a value a point; numbers in their order and words in that of their first use, equally
+    spaced. results: figures, each with a number a point, to scale.
+    """
+    scales = [_spaced(values) for values in axes.values()] + [_to_scale(values) for values in results.values()]
+    heights = np.array([height for height, _ in scales])  # (axes, points), 0..1
+    judged = next(iter(results.values()))
+    color = ScalarMappable(Normalize(min(judged), max(*judged, min(judged) + 0.001)), colormaps["viridis_r"])
+    figure = Figure(figsize=(2 + 1.7 * len(scales), 4), layout="constrained")
+    plot = figure.subplots()
+    for at in np.argsort(judged, kind="stable"):  # the best on top
+        plot.plot(heights[:, at], color=color.to_rgba(judged[at]), linewidth=1.8, alpha=0.85)
+    for place, (_, ticks) in enumerate(scales):
+        plot.axvline(place, color=GRAY, linewidth=0.8)
+        for height, text in ticks:
+            plot.annotate(
+                text,
+                (place, height),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+            )
+    plot.set_xticks(range(len(scales)), [*axes, *results], fontsize=9)
+    plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.1, len(scales) - 0.55), title=title)
+    plot.spines[:].set_visible(False)
+    figure.colorbar(color, ax=plot, label=next(iter(results)), format="%.4f", pad=0.01)
+    _write(figure, path)
+
+
+def _spaced(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
+    """(height of every value, ticks), equally spaced; numbers in their order, words in that of their first use."""
+    known = list(dict.fromkeys(values))
+    if not any(isinstance(value, str) for value in known):
+        known.sort()
+    place = {value: index / max(1, len(known) - 1) for index, value in enumerate(known)}
+    return [place[value] for value in values], [(height, str(value)) for value, height in place.items()]
+
+
+def _to_scale(values: Sequence[float]) -> tuple[list[float], list[tuple[float, str]]]:
+    """(height of every number, ticks) between the least and the largest."""
+    low, span = min(values), max(values) - min(values)
+    heights = [(value - low) / span if span else 0.5 for value in values]
+    return heights, [(part if span else 0.5, f"{low + part * span:.4g}") for part in (0, 0.25, 0.5, 0.75, 1)]
 
 
 def _write(figure: Figure, path: Path) -> None:

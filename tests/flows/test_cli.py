@@ -298,6 +298,7 @@ def test_help_imports_nothing_heavy():
         "predict",
         "serve",
         "crossval",
+        "sweep",
         "rollback",
         "sample",
         "settings",

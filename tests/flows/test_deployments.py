@@ -112,11 +112,30 @@ def test_a_stage_without_upstream_fails_with_what_to_run_first(server, tmp_path)
         state.result()
 
 
+def test_a_sweep_takes_its_grid_as_nested_values_and_reports_a_table(told, made):
+    given = {"home": str(told.home.root), "data": str(made[0]), "settings": made[2]}
+    state = deployments.sweep({"train": {"fold": [0]}}, **given, return_state=True)
+    assert state.is_completed()
+    model = made[3]["train"].fingerprint
+    assert state.result().kind == "sweep"
+    with get_client(sync_client=True) as client:
+        (report,) = [
+            artifact.data
+            for artifact in client.read_artifacts()
+            if artifact.flow_run_id == state.state_details.flow_run_id and artifact.key == "aoi-run"
+        ]
+    assert f"| * best | {model[:8]} |" in report  # the model of the full run, not another one
+    assert "sweep/parallel.png" in report
+    state = deployments.sweep({"train": {"fold": [0, "x"]}}, **given, return_state=True)
+    with pytest.raises(AoiError, match=r"grid: train\.fold is 'x'"):
+        state.result()
+
+
 # --- Parameters ---------------------------------------------------------------------------------------------
 
 
 def test_there_is_a_flow_for_the_chain_and_one_for_each_stage():
-    assert sorted(DEPLOYED) == sorted(["full", "crossval", *STAGES])
+    assert sorted(DEPLOYED) == sorted(["full", "crossval", "sweep", *STAGES])
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -133,8 +152,9 @@ def test_there_is_a_flow_for_the_chain_and_one_for_each_stage():
     ],
 )
 def test_nonsense_is_refused_before_the_run(name, parameters):
+    needed = {"grid": {"train": {"seed": [0, 1]}}} if name == "sweep" else {}
     with pytest.raises(ParameterTypeError):
-        DEPLOYED[name].validate_parameters(parameters)
+        DEPLOYED[name].validate_parameters(needed | parameters)
 
 
 def test_settings_come_as_the_json_that_a_form_or_a_command_sends():

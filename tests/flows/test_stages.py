@@ -208,6 +208,7 @@ def test_a_folder_of_another_kind_is_refused(made):
         ("ingest", "no data was used here yet"),
         ("train", "no finished dataset yet. Run aoi ingest"),
         ("crossval", "no finished dataset yet. Run aoi ingest"),
+        ("sweep", "no data was used here yet"),
         ("evaluate", "no finished model yet. Run aoi train"),
         ("predict", "no finished champion yet. Run aoi evaluate"),
     ],
