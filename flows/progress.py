@@ -40,7 +40,8 @@ def describe(done: int, total: int, seconds: float, counted: int) -> str:
     if counted <= 0 or seconds <= 0:
         return text
     rate = counted / seconds
-    return f"{text}  {rate:,.0f}/s" + (f"  {duration((total - done) / rate)} left" if done < total else "")
+    speed = f"  {rate:,.0f}/s" if rate >= 1 else ""  # the points of a sweep take minutes each
+    return text + speed + (f"  {duration((total - done) / rate)} left" if done < total else "")
 
 
 def duration(seconds: float) -> str:
