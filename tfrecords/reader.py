@@ -59,19 +59,26 @@ def in_folds(batches: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -
     return batches.map(select, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
-def shift(picture: tf.Tensor, offset: tf.Tensor, most_px: int) -> tf.Tensor:
+def bordered(picture: tf.Tensor, most_px: int) -> tf.Tensor:
+    """A picture with its mirrored border: uint8 (S, S, 1) to (S + 2 most_px, S + 2 most_px, 1). most_px: below S."""
+    return tf.pad(picture, [[most_px, most_px], [most_px, most_px], [0, 0]], "REFLECT")
+
+
+def shift(picture: tf.Tensor, corner: tf.Tensor, size_px: int) -> tf.Tensor:
     """Moves a picture; what comes in from outside is the mirrored border.
 
     Args:
-        picture: uint8 (S, S, 1).
-        offset: int32 (2,), rows down and columns right, each from -most_px to most_px.
-        most_px: less than S.
+        picture: with its border, see `bordered`.
+        corner: int32 (3,), of the part that is kept: row, column, 0. See `shift_corners`.
 
-    Returns: uint8 (S, S, 1).
+    Returns: uint8 (size, size, 1).
     """
-    padded = tf.pad(picture, [[most_px, most_px], [most_px, most_px], [0, 0]], "REFLECT")
-    start = tf.concat([most_px - offset, [0]], 0)
-    return tf.ensure_shape(tf.slice(padded, start, tf.shape(picture)), picture.shape)
+    return tf.ensure_shape(tf.slice(picture, corner, [size_px, size_px, 1]), [size_px, size_px, 1])
+
+
+def shift_corners(offsets: tf.Tensor, most_px: int) -> tf.Tensor:
+    """Offsets, int32 (N, 2), rows down and columns right, each from -most_px to most_px, to int32 (N, 3)."""
+    return tf.pad(most_px - offsets, [[0, 0], [0, 1]])
 
 
 def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.Tensor:
@@ -110,20 +117,28 @@ def training_batches(
         raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Name another fold")
     size = image_size(dataset)
     room = cache_mb << 20
-    single = in_folds(records(dataset), lambda fold: fold != validation_fold).enumerate()
-    single = single.apply(tf.data.experimental.assert_cardinality(count))
+    most_px = round(shift_fraction * size)
+    single = in_folds(records(dataset), lambda fold: fold != validation_fold)
+    # A border costs more than cutting it, so it is kept with the pictures where there is room for it.
+    kept_border = most_px > 0 and count * (size + 2 * most_px) ** 2 <= room
+    if kept_border:
+        single = single.map(
+            lambda picture, label: (bordered(picture, most_px), label), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    single = single.enumerate().apply(tf.data.experimental.assert_cardinality(count))
     fits = count * size * size <= room
     if fits:
         single = single.cache()
     buffer = count if fits else max(batch_size, room // (size * size))
-    most_px = round(shift_fraction * size)
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
-        offsets = shift_offsets(seed, tf.constant(epoch), count, most_px)
+        corners = shift_corners(shift_offsets(seed, tf.constant(epoch), count, most_px), most_px)
 
         def move(index: tf.Tensor, item: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             picture, label = item
-            return (shift(picture, offsets[index], most_px) if most_px else picture), label
+            if most_px and not kept_border:
+                picture = bordered(picture, most_px)
+            return (shift(picture, corners[index], size) if most_px else picture), label
 
         shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
         # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.

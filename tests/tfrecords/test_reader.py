@@ -14,7 +14,16 @@ from tfrecords import reader
 from tfrecords.artifact import Artifact, hash_file, make, read
 from tfrecords.dataset import KIND, count_folds, shard_name
 from tfrecords.errors import AoiError
-from tfrecords.reader import image_size, read_arrays, shift, shift_offsets, training_batches, validation_batches
+from tfrecords.reader import (
+    bordered,
+    image_size,
+    read_arrays,
+    shift,
+    shift_corners,
+    shift_offsets,
+    training_batches,
+    validation_batches,
+)
 from tfrecords.schema import Record, write
 
 SIZE, COUNT, FOLDS, BATCH = 6, 300, 5, 16
@@ -168,6 +177,12 @@ def test_the_cache_changes_only_the_order(dataset):
     assert sorted(numbers(memory)) == sorted(numbers(disk))
 
 
+def test_a_border_that_is_kept_changes_no_batch(tmp_path):
+    many = write_dataset(tmp_path, count=30_000)  # 24,000 to train on: under 1 MiB, and 1.5 with a border of 1 px
+    kept, made = (batches_of(many, shift_fraction=0.2, cache_mb=cache_mb)[0] for cache_mb in (2, 1))
+    assert_equal(kept, made)
+
+
 def test_a_validation_fold_that_holds_everything_is_refused(tmp_path):
     one = write_dataset(tmp_path, count=1, shards=1)
     with pytest.raises(AoiError, match="no record outside fold 0"):
@@ -195,6 +210,12 @@ def test_validation_is_the_same_on_every_pass_and_holds_the_fold_once(dataset, c
 
 
 # --- The shift ----------------------------------------------------------------------------------------------
+
+
+def moved(picture, offset, most_px):
+    """A picture without a border, uint8 (S, S, 1), moved by an offset."""
+    return shift(bordered(picture, most_px), shift_corners(offset[None], most_px)[0], picture.shape[0])
+
 
 BY_HAND = {
     "stays": (
@@ -231,19 +252,19 @@ def test_a_shift_moves_the_picture_and_mirrors_its_border(way, most_px, where):
     offset, expected = BY_HAND[way]
     picture, offset = tf.constant(FIVE[..., None]), tf.constant(offset)
     if where == "eagerly":
-        moved = shift(picture, offset, most_px)
+        seen = moved(picture, offset, most_px)
     else:
         one = tf.data.Dataset.from_tensors((picture, offset))
-        (moved,) = one.map(lambda picture, offset: shift(picture, offset, most_px))
-    assert (moved.shape, moved.dtype) == ((5, 5, 1), tf.uint8)
-    np.testing.assert_array_equal(moved[..., 0], expected)
+        (seen,) = one.map(lambda picture, offset: moved(picture, offset, most_px))
+    assert (seen.shape, seen.dtype) == ((5, 5, 1), tf.uint8)
+    np.testing.assert_array_equal(seen[..., 0], expected)
 
 
 @settings(max_examples=60, deadline=None)
 @given(down=st.integers(-4, 4), right=st.integers(-4, 4))
 def test_a_shift_is_numpys_mirrored_border_cut_out(down, right):
     expected = np.pad(FIVE, 4, "reflect")[4 - down : 9 - down, 4 - right : 9 - right]
-    np.testing.assert_array_equal(shift(tf.constant(FIVE[..., None]), tf.constant([down, right]), 4)[..., 0], expected)
+    np.testing.assert_array_equal(moved(tf.constant(FIVE[..., None]), tf.constant([down, right]), 4)[..., 0], expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -285,7 +306,7 @@ def test_a_record_is_shifted_by_its_own_offset_in_whatever_order_it_comes(tmp_pa
         offsets = shift_offsets(5, tf.constant(epoch), 30, 2)
         for images, labels in training_batches(dataset, 1, 8, 5, 2 / SIZE, 64)(epoch):
             for image, label in zip(images, labels, strict=True):
-                np.testing.assert_array_equal(image, shift(tf.constant(gradient[..., None]), offsets[label], 2))
+                np.testing.assert_array_equal(image, moved(tf.constant(gradient[..., None]), offsets[label], 2))
 
 
 # --- Arrays -------------------------------------------------------------------------------------------------
