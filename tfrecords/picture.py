@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,10 +21,11 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a PNG declares: width and height in pixels."""
+    """What a PNG declares: width and height in pixels, and whether it is an animation."""
 
     width: int
     height: int
+    animated: bool = False
 
 
 def inspect(data: bytes) -> Header:
@@ -40,7 +41,7 @@ def inspect(data: bytes) -> Header:
         raise PictureError("the file is empty")
     if not data.startswith(PNG_SIGNATURE):
         raise PictureError("the file is not a PNG")
-    header, pixels, at = None, False, len(PNG_SIGNATURE)
+    header, pixels, animated, at = None, False, False, len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
@@ -55,10 +56,11 @@ def inspect(data: bytes) -> Header:
                 raise PictureError("the PNG does not begin with its header")
             header = Header(*struct.unpack_from(">II", data, at + 8))
         pixels = pixels or kind == b"IDAT"
+        animated = animated or kind in ANIMATION
         if kind == b"IEND":
             if not pixels:
                 raise PictureError("the PNG holds no pixels")
-            return header
+            return replace(header, animated=animated)
         at = end
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
@@ -79,7 +81,8 @@ def decode(data: bytes, max_megapixels: float) -> np.ndarray:
             f"the PNG declares {header.width} x {header.height} pixels, more than {max_megapixels:g} megapixels"
         )
     try:
-        pixels = cv2.imdecode(np.frombuffer(_still(data), np.uint8), cv2.IMREAD_GRAYSCALE)
+        still = _still(data) if header.animated else data
+        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
     if pixels is None:
@@ -93,8 +96,6 @@ def _still(data: bytes) -> bytes:
     cv2 would show a frame in place of the still picture, and a damaged animation ends the whole process.
     Source: https://github.com/opencv/opencv/issues/27744
     """
-    if not any(kind in data for kind in ANIMATION):
-        return data
     kept, kind, end = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
     while kind != b"IEND":
         at, kind = end, data[end + 4 : end + 8]
