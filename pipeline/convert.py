@@ -65,16 +65,17 @@ def convert_shard(plan: ShardPlan) -> str:
     """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
     if read_report(plan):
         return plan.file
-    with opened(plan.container) as read, ThreadPoolExecutor(plan.threads) as pool:
-        # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order.
-        results = list(pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows))
     shard, written, rejects = io.BytesIO(), {}, []
-    for (row, _), result in zip(plan.rows, results, strict=True):
-        if isinstance(result, str):
-            rejects.append([row.id, row.row, result])
-        else:
-            record, written[row.id] = result
-            write(shard, record)
+    with opened(plan.container) as read, ThreadPoolExecutor(plan.threads) as pool:
+        # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
+        # later pictures are still being converted, or cores would idle at the end of every shard.
+        results = pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows)
+        for (row, _), result in zip(plan.rows, results, strict=True):
+            if isinstance(result, str):
+                rejects.append([row.id, row.row, result])
+            else:
+                record, written[row.id] = result
+                write(shard, record)
     data = shard.getvalue()
     report = {
         "plan": plan.digest,
