@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from flows.settings import describe
+from flows.settings import describe, load_grid, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_USE = {
@@ -62,7 +62,7 @@ def usage(capsys):
     return told
 
 
-@pytest.mark.parametrize("paper", ["README.md", "Makefile"])
+@pytest.mark.parametrize("paper", ["README.md", "Makefile", "docs/study.md"])
 def test_every_command_and_option_that_a_paper_names_is_there(paper, usage):
     text = (ROOT / paper).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:^|[`/\s])aoi (run|[a-z]+)((?: [^`#\n]*)?)", text, re.M)
@@ -73,6 +73,15 @@ def test_every_command_and_option_that_a_paper_names_is_there(paper, usage):
         words = re.sub(r'"[^"]*"', "", rest)
         for option in re.findall(r"(?<!\S)--[a-z-]+", words):
             assert option in usage(command), f"aoi {command} {option}"
+
+
+def test_every_file_that_the_study_names_is_there_and_its_grids_are_grids():
+    named = re.findall(r"\]\(([^)]+)\)", (ROOT / "docs" / "study.md").read_text(encoding="utf-8"))
+    assert all((ROOT / "docs" / name).is_file() for name in named)
+    grids = [ROOT / "docs" / name for name in named if name.endswith(".toml")]
+    assert sorted(grids) == sorted((ROOT / "docs" / "study").glob("*.toml"))
+    for grid in grids:
+        assert len(load_grid(str(grid), load_settings())) > 1
 
 
 def test_every_make_target_and_file_that_the_readme_names_is_there():
