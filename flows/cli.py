@@ -138,6 +138,22 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
+    bench = add("bench", _bench, "measure every stage against what others would use; half an hour", home=False)
+    bench.add_argument(
+        "--quick", action="store_true", help="tiny sizes: minutes, to see that all works; no figures to quote"
+    )
+    bench.add_argument(
+        "--only", metavar="NAME", nargs="+", default=[], help="convert, read, train, predict, orchestrate (default all)"
+    )
+    bench.add_argument("--data", metavar="DIR", help="set for the training section (default: sample pictures)")
+    bench.add_argument(
+        "--out",
+        metavar="FILE.json",
+        type=Path,
+        default=Path("aoi-bench.json"),
+        help="the figures; beside it the paper .md and the chart .png (default aoi-bench.json)",
+    )
+
     add("rollback", _rollback, "make the champion before the present one champion again")
     add("settings", _settings, "list every setting with default, unit and meaning", home=False)
     add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
@@ -244,6 +260,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     from flows.serve import serve
 
     return serve(_home(arguments), arguments.data, arguments.host, arguments.prefect_port, arguments.mlflow_port)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from benchmarks.bench import run
+
+    print(run(arguments.quick, arguments.only, arguments.data, arguments.out), end="")
+    return 0
 
 
 def _settings(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,126 @@
+"""`aoi bench`: which sections run, how large, and what becomes of the figures."""
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.core import machine
+from tfrecords.errors import refuse
+
+SECTIONS = ("convert", "read", "train", "predict", "orchestrate")
+VERSION = 1  # of the JSON
+TINY = ("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1")
+TINY += ("evaluate.max_escape_rate=0.5",)
+IMPORTS = ("tensorflow", "mlflow", "prefect", "apache_beam", "pandas", "cv2", "flows.stages", "flows.cli")
+
+# How large each section is. Slow contestants get fewer pictures and are compared by their rates.
+FULL: dict[str, dict[str, Any]] = {
+    "convert": {"drawn": 600, "pictures": 12670, "slow": 1200, "few": 200, "growth": [2500, 50000], "rounds": 3},
+    "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
+    "train": {
+        "drawn": 600,
+        "steps": 20,
+        "rounds": 3,
+        "keras_steps": 12,
+        "recipes": ["frozen", "full"],
+        "settings": [],
+    },
+    "predict": {
+        "drawn": 600,
+        "pictures": 10142,
+        "slow": 500,
+        "arrays": 160,
+        "singles": 200,
+        "rounds": 3,
+        "settings": ["train.recipe=frozen", "train.frozen_copies=1", "train.weights=none"],
+    },
+    "orchestrate": {"drawn": 60, "rounds": 3, "imports": list(IMPORTS), "settings": list(TINY)},
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "convert": {"drawn": 60, "pictures": 300, "slow": 120, "few": 60, "growth": [120, 600], "rounds": 1},
+    "read": {"drawn": 60, "pictures": 120, "seconds": 0.2, "still": False, "rounds": 1},
+    "train": {
+        "drawn": 60,
+        "steps": 3,
+        "rounds": 2,
+        "keras_steps": 2,
+        "recipes": ["frozen"],
+        "settings": ["preprocess.image_size_px=96", "train.alpha=0.25", "train.weights=none"],
+    },
+    "predict": {
+        "drawn": 60,
+        "pictures": 120,
+        "slow": 60,
+        "arrays": 32,
+        "singles": 20,
+        "rounds": 1,
+        "settings": [*TINY, "train.recipe=frozen"],
+    },
+    "orchestrate": {"drawn": 60, "rounds": 1, "imports": ["flows.cli"], "settings": list(TINY)},
+}
+
+
+def plan(quick: bool, only: Sequence[str] = (), data: str | None = None) -> dict[str, dict[str, Any]]:
+    """The sizes of the sections that shall run, in their order.
+
+    Raises: AoiError for a section that there is not.
+    """
+    unknown = [name for name in only if name not in SECTIONS]
+    if unknown:
+        raise refuse("--only", f"{unknown[0]!r} is no section", f"Known: {', '.join(SECTIONS)}")
+    sizes = QUICK if quick else FULL
+    chosen = {name: dict(sizes[name]) for name in SECTIONS if not only or name in only}
+    if "train" in chosen:
+        chosen["train"]["data"] = data
+    return chosen
+
+
+def bench(
+    sizes: Mapping[str, Mapping[str, Any]],
+    work: Path,
+    tell: Callable[[str, str], None],
+) -> dict[str, Any]:
+    """Runs the sections of a plan in the folder `work`. tell: called with a section and what it does now.
+
+    Returns: {version, machine, sections: {name: {size, tables, goals}}}, all of it JSON.
+
+    Raises: AoiError for a contestant that fails.
+    """
+    sections = {}
+    for name, size in sizes.items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        sections[name] = module.measure(work, size, lambda what, name=name: tell(name, what))
+    return {"version": VERSION, "machine": machine(), "sections": sections}
+
+
+def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
+    """The subcommand: measures, and leaves the JSON at `out`, and beside it a paper (.md) and a chart (.png).
+
+    data: folder for the training section; none: sample pictures. Returns: what the paper says.
+    """
+    from flows.progress import clear_line, duration
+
+    sizes = plan(quick, only, os.path.abspath(data) if data else None)
+    if out.suffix != ".json":
+        raise refuse(out, "no name of a JSON file", "Name it FILE.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+
+    def tell(section: str, what: str) -> None:
+        clear_line()
+        print(f"{section:<11} {duration(time.monotonic() - began):>12}  {what}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="aoi-bench-") as work:
+        result = bench(sizes, Path(work), tell)
+    words = [" --quick"] * quick + [f" --only {' '.join(only)}"] * bool(only) + [" --data DIR"] * bool(data)
+    result |= {"command": "aoi bench" + "".join(words), "seconds": time.monotonic() - began}
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    report.write(result, out)
+    return report.paper(result, out.stem)

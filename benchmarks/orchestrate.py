@@ -1,0 +1,169 @@
+"""Orchestrate: what Prefect and MLflow add to a bare call of the stages, and what waiting a user has."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import Contestant, aoi, by_turns, goal, median
+from benchmarks.pictures import draw, repeat
+from tfrecords.errors import MISSED, refuse
+
+BARE, PREFECT = "bare call of the stages", "as a Prefect flow, beside a server"
+CACHED, CACHED_PREFECT, HELP = "aoi run, all found", "Prefect flow, all found, beside a server", "aoi --help"
+START_SECONDS = 120
+
+
+def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """size: drawn, rounds, imports (modules), settings."""
+    data = str(repeat(draw(work, size["drawn"]), work, size["drawn"], test=size["drawn"]))
+    home = str(work / "orchestrate-home")
+    settings = list(size["settings"])
+    words = [word for setting in settings for word in ("--set", setting)]
+    given = {"data": data, "settings": settings}
+    tell("a run to be found again")
+    aoi(["run", "--data", data, "--home", home, *words])
+    with _server(work / "prefect", tell) as address:
+        given_prefect = {**given, "address": address, "prefect_home": str(work / "prefect")}
+        runs = by_turns(
+            [
+                Contestant(BARE, "benchmarks.orchestrate:bare", {**given, "work": str(work)}),
+                Contestant(PREFECT, "benchmarks.orchestrate:flow", {**given_prefect, "home": None, "work": str(work)}),
+                Contestant(
+                    CACHED, "benchmarks.core:command", {"words": ["run", "--data", data, "--home", home, *words]}
+                ),
+                Contestant(
+                    CACHED_PREFECT,
+                    "benchmarks.orchestrate:flow",
+                    {**given_prefect, "home": home, "work": str(work)},
+                ),
+                Contestant(HELP, "benchmarks.core:asked_for_help", {}),
+            ],
+            size["rounds"],
+            tell,
+        )
+    imports = by_turns(
+        [Contestant(name, "benchmarks.core:imported", {"module": name}) for name in size["imports"]],
+        size["rounds"],
+        tell,
+    )
+    return {
+        "size": {**size, "data": "sample pictures"},
+        "tables": {"runs": runs, "imports": imports},
+        "goals": [
+            goal(
+                "a full run that finds all, beside a Prefect server",
+                median(runs, CACHED_PREFECT, "seconds"),
+                5,
+                False,
+                "s",
+            ),
+            goal("a full run that finds all", median(runs, CACHED, "seconds"), 3, False, "s"),
+            goal("aoi --help", median(runs, HELP, "help_s"), 0.5, False, "s"),
+        ],
+    }
+
+
+def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
+    """The whole chain by plain calls. Returns: mlflow_s, the time inside what records runs and models."""
+    from tempfile import TemporaryDirectory
+
+    from flows.home import Home
+    from flows.settings import load_settings
+    from flows.stages import STAGES, chain
+
+    chosen = load_settings(overrides=settings)
+    began = time.perf_counter()
+    from model import tracking
+
+    spent = [time.perf_counter() - began]
+    for name in ("log_history", "finish_training", "log_evaluation", "point", "connect"):
+        setattr(tracking, name, _timed(getattr(tracking, name), spent))
+    with TemporaryDirectory(dir=work) as folder:
+        home = Home(Path(folder, "home"))
+        began = time.perf_counter()
+        chain(lambda stage, **given: STAGES[stage](home, chosen, **given), home, chosen, data)
+        return {"chain_s": time.perf_counter() - began, "mlflow_s": sum(spent)}
+
+
+def _timed(function: Callable, spent: list[float]) -> Callable:
+    def timed(*values, **named):
+        before, began = len(spent), time.perf_counter()
+        try:
+            return function(*values, **named)
+        finally:
+            spent[before:] = [time.perf_counter() - began]  # what it called of the others is within it
+
+    return timed
+
+
+def flow(
+    data: str, settings: list[str], address: str, prefect_home: str, home: str | None, work: str
+) -> dict[str, float]:
+    """The flow `aoi`, as a deployment runs it, in HOME or a fresh one."""
+    from tempfile import TemporaryDirectory
+
+    os.environ |= _environment(Path(prefect_home)) | {"PREFECT_API_URL": f"{address}/api"}
+    from flows.deployments import full
+    from flows.settings import load_settings
+
+    with TemporaryDirectory(dir=work) as folder:
+        began = time.perf_counter()
+        full(data=data, settings=load_settings(overrides=settings), home=home or str(Path(folder, "home")))
+        return {"chain_s": time.perf_counter() - began}
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home / "results"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+
+
+@contextmanager
+def _server(home: Path, tell: Callable[[str], None]) -> Iterator[str]:
+    """A Prefect server of our own for as long as the block runs: its address."""
+    tell("a Prefect server")
+    home.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with open(home / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, **_environment(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
+        while not _answers(f"{address}/api/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                seen = f"it did not come up in {START_SECONDS} s"
+                raise refuse("prefect server", seen, "Run it alone and look at what it says", exit_code=MISSED)
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # nothing in its folder is of use to anyone
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False

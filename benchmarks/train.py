@@ -1,0 +1,186 @@
+"""Train: what our input costs, and how long the recipes take to an accuracy."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import Contestant, aoi, by_turns, goal, median, row, run_alone
+from benchmarks.pictures import draw, repeat
+
+BOUNDS = (0.9666, 0.99)
+OURS, REPEATED = "our loop", "one batch repeated in memory"
+KERAS = "Keras: full fine-tuning, five epochs"
+
+
+def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """size: drawn, data (a folder, or None: sample pictures), steps (an epoch's), rounds, keras_steps, settings."""
+    data = size["data"] or str(repeat(draw(work, size["drawn"]), work, size["drawn"]))
+    home = str(work / "train-home")
+    aoi(["ingest", "--data", data, "--home", home, *_chosen(size["settings"])])
+    given = {"home": home, "settings": list(size["settings"])}
+    tell("our loop against one batch repeated")
+    loops = run_alone(Contestant("loop", "benchmarks.train:loop", {**given, **_part(size, "steps", "rounds")}))
+    speed = [row(name, loops[name]) for name in (OURS, REPEATED)]
+    recipes = [
+        Contestant(f"recipe {recipe}", "benchmarks.train:recipe", {**given, "name": recipe})
+        for recipe in size["recipes"]
+    ]
+    times = by_turns(recipes, 1, tell)
+    keras = Contestant(KERAS, "benchmarks.train:keras_five_epochs", {**given, "steps": size["keras_steps"]})
+    times += by_turns([keras], 1, tell)
+    ratio = median(speed, OURS, "pictures_per_s") / median(speed, REPEATED, "pictures_per_s")
+    goals = [
+        goal("of the speed with one batch repeated in memory", ratio, 0.98, unit="x"),
+        goal("of a step spent waiting for pictures", loops["wait_share"], 0.02, more=False),
+    ]
+    reached = [one["median"][f"to_{BOUNDS[0]}_s"] for one in times[:-1]]
+    if any(reached):
+        sooner = times[-1]["median"]["extrapolated_s"] / min(filter(None, reached))
+        goals.append(goal(f"sooner at {BOUNDS[0]} than {KERAS} (extrapolated)", sooner, 15, unit="x"))
+    return {
+        "size": {**size, "data": "as given by --data" if size["data"] else "sample pictures"},
+        "tables": {"speed": speed, "recipes": times},
+        "goals": goals,
+    }
+
+
+def _chosen(settings: Mapping[str, Any]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def _part(size: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: size[key] for key in keys}
+
+
+def loop(home: str, settings: list[str], steps: int, rounds: int) -> dict[str, Any]:
+    """The same network fed by turns from our reader and from memory; then how long it waits for our reader.
+
+    Returns: pictures_per_s of every round under OURS and REPEATED, and wait_share of a step.
+    """
+    import keras
+    import tensorflow as tf
+
+    from model.network import build
+    from tfrecords.reader import image_size, training_batches
+
+    dataset, chosen = _dataset(home), _settings(settings).train
+    network = build(chosen, image_size(dataset), len(dataset.manifest["classes"]))
+    network.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    epoch = training_batches(
+        dataset, chosen.fold, chosen.batch_size, chosen.seed, chosen.shift_fraction, chosen.cache_mb
+    )
+    batch = next(iter(epoch(0)))
+    sources: dict[str, Callable[[int], tf.data.Dataset]] = {
+        OURS: lambda number: epoch(number).take(steps),
+        REPEATED: lambda number: tf.data.Dataset.from_tensors(batch).repeat(steps),
+    }
+    for source in sources.values():
+        network.fit(source(0).take(2), verbose=0)  # traced, and the records in memory
+    sum(1 for _ in epoch(0))
+    told: dict[str, Any] = {name: [] for name in sources}
+    for number in range(rounds):
+        for name, source in sources.items():
+            batches = source(number)
+            pictures = min(steps, int(batches.cardinality())) * chosen.batch_size
+            began = time.perf_counter()
+            network.fit(batches, verbose=0)
+            told[name].append({"pictures_per_s": pictures / (time.perf_counter() - began)})
+    waited, began, left = 0.0, time.perf_counter(), iter(epoch(rounds).take(steps))
+    while True:
+        asked = time.perf_counter()
+        batch = next(left, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            break
+        network.train_on_batch(*batch)
+    return {**told, "wait_share": waited / (time.perf_counter() - began)}
+
+
+def recipe(home: str, settings: list[str], name: str) -> dict[str, float | None]:
+    """One of our recipes until it has reached the highest bound, validation and checkpoints included, MLflow not.
+
+    Returns: seconds to each bound from the start of the training, None where it was not reached; val_accuracy.
+    """
+    began = time.perf_counter()
+    told: dict[str, float | None] = {f"to_{bound}_s": None for bound in BOUNDS}
+    for best in _trained(home, [*settings, f"train.recipe={name}"]):
+        for bound in BOUNDS:
+            if best >= bound:
+                told[f"to_{bound}_s"] = told[f"to_{bound}_s"] or time.perf_counter() - began
+        told["val_accuracy"] = best
+        if best >= max(BOUNDS):
+            break
+    return told
+
+
+def _trained(home: str, settings: list[str]) -> Iterator[float]:
+    """The best validation accuracy after each epoch."""
+    import tempfile
+
+    from model import train
+
+    dataset, chosen = _dataset(home), _settings(settings).train
+    state: dict[str, Any] = {"history": [], "seconds": [], "best": 0}
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        network = train._compiled(chosen, dataset)
+        steps = {"full": train._epochs, "frozen": train._probe}[chosen.recipe]
+        for _ in steps(network, state, dataset, Path(folder), chosen, lambda done, total, note: None):
+            yield state["history"][state["best"] - 1]["val_accuracy"]
+
+
+def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, float]:
+    """Keras as it comes: three channels, model.fit on arrays in batches of 32, every weight trained, validation.
+
+    Some steps and a pass over some validation pictures are measured; five epochs are extrapolated from them.
+    """
+    import keras
+    import numpy as np
+
+    from tfrecords.dataset import class_counts
+    from tfrecords.reader import image_size, read_arrays
+
+    dataset, chosen = _dataset(home), _settings(settings).train
+    size, classes = image_size(dataset), len(dataset.manifest["classes"])
+    wanted = 32 * steps
+    parts, labels = [], []
+    for batch in read_arrays(dataset):
+        parts.append(batch["image"])
+        labels.append(batch["label"])
+        if sum(map(len, parts)) >= wanted:
+            break
+    images = np.repeat(np.concatenate(parts)[:wanted], 3, axis=3).astype(np.float32)
+    images, labels = keras.applications.mobilenet.preprocess_input(images), np.concatenate(labels)[:wanted]
+    backbone = keras.applications.MobileNet(
+        input_shape=(size, size, 3), include_top=False, pooling="avg", weights=None, alpha=chosen.alpha
+    )  # the weights' values do not change the speed
+    network = keras.Sequential([backbone, keras.layers.Dense(classes, activation="softmax")])
+    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.fit(images[:64], labels[:64], verbose=0)
+    network.evaluate(images[:64], labels[:64], verbose=0)
+    began = time.perf_counter()
+    network.fit(images, labels, verbose=0)
+    fitted = time.perf_counter()
+    network.evaluate(images, labels, verbose=0)
+    train_s, validate_s = (fitted - began) / len(images), (time.perf_counter() - fitted) / len(images)
+    folds = set(range(dataset.manifest["settings"]["ingest"]["folds"]))
+    training = sum(class_counts(dataset, folds - {chosen.fold}).values())
+    validation = sum(class_counts(dataset, {chosen.fold}).values())
+    return {
+        "pictures_per_s": 1 / train_s,
+        "validated_per_s": 1 / validate_s,
+        "extrapolated_s": 5 * (training * train_s + validation * validate_s),
+    }
+
+
+def _settings(settings: list[str]):
+    from flows.settings import load_settings
+
+    return load_settings(overrides=settings)
+
+
+def _dataset(home: str):
+    from flows.home import Home
+    from tfrecords.dataset import KIND
+
+    return Home(Path(home)).choose(KIND, None, KIND, "")
