@@ -119,8 +119,10 @@ def _trained(home: str, settings: list[str]) -> Iterator[float]:
     import tempfile
 
     from model import train
+    from tfrecords.dataset import record_count
 
-    dataset, chosen = _dataset(home), _settings(settings).train
+    dataset = _dataset(home)
+    chosen = _settings(settings).train.for_pictures(record_count(dataset) * 4 // 5)
     state: dict[str, Any] = {"history": [], "seconds": [], "best": 0}
     with tempfile.TemporaryDirectory(dir=home) as folder:
         network = train._compiled(chosen, dataset)

@@ -1,5 +1,6 @@
 """What can be set about a model, free of TensorFlow so that --help and forms stay quick."""
 
+import math
 import os
 from typing import Literal
 
@@ -17,13 +18,21 @@ REVIEW_FILE = "review.csv"
 CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
+EPOCHS, STEPS = 5, 350  # of a training whose epochs are not set: what NEU's 1,440 pictures take at batch 16
+
+
 class TrainSettings(StageSettings):
     """How a MobileNet is made from a dataset."""
 
     recipe: Literal["full", "frozen"] = Field(
         "full", description="train the whole network, or only its last layer on features computed once"
     )
-    epochs: int = Field(5, ge=1, le=10000, description="passes over the training pictures")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10000,
+        description=f"passes over the training pictures; unset: {EPOCHS}, or more where they make under {STEPS} steps",
+    )
     patience: int = Field(10, ge=1, le=10000, description="epochs without a better balanced accuracy that end it")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
     alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
@@ -45,6 +54,11 @@ class TrainSettings(StageSettings):
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
+
+    def for_pictures(self, pictures: int) -> "TrainSettings":
+        """The same with `epochs` set for so many training pictures: a small set needs its steps too."""
+        steps = math.ceil(pictures / self.batch_size)
+        return self.model_copy(update={"epochs": self.epochs or max(EPOCHS, math.ceil(STEPS / steps))})
 
 
 class EvaluateSettings(StageSettings):

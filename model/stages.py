@@ -12,6 +12,7 @@ from model.settings import IMAGENET, NO_WEIGHTS, EvaluateSettings, PredictSettin
 from model.store import Store
 from model.weights import ensure_weights, load_pretrained, weights_digest
 from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
+from tfrecords.dataset import record_count
 from tfrecords.errors import MISSED, refuse
 
 MODEL, EVALUATION, PREDICTION, EXPORT = "model", "evaluation", "prediction", "export"
@@ -38,7 +39,10 @@ def train(
     """
     if dataset.manifest["split"] != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
-    check_fold(dataset.manifest["settings"]["ingest"]["folds"], settings)
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    check_fold(folds, settings)
+    # Of a fold as large as the others, so that every model of a cross-validation trains alike.
+    settings = settings.for_pictures(max(1, record_count(dataset) * (folds - 1) // folds))
     chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
     fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
 

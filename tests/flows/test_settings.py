@@ -33,7 +33,9 @@ def refused(*overrides, config=None):
 def test_nothing_given_is_the_seed_s_recipe(monkeypatch):
     monkeypatch.delenv("AOI_WEIGHTS")
     settings = load_settings()
-    assert (settings.train.epochs, settings.train.batch_size, settings.train.alpha) == (5, 16, 1.0)
+    assert (settings.train.batch_size, settings.train.alpha) == (16, 1.0)
+    for pictures in (1139, 2022, 10_000):  # NEU, AIdea, more
+        assert settings.train.for_pictures(pictures).epochs == 5
     assert (settings.train.weights, settings.preprocess.image_size_px, settings.ingest.folds) == ("imagenet", 224, 5)
     assert settings.preprocess.equalize == "clahe"
 
@@ -229,7 +231,7 @@ def test_a_weights_file_is_shown_by_its_name(tmp_path):
         ("[[train]]\nepochs = 1", "train is [{'epochs': 1}]"),
         ("[train]\nalpha = [0.5, 1.0, 1]", "two points are the same"),
         ("[evaluate]\nmax_escape_rate = [0.1, 0.2]", "evaluate.max_escape_rate can't be an axis"),
-        ("[predict]\nbatch_size = [1, 2]", "predict.batch_size can't be an axis"),
+        ("[predict]\nshift_copies = [1, 2]", "predict.shift_copies can't be an axis"),
         ("[train]\nseed = " + str(list(range(MOST_POINTS + 1))), f"{MOST_POINTS + 1} points"),
         ("[train]\nseed = [1", "not TOML"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from model import drift
 from model.balance import best_epoch, class_weights, scores
 from model.champion import judge
+from model.settings import TrainSettings
 from tfrecords.artifact import Artifact
 
 
@@ -91,7 +92,14 @@ def test_an_empty_lot_has_nothing_to_compare(usual):
     assert drift.compare(usual, {"brightness": np.zeros(0)}, np.zeros(0, int)) == {}
 
 
-# --- Which epoch is kept ------------------------------------------------------------------------------------
+# --- How long, and which epoch is kept  -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "pictures", "epochs"), [({}, 780, 8), ({}, 1, 350), ({"batch_size": 32}, 1139, 10), ({"epochs": 2}, 1, 2)]
+)
+def test_a_small_set_gets_its_steps_unless_the_epochs_are_set(given, pictures, epochs):
+    assert TrainSettings(**given).for_pictures(pictures).epochs == epochs
 
 
 def test_a_network_that_overlooks_the_rare_class_is_accurate_and_not_balanced():
