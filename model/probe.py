@@ -13,7 +13,7 @@ from model.convert import to_litert
 from model.runtime import open_network
 from model.settings import TrainSettings
 from tfrecords.artifact import Artifact
-from tfrecords.dataset import class_counts
+from tfrecords.dataset import record_count, training_counts
 from tfrecords.reader import training_batches, validation_batches
 
 REGULARIZATION = 0.1  # sklearn's C, for features of unit deviation; 0.01 to 1 differ by under 0.2 points on NEU
@@ -34,10 +34,8 @@ def fit_head(
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     extract = keras.Model(network.input, network.get_layer("dropout").input)
     call = open_network(to_litert(extract))
-    counts = list(class_counts(dataset, {settings.fold}).values())
-    folds = set(range(dataset.manifest["settings"]["ingest"]["folds"])) - {settings.fold}
-    training_counts = list(class_counts(dataset, folds).values())
-    total = settings.frozen_copies * sum(training_counts) + sum(counts)
+    counts = training_counts(dataset, settings.fold)
+    total = settings.frozen_copies * sum(counts) + record_count(dataset) - sum(counts)
     done = 0
 
     def features(source: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +52,7 @@ def fit_head(
     x, y = (np.concatenate(parts) for parts in zip(*copies, strict=True))
     held_out = features(validation)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
-    weights = class_weights(training_counts, settings.class_weights)
+    weights = class_weights(counts, settings.class_weights)
     regression = LogisticRegression(C=REGULARIZATION, max_iter=1000, class_weight=dict(enumerate(weights)))
     regression.fit((x - mean) / deviation, y)
     # The scaling goes into the layer, so that the network stays a plain MobileNet.

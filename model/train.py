@@ -24,7 +24,7 @@ from model.settings import NETWORK, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
 from tfrecords.artifact import RECORD, Artifact, write_whole
-from tfrecords.dataset import class_counts
+from tfrecords.dataset import class_counts, training_counts
 from tfrecords.reader import image_size, read_arrays, training_batches, validation_batches
 from tfrecords.settings import PreprocessSettings
 
@@ -90,14 +90,8 @@ def train_model(
 
 def _train_steps(dataset: Artifact, settings: TrainSettings) -> tuple[int, int]:
     """Training pictures an epoch, and steps an epoch."""
-    pictures = sum(_training_counts(dataset, settings))
+    pictures = sum(training_counts(dataset, settings.fold))
     return pictures, math.ceil(pictures / settings.batch_size)
-
-
-def _training_counts(dataset: Artifact, settings: TrainSettings) -> list[int]:
-    """Training pictures of every class, in label order."""
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
-    return list(class_counts(dataset, set(range(folds)) - {settings.fold}).values())
 
 
 def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
@@ -125,7 +119,7 @@ def _epochs(
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     pictures, _ = _train_steps(dataset, settings)
-    weights = class_weights(_training_counts(dataset, settings), settings.class_weights)
+    weights = class_weights(training_counts(dataset, settings.fold), settings.class_weights)
     ask = compiled(network)
     for epoch in range(len(state["history"]), settings.epochs):
         if epoch - state["best"] >= settings.patience:

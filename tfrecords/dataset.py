@@ -85,3 +85,9 @@ def class_counts(dataset: Artifact, folds: set[int] | None = None) -> dict[str, 
         name: sum(n for fold, n in counts.get(name, {}).items() if folds is None or int(fold) in folds)
         for name in dataset.manifest["classes"]
     }
+
+
+def training_counts(dataset: Artifact, fold: int) -> list[int]:
+    """Records per class, in label order, of all folds but the one that validates."""
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    return list(class_counts(dataset, set(range(folds)) - {fold}).values())
