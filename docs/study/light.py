@@ -13,6 +13,7 @@ import pandas as pd
 from flows.home import Home
 from model.classify import open_classifier
 from pipeline import files
+from pipeline.inputs import read_inputs
 from tfrecords.picture import decode, finish
 from tfrecords.settings import PreprocessSettings
 
@@ -59,6 +60,8 @@ LIGHTS: dict[str, Relit] = {
 def main(home: Home, data: str) -> None:
     """Prints a row a light, a column a model: accuracy in percent."""
     table = {}
+    inputs = read_inputs(data, "train", folds=2)
+    places = {row.id: row.name for row in inputs.rows}
     for path in home.committed("model"):
         model = home.choose("model", path.name, "model", "")
         dataset = home.by_fingerprint("dataset", model.manifest["dataset"]["fingerprint"])
@@ -66,8 +69,8 @@ def main(home: Home, data: str) -> None:
         rows = rows[rows["fold"].isin(model.manifest["folds"])]
         settings = PreprocessSettings(**model.manifest["settings"]["preprocess"])
         classifier = open_classifier(path)
-        with files.opened(files.join(data, "train_images.zip")) as read:
-            pictures = [decode(read(name), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
+        with files.opened(inputs.container) as read:
+            pictures = [decode(read(places[name]), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
         name = f"{model.manifest['settings']['train']['recipe']}, {settings.equalize}"
         table[name] = {}
         for light, relight in LIGHTS.items():
