@@ -33,7 +33,7 @@ class TrainSettings(StageSettings):
         le=10000,
         description=f"passes over the training pictures; unset: {EPOCHS}, or more where they make under {STEPS} steps",
     )
-    patience: int = Field(10, ge=1, le=10000, description="epochs without a better balanced accuracy that end it")
+    patience: int = Field(10, ge=1, le=10000, description="epochs without a better one that end it")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
     alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
     weights: str = Field(
@@ -53,6 +53,9 @@ class TrainSettings(StageSettings):
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
+    light_fraction: float = Field(
+        0.3, ge=0, lt=1, description="largest random change of contrast, as a part of it; brightness and noise go along"
+    )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
 
     def for_pictures(self, pictures: int) -> "TrainSettings":

@@ -115,7 +115,13 @@ def _epochs(
 ) -> Iterator[None]:
     """Trains the epochs that `state` has not yet; each is checkpointed, and in `state`, when it is yielded."""
     batches = training_batches(
-        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
+        dataset,
+        settings.fold,
+        settings.batch_size,
+        settings.seed,
+        settings.shift_fraction,
+        settings.cache_mb,
+        settings.light_fraction,
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     pictures, _ = _train_steps(dataset, settings)

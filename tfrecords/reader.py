@@ -11,6 +11,7 @@ from tfrecords.dataset import record_count
 from tfrecords.errors import refuse
 
 PARSE_BATCH = 64
+MIDDLE_GRAY, NOISE_LEVELS = 128.0, 40.0
 FEATURES = {
     "id": tf.io.FixedLenFeature([], tf.string),
     "image": tf.io.FixedLenFeature([], tf.string),
@@ -90,6 +91,23 @@ def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.T
     return tf.random.stateless_uniform([count, 2], key, -most_px, most_px + 1, tf.int32)
 
 
+def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:
+    """Another exposure of a picture: contrast, brightness and sensor noise, each anew for each key.
+
+    Args:
+        picture: uint8 (S, S, 1).
+        key: int64 (2,); the same key gives the same light.
+        most: largest change of contrast as a part of it; brightness moves by up to half as much of the middle gray, and
+            the noise's deviation is up to 40 gray levels times it.
+
+    Returns: uint8 (S, S, 1).
+    """
+    contrast, brightness, noise = tf.unstack(most * tf.random.stateless_uniform([3], key, -1.0, 1.0))
+    grain = NOISE_LEVELS * tf.abs(noise) * tf.random.stateless_normal(tf.shape(picture), key + 1)
+    lit = (tf.cast(picture, tf.float32) - MIDDLE_GRAY) * (1 + contrast) + MIDDLE_GRAY * (1 + brightness / 2) + grain
+    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(lit), 0, 255), tf.uint8), picture.shape)
+
+
 def training_batches(
     dataset: Artifact,
     validation_fold: int,
@@ -97,6 +115,7 @@ def training_batches(
     seed: int,
     shift_fraction: float,
     cache_mb: int,
+    light_fraction: float = 0.0,
 ) -> Callable[[int], tf.data.Dataset]:
     """The training records as a function of the epoch.
 
@@ -106,6 +125,7 @@ def training_batches(
         shift_fraction: largest shift, as a part of the picture's size, both ways.
         cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
             shuffled within a buffer of that size.
+        light_fraction: largest change of light, see `relight`.
 
     Returns:
         epoch -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe smaller.
@@ -138,7 +158,13 @@ def training_batches(
             picture, label = item
             if most_px and not kept_border:
                 picture = bordered(picture, most_px)
-            return (shift(picture, corners[index], size) if most_px else picture), label
+            if most_px:
+                picture = shift(picture, corners[index], size)
+            if light_fraction:
+                picture = relight(
+                    picture, tf.stack([tf.constant(seed, tf.int64), epoch * count + index]), light_fraction
+                )
+            return picture, label
 
         shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
         # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.

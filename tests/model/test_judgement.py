@@ -111,7 +111,21 @@ def test_a_network_that_overlooks_the_rare_class_is_accurate_and_not_balanced():
     assert given["loss"] == pytest.approx(-(9 * np.log(0.8) + np.log(0.2)) / 10, rel=1e-6)
 
 
-def test_the_epoch_that_is_kept_sees_the_rare_class():
-    epochs = [(0.97, 0.5, 0.1), (0.95, 0.9, 0.3), (0.95, 0.9, 0.2), (0.96, 0.8, 0.1)]
-    names = ("val_accuracy", "val_balanced_accuracy", "val_loss")
-    assert best_epoch([{"epoch": n + 1, **dict(zip(names, row, strict=True))} for n, row in enumerate(epochs)]) == 3
+def test_the_standard_error_is_that_of_as_many_pictures():
+    labels = np.repeat([0, 1], [200, 50])
+    even = scores(np.tile(np.float32([0.5, 0.5]), (250, 1)), labels)  # class 0 wins a tie: recalls 1 and 0
+    assert even["balanced_error"] == pytest.approx(np.sqrt(201 / 202**2 / 200 + 51 / 52**2 / 50) / 2)
+
+
+KEPT = {  # (accuracy, balanced accuracy, its error, loss) of the epochs -> the one that is kept
+    "the rare class is seen": ([(0.97, 0.5, 0.02, 0.1), (0.95, 0.9, 0.02, 0.3)], 2),
+    "one picture does not decide": ([(1.0, 1.0, 0.008, 0.007), (0.997, 0.996, 0.008, 0.004)], 2),
+    "more than chance decides": ([(1.0, 1.0, 0.008, 0.007), (0.99, 0.98, 0.008, 0.004)], 1),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_the_epoch_that_is_kept(case):
+    epochs, best = KEPT[case]
+    names = ("val_accuracy", "val_balanced_accuracy", "val_balanced_error", "val_loss")
+    assert best_epoch([{"epoch": n + 1, **dict(zip(names, row, strict=True))} for n, row in enumerate(epochs)]) == best

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from model.balance import best_epoch
 from model.network import load
 from model.stages import train
 from model.store import Store, store_of
@@ -71,7 +72,7 @@ def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
     model = home.open(refs["train"])
     rows = history(model.path)
     assert [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(settings.train.epochs)]
-    best = max(rows, key=lambda row: (float(row["val_balanced_accuracy"]), -float(row["val_loss"])))
+    best = rows[best_epoch([{key: float(value) for key, value in row.items()} for row in rows]) - 1]
     assert {key: float(best[key]) for key in model.manifest["best"]} == pytest.approx(model.manifest["best"])
 
 
