@@ -26,6 +26,8 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     probabilities: float32 (N, classes); labels: int (N,).
     """
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)  # float32 sums to one only nearly, which scikit-learn warns of
     predicted = probabilities.argmax(axis=1)
     present, counts = np.unique(labels, return_counts=True)
     recall = recall_score(labels, predicted, labels=present, average=None)
@@ -35,7 +37,7 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "accuracy": float(np.mean(predicted == labels)),
         "balanced_accuracy": float(recall.mean()),
         "balanced_error": float(np.sqrt(np.sum(assumed * (1 - assumed) / counts)) / len(present)),
-        "loss": float(log_loss(labels, probabilities.astype(np.float64), labels=range(probabilities.shape[1]))),
+        "loss": float(log_loss(labels, exact, labels=range(probabilities.shape[1]))),
     }
 
 

@@ -71,7 +71,8 @@ def main(home: Home, data: str) -> None:
         classifier = open_classifier(path)
         with files.opened(inputs.container) as read:
             pictures = [decode(read(places[name]), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
-        name = f"{model.manifest['settings']['train']['recipe']}, {settings.equalize}"
+        train = model.manifest["settings"]["train"]
+        name = f"{train['recipe']}, {settings.equalize}, light {train['light_fraction']:g}"
         table[name] = {}
         for light, relight in LIGHTS.items():
             rng = np.random.default_rng(0)
