@@ -263,8 +263,12 @@ def reference(data: bytes, settings: PreprocessSettings) -> np.ndarray | None:
     if settings.equalize == "histogram":
         pixels = cv2.equalizeHist(pixels)
     size = settings.image_size_px
-    how = cv2.INTER_AREA if min(pixels.shape) >= size else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (size, size), interpolation=how)
+    height, width = pixels.shape
+    if height > size:  # one side after the other: those that shrink first, by area
+        pixels = cv2.resize(pixels, (min(width, size), size), interpolation=cv2.INTER_AREA)
+    elif width > size:
+        pixels = cv2.resize(pixels, (size, height), interpolation=cv2.INTER_AREA)
+    return pixels if pixels.shape == (size, size) else cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def check(case: Case, settings: PreprocessSettings) -> str:
