@@ -3,11 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +11,10 @@ from typing import Any
 
 from benchmarks.core import Contestant, aoi, by_turns, goal, median
 from benchmarks.pictures import draw, repeat
-from tfrecords.errors import MISSED, refuse
+from flows.serve import start, wait
 
 BARE, PREFECT = "bare call of the stages", "as a Prefect flow, beside a server"
 CACHED, CACHED_PREFECT, HELP = "aoi run, all found", "Prefect flow, all found, beside a server", "aoi --help"
-START_SECONDS = 120
 
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
@@ -138,32 +133,12 @@ def _server(home: Path, tell: Callable[[str], None]) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with open(home / "server.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words],
-            env={**os.environ, **_environment(home)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    address, log = f"http://127.0.0.1:{port}", home / "server.log"
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = start(command, {**os.environ, **_environment(home)}, log)
     try:
-        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
-        while not _answers(f"{address}/api/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                seen = f"it did not come up in {START_SECONDS} s"
-                raise refuse("prefect server", seen, "Run it alone and look at what it says", exit_code=MISSED)
-            time.sleep(0.2)
+        wait("prefect", f"{address}/api/health", process, log)
         yield address
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # nothing in its folder is of use to anyone
         process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False

@@ -119,10 +119,10 @@ def _trained(home: str, settings: list[str]) -> Iterator[float]:
     import tempfile
 
     from model import train
-    from tfrecords.dataset import record_count
+    from model.stages import with_epochs
 
     dataset = _dataset(home)
-    chosen = _settings(settings).train.for_pictures(record_count(dataset) * 4 // 5)
+    chosen = with_epochs(_settings(settings).train, dataset)
     state: dict[str, Any] = {"history": [], "seconds": [], "best": 0}
     with tempfile.TemporaryDirectory(dir=home) as folder:
         network = train._compiled(chosen, dataset)

@@ -15,6 +15,9 @@ EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home
 
 HOME_HELP = "folder of all that is made (default $AOI_HOME or ./aoi-home)"
 
+DATA_HELP = "folder with train.csv, train_images(.zip), test.csv, test_images(.zip)"
+BEAM_HELP = 'Beam\'s own options, as one string: "--direct_running_mode=multi_processing --direct_num_workers=2"'
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
@@ -94,8 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", metavar="S", type=int, default=0, help="the same seed gives the same bytes (default 0)"
     )
 
-    data_help = "folder with train.csv, train_images(.zip), test.csv, test_images(.zip)"
-    beam_help = 'Beam\'s own options, as one string: "--direct_running_mode=multi_processing --direct_num_workers=2"'
     for name, summary in (
         ("run", "the whole chain: pictures in, submission out"),
         ("ingest", "pictures to a dataset of TFRecords"),
@@ -107,28 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         ("sweep", "a model for every combination of settings, and a table of them"),
     ):
         stage = add_stage(name, summary)
-        if name == "sweep":
-            grid_help = "settings in sections, such as [train]; those whose value is a list are combined"
-            stage.add_argument("grid", metavar="GRID.toml", help=grid_help)
-        if name in ("run", "ingest", "predict", "sweep"):
-            required = name == "run"
-            latest = "" if required else " (default: used last)"
-            stage.add_argument("--data", metavar="DIR", required=required, help=data_help + latest)
-        if name in ("run", "ingest", "predict"):
-            stage.add_argument("--beam", metavar="OPTIONS", default="", help=beam_help)
-        if name in ("train", "evaluate", "crossval"):
-            default = "the one that the model was trained on" if name == "evaluate" else "the latest"
-            stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
-        if name in ("evaluate", "predict", "export"):
-            default = "the latest" if name == "evaluate" else "the champion"
-            stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
-        if name == "predict":
-            stage.add_argument(
-                "--runtime", metavar="NAME", help="litert, litert-int8 or keras: short for --set predict.runtime=NAME"
-            )
-        if name == "export":
-            stage.add_argument("--format", choices=["litert"], default="litert", help="of the file (default litert)")
-            stage.add_argument("--precision", choices=["float", "int8"], default="float", help="default float")
+        _add_options(stage, name)
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
     serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
@@ -158,6 +138,32 @@ def _parser() -> argparse.ArgumentParser:
     add("settings", _settings, "list every setting with default, unit and meaning", home=False)
     add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
     return parser
+
+
+def _add_options(stage: argparse.ArgumentParser, name: str) -> None:
+    """What a stage is told beside its settings."""
+    if name == "sweep":
+        grid_help = "settings in sections, such as [train]; those whose value is a list are combined"
+        stage.add_argument("grid", metavar="GRID.toml", help=grid_help)
+    if name in ("run", "ingest", "predict", "sweep"):
+        required = name == "run"
+        latest = "" if required else " (default: used last)"
+        stage.add_argument("--data", metavar="DIR", required=required, help=DATA_HELP + latest)
+    if name in ("run", "ingest", "predict"):
+        stage.add_argument("--beam", metavar="OPTIONS", default="", help=BEAM_HELP)
+    if name in ("train", "evaluate", "crossval"):
+        default = "the one that the model was trained on" if name == "evaluate" else "the latest"
+        stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
+    if name in ("evaluate", "predict", "export"):
+        default = "the latest" if name == "evaluate" else "the champion"
+        stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
+    if name == "predict":
+        stage.add_argument(
+            "--runtime", metavar="NAME", help="litert, litert-int8 or keras: short for --set predict.runtime=NAME"
+        )
+    if name == "export":
+        stage.add_argument("--format", choices=["litert"], default="litert", help="of the file (default litert)")
+        stage.add_argument("--precision", choices=["float", "int8"], default="float", help="default float")
 
 
 def _home(arguments: argparse.Namespace):

@@ -59,12 +59,12 @@ def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_por
         with ExitStack() as stack:
             stack.callback(_stop, parts)
             for name, (health, command) in servers.items():
-                if not _answers(health):
-                    parts[name] = _start(command, environment, logs / f"{name}.log")
+                if not answers(health):
+                    parts[name] = start(command, environment, logs / f"{name}.log")
             for name, process in parts.items():
-                _wait(name, servers[name][0], process, logs / f"{name}.log")
-            parts["runner"] = _start(runner_command, environment, logs / "runner.log")
-            _wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log")
+                wait(name, servers[name][0], process, logs / f"{name}.log")
+            parts["runner"] = start(runner_command, environment, logs / "runner.log")
+            wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log")
             print(f"Prefect  {prefect}\nMLflow   {mlflow}\nlogs     {logs}\n\nIn another terminal:")
             print(f"  export PREFECT_API_URL={prefect}/api\n  prefect deployment run aoi/full --watch", flush=True)
             while True:
@@ -81,7 +81,8 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server is up."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
@@ -89,7 +90,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+def start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
     """Runs a Python module in a session of its own, to be stopped with all its children."""
     with open(log, "ab") as output:
         return subprocess.Popen(
@@ -114,9 +115,10 @@ def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
                 process.wait(STOP_SECONDS)
 
 
-def _wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
+def wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
+    """Returns once a started part answers. Raises: AoiError where it ends, or does not answer in time."""
     deadline = time.monotonic() + START_SECONDS
-    while not _answers(url):
+    while not answers(url):
         if process.poll() is not None:
             raise _ended(name, process, log)
         if time.monotonic() > deadline:

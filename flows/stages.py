@@ -237,7 +237,7 @@ def predict(
     evaluation = home.evaluation_of(chosen.fingerprint)
     exported = None
     if settings.predict.runtime == LITERT_INT8:
-        exported = home.open(export(home, settings, str(chosen.path), precision=INT8, progress=progress))
+        exported, _, _ = _export(home, chosen, INT8, False, progress)
     made, cached = model.predict(
         chosen, lot, evaluation, exported, home.folder("prediction"), name_of(lot), settings.predict, force, progress
     )
@@ -259,10 +259,18 @@ def export(
 ) -> Ref:
     """A model for machines without Keras. model_name: none: the champion; precision: float or int8."""
     chosen = home.choose(model.MODEL, model_name, CHAMPION, "Run aoi evaluate first, or name a model")
+    made, cached, records = _export(home, chosen, precision, force, progress)
+    return replace(home.finished(made, cached), note=model.compare_speed(chosen, made, records))
+
+
+def _export(
+    home: Home, chosen: Artifact, precision: str, force: bool, progress: Progress
+) -> tuple[Artifact, bool, Artifact]:
+    """The export of a model, whether it was there, and the dataset whose pictures check it."""
     records = home.by_fingerprint(DATASET, chosen.manifest["dataset"]["fingerprint"])
     store = store_of(home.root, name_of(chosen))
     made, cached = model.export(chosen, records, home.folder(model.EXPORT), store, precision, force, progress)
-    return replace(home.finished(made, cached), note=model.compare_speed(chosen, made, records))
+    return made, cached, records
 
 
 def choose_data(home: Home, data: str | None) -> str:

@@ -28,19 +28,9 @@ def fit_head(
 
     Returns: a row of history: epoch 1, `scores` of training, and of validation behind val_.
     """
-    # The first copy in its own light: of few copies it is the one most like what comes.
-    batches = [
-        training_batches(
-            dataset,
-            settings.fold,
-            settings.batch_size,
-            settings.seed,
-            settings.shift_fraction,
-            settings.cache_mb,
-            light,
-        )
-        for light in (0.0, settings.light_fraction)
-    ]
+    batches = training_batches(
+        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
+    )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     extract = keras.Model(network.input, network.get_layer("dropout").input)
     call = open_network(to_litert(extract))
@@ -58,7 +48,9 @@ def fit_head(
             progress(done, total, "features")
         return np.concatenate(parts), np.concatenate(labels)
 
-    copies = [features(batches[epoch > 0](epoch)) for epoch in range(settings.frozen_copies)]
+    # The first copy in its own light: of few copies it is the one most like what comes.
+    lights = [0.0] + [settings.light_fraction] * (settings.frozen_copies - 1)
+    copies = [features(batches(epoch, light)) for epoch, light in enumerate(lights)]
     x, y = (np.concatenate(parts) for parts in zip(*copies, strict=True))
     held_out = features(validation)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6

@@ -39,10 +39,8 @@ def train(
     """
     if dataset.manifest["split"] != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
-    check_fold(folds, settings)
-    # Of a fold as large as the others, so that every model of a cross-validation trains alike.
-    settings = settings.for_pictures(max(1, record_count(dataset) * (folds - 1) // folds))
+    check_fold(dataset.manifest["settings"]["ingest"]["folds"], settings)
+    settings = with_epochs(settings, dataset)
     chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
     fingerprint = hash_json({"version": VERSIONS[MODEL], "dataset": dataset.digest, "train": chosen})
 
@@ -169,6 +167,12 @@ def compare_speed(model: Artifact, exported: Artifact, dataset: Artifact) -> str
     from model import export
 
     return export.compare_speed(model, exported, dataset)
+
+
+def with_epochs(settings: TrainSettings, dataset: Artifact) -> TrainSettings:
+    """The same with `epochs` set for a dataset of equally large folds, so that a cross-validation trains alike."""
+    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    return settings.for_pictures(max(1, record_count(dataset) * (folds - 1) // folds))
 
 
 def check_fold(folds: int, settings: TrainSettings) -> None:

@@ -115,13 +115,7 @@ def _epochs(
 ) -> Iterator[None]:
     """Trains the epochs that `state` has not yet; each is checkpointed, and in `state`, when it is yielded."""
     batches = training_batches(
-        dataset,
-        settings.fold,
-        settings.batch_size,
-        settings.seed,
-        settings.shift_fraction,
-        settings.cache_mb,
-        settings.light_fraction,
+        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     pictures, _ = _train_steps(dataset, settings)
@@ -139,7 +133,7 @@ def _epochs(
             progress(done, settings.epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
 
         result = network.fit(
-            batches(epoch),
+            batches(epoch, settings.light_fraction),
             initial_epoch=epoch,
             epochs=epoch + 1,
             class_weight=dict(enumerate(weights)),

@@ -115,8 +115,7 @@ def training_batches(
     seed: int,
     shift_fraction: float,
     cache_mb: int,
-    light_fraction: float = 0.0,
-) -> Callable[[int], tf.data.Dataset]:
+) -> Callable[..., tf.data.Dataset]:
     """The training records as a function of the epoch.
 
     Args:
@@ -125,10 +124,10 @@ def training_batches(
         shift_fraction: largest shift, as a part of the picture's size, both ways.
         cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
             shuffled within a buffer of that size.
-        light_fraction: largest change of light, see `relight`.
 
     Returns:
-        epoch -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe smaller.
+        (epoch, light_fraction=0) -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe
+        smaller; light_fraction: largest change of light, see `relight`.
     """
     count = sum(
         n for folds in dataset.manifest["counts"].values() for fold, n in folds.items() if int(fold) != validation_fold
@@ -151,7 +150,7 @@ def training_batches(
         single = single.cache()
     buffer = count if fits else max(batch_size, room // (size * size))
 
-    def epoch_batches(epoch: int) -> tf.data.Dataset:
+    def epoch_batches(epoch: int, light_fraction: float = 0.0) -> tf.data.Dataset:
         corners = shift_corners(shift_offsets(seed, tf.constant(epoch), count, most_px), most_px)
 
         def move(index: tf.Tensor, item: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

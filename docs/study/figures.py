@@ -5,7 +5,6 @@ they show with its uncertainty.
 """
 
 import csv
-import math
 import shutil
 import sys
 from itertools import combinations
@@ -95,7 +94,7 @@ def draw_axis(axes: Axes, table: list[dict[str, str]], axis: str) -> None:
         rows = [row for row in table if row[axis] == value]
         axes.plot([place] * len(rows), [100 * float(row["accuracy"]) for row in rows], "o", color=BLUE, alpha=0.6)
         mistakes, pictures = (sum(int(row[key]) for row in rows) for key in ("mistakes", "pictures"))
-        low, high = wilson(pictures - mistakes, pictures)
+        low, high = binomtest(pictures - mistakes, pictures).proportion_ci(method="wilson")
         middle = 100 * (1 - mistakes / pictures)
         axes.errorbar(
             place + 0.2, middle, [[middle - 100 * low], [100 * high - middle]], fmt="s", color=ORANGE, capsize=4
@@ -126,15 +125,6 @@ def time(home: Home, table: list[dict[str, str]], *axes: str) -> None:
         record = home.by_fingerprint("model", row["model"]).manifest[RECORD]
         seconds = [metric.value for metric in client.get_metric_history(record["run_id"], "seconds")]
         print(*(f"{axis}={row[axis]}" for axis in axes), f"quickest epoch {min(seconds):.1f} s")
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share. Source: Wilson, Journal of the American Statistical Association, 1927."""
-    z = 1.96
-    share, weight = right / total, 1 + z**2 / total
-    middle = share + z**2 / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return (middle - spread) / weight, (middle + spread) / weight
 
 
 def write(figure: Figure, path: Path, dpi: int) -> None:

@@ -18,6 +18,7 @@ from tfrecords.reader import (
     bordered,
     image_size,
     read_arrays,
+    relight,
     shift,
     shift_corners,
     shift_offsets,
@@ -381,3 +382,35 @@ def test_any_flipped_byte_of_a_shard_is_found(own, monkeypatch):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         with pytest.raises(AoiError, match=path.name):
             list(read_arrays(own))
+
+
+# --- The light ----------------------------------------------------------------------------------------------
+
+
+def relit(pictures, key, most):
+    return np.stack([relight(tf.constant(picture), tf.constant(key, tf.int64), most).numpy() for picture in pictures])
+
+
+def test_the_same_key_gives_the_same_light_and_another_key_another():
+    gray = np.full((1, SIZE, SIZE, 1), 100, np.uint8)
+    np.testing.assert_array_equal(relit(gray, [1, 2], 0.3), relit(gray, [1, 2], 0.3))
+    assert (relit(gray, [1, 2], 0.3) != relit(gray, [1, 3], 0.3)).any()
+
+
+def test_no_light_goes_further_than_it_may():
+    gray = np.full((1, 64, 64, 1), 128, np.uint8)
+    for index in range(50):
+        lit = relit(gray, [0, index], 0.3).astype(float)
+        assert abs(lit.mean() - 128) < 0.15 * 128 + 2
+        assert lit.std() < 12 * 1.1
+
+
+def test_each_epoch_has_its_light_and_none_of_it_is_there_unless_asked_for(dataset):
+    batches = training_batches(dataset, 1, 100, 0, 0.0, 64)
+    plain, lit, again, later = (
+        next(batches(epoch, light).as_numpy_iterator())[0].astype(int)
+        for epoch, light in ((0, 0.0), (0, 0.3), (0, 0.3), (1, 0.3))
+    )
+    np.testing.assert_array_equal(lit, again)
+    assert (plain != lit).any()
+    assert np.abs(np.sort(lit.mean(axis=(1, 2, 3))) - np.sort(later.mean(axis=(1, 2, 3)))).max() > 0.5
