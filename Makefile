@@ -25,7 +25,7 @@ faults: .venv
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "make: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one"; exit 2; }
 	rm -rf .venv
-	@trap '[ $$? = 0 ] || rm -rf .venv' EXIT; \
+	@trap '{ [ $$? = 0 ] || rm -rf .venv; } 2>/dev/null' EXIT; \
 	if command -v uv >/dev/null; then set -ex; \
 	  uv venv --quiet --python $(PYTHON) .venv; \
 	  uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r requirements.txt; \
