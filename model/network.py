@@ -5,6 +5,7 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -31,19 +32,27 @@ def build(settings: TrainSettings, size_px: int, classes: int) -> keras.Model:
     Raises:
         AoiError: weights that can't be had or don't fit; none are ever replaced by random ones.
     """
-    keras.utils.set_random_seed(settings.seed)
     backbone = mobilenet(settings.alpha, size_px, channels=1, head=settings.head)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
-    if settings.weights != NO_WEIGHTS:
-        _transfer(load_pretrained(settings, size_px), backbone)
     picture = keras.Input((size_px, size_px, 1), dtype="uint8", name="picture")
     hidden = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(picture)
     hidden = backbone(hidden)
     hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(hidden)
-    output = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(hidden)
-    return keras.Model(picture, output, name="aoi_mobilenet")
+    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
+    network = keras.Model(picture, head(hidden), name="aoi_mobilenet")
+    _draw([*backbone.layers, head], settings.seed)
+    if settings.weights != NO_WEIGHTS:
+        _transfer(load_pretrained(settings, size_px), backbone)
+    return network
+
+
+def _draw(layers: Sequence[keras.Layer], seed: int) -> None:
+    """Kernels from the seed alone. Keras seeds its own from Python's generator, which other threads use."""
+    for index, layer in enumerate(layers):
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(keras.initializers.GlorotUniform(seed * 1_000 + index)(layer.kernel.shape))
 
 
 def _transfer(source: keras.Model, target: keras.Model) -> None:

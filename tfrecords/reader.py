@@ -165,6 +165,7 @@ def training_batches(
                 )
             return picture, label
 
+        tf.random.set_seed(seed)  # tf.data mixes the process's seed into the order
         shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
         # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.
         return shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2)

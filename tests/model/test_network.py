@@ -1,5 +1,8 @@
 """The network: MobileNet on one gray channel, the same function as Keras' own on three equal ones."""
 
+import random
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -200,6 +203,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert one == two
     assert one != three
     assert len(list(tmp_path.iterdir())) == 3  # nothing else is left beside them
+
+
+def test_other_threads_that_draw_numbers_do_not_change_the_first_weights():
+    # Prefect's and MLflow's do, for the pauses between their tries; Keras takes its seeds from the same generator.
+    alone = build(settings(), SIZE, CLASSES).get_weights()
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        beside = build(settings(), SIZE, CLASSES).get_weights()
+    finally:
+        stop.set()
+        thread.join()
+    for ours, theirs in zip(alone, beside, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_model_answers_as_before_however_often_it_was_saved_and_loaded(tmp_path, pictures):
