@@ -11,6 +11,9 @@ from tfrecords.settings import PreprocessSettings
 
 VERSION = 2  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
 
+# Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting for work.
+cv2.setNumThreads(1)
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
