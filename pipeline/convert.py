@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ class ShardPlan:
     preprocess: PreprocessSettings
     threads: int
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of what decides the shard's bytes; a report that carries it need not be made again."""
         return hash_json([self.file, [[asdict(row), fold] for row, fold in self.rows], self.preprocess.model_dump()])
