@@ -66,8 +66,9 @@ CHARTS = {
     "convert": ("many", "pictures_per_s"),
     "read": ("batches", "later_per_s"),
     "train": ("speed", "pictures_per_s"),
-    "predict": ("network", "pictures_per_s"),
+    "predict": ("whole", "pictures_per_s"),
 }
+WIDE = 50  # a chart of rates further apart than this is logarithmic
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:
@@ -169,10 +170,19 @@ def _draw(result: Mapping[str, Any], path: Path) -> None:
         colors = ["#2166ac" if "ours" in row["name"] or "our " in row["name"] else "#bbbbbb" for row in rows]
         spread = [[row["median"][key] - row["low"][key] for row in rows]]
         spread += [[row["high"][key] - row["median"][key] for row in rows]]
-        bars = plot.barh([row["name"] for row in rows], values, color=colors, xerr=spread, ecolor="#555555")
-        plot.bar_label(bars, [_number(value) for value in values], padding=6)
+        names, most = [row["name"] for row in rows], max(row["high"][key] for row in rows)
+        title = f"{TITLES[section]}, pictures/s"
+        if most > WIDE * min(values):  # bars would hide all but the longest
+            title += " (logarithmic)"
+            for name, value, color, *error in zip(names, values, colors, *spread, strict=True):
+                plot.errorbar(value, name, xerr=[[one] for one in error], fmt="o", color=color, ecolor="#555555")
+                plot.annotate(_number(value), (value + error[1], name), (8, 0), textcoords="offset points", va="center")
+            plot.set(xscale="log", xlim=(min(values) / 2, 4 * most))
+        else:
+            bars = plot.barh(names, values, color=colors, xerr=spread, ecolor="#555555")
+            plot.bar_label(bars, [_number(value) for value in values], padding=6)
+            plot.set(xlim=(0, 1.2 * most), xticks=[])
         plot.invert_yaxis()
-        plot.set(xlim=(0, 1.2 * max(row["high"][key] for row in rows)), xticks=[])
-        plot.set_title(f"{TITLES[section]}, pictures/s", loc="left", fontsize=10)
+        plot.set_title(title, loc="left", fontsize=10)
         plot.spines[["top", "right", "bottom"]].set_visible(False)
     figure.savefig(path, dpi=120, facecolor="white", metadata={"Software": None})
