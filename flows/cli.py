@@ -81,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--home", metavar="DIR", help=HOME_HELP)
         return added
 
-    def add_stage(name: str, summary: str) -> argparse.ArgumentParser:
+    def add_stage(name: str, summary: str) -> None:
         stage = add(name, {"run": _run, "sweep": _sweep}.get(name, _stage), summary)
         stage.set_defaults(stage=name)
         stage.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
         stage.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
         stage.add_argument("--force", action="store_true", help="make it again, even if it is there")
-        return stage
+        _add_options(stage, name)
 
     sample = add("sample", _sample, "write a look-alike set of AIdea's pictures", home=False)
     sample.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist, or be empty")
@@ -107,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         ("export", "a model for machines without Keras, checked against it"),
         ("sweep", "a model for every combination of settings, and a table of them"),
     ):
-        stage = add_stage(name, summary)
-        _add_options(stage, name)
+        add_stage(name, summary)
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
     serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
@@ -118,7 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
-    bench = add("bench", _bench, "measure every stage against what others would use; half an hour", home=False)
+    summary = "measure every stage against what others would use; half an hour or more"
+    _add_sizes(add("bench", _bench, summary, home=False))
+    add("rollback", _rollback, "make the champion before the present one champion again")
+    add("settings", _settings, "list every setting with default, unit and meaning", home=False)
+    add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
+    return parser
+
+
+def _add_sizes(bench: argparse.ArgumentParser) -> None:
+    """What a benchmark measures, and where it leaves it."""
     bench.add_argument(
         "--quick", action="store_true", help="tiny sizes: minutes, to see that all works; no figures to quote"
     )
@@ -133,11 +141,6 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("aoi-bench.json"),
         help="the figures; beside it the paper .md and the chart .png (default aoi-bench.json)",
     )
-
-    add("rollback", _rollback, "make the champion before the present one champion again")
-    add("settings", _settings, "list every setting with default, unit and meaning", home=False)
-    add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
-    return parser
 
 
 def _add_options(stage: argparse.ArgumentParser, name: str) -> None:

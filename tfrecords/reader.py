@@ -120,7 +120,7 @@ def training_batches(
 
     Args:
         validation_fold: left out.
-        seed: the same seed gives the same batches in the same epoch, resumed or not.
+        seed: the same seed gives the same batches in the same epoch, resumed or not. It becomes TensorFlow's own.
         shift_fraction: largest shift, as a part of the picture's size, both ways.
         cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
             shuffled within a buffer of that size.

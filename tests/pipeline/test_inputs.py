@@ -142,9 +142,10 @@ def test_an_id_may_hold_a_folder_commas_quotes_blanks_and_letters_of_any_script(
 
 
 def test_other_files_beside_the_pictures_are_of_no_matter(data):
+    alone = read_inputs(str(data), "train", FOLDS)
     (data / "train_images" / "Thumbs.db").write_bytes(b"x")
     (data / "notes.txt").write_text("x")
-    read_inputs(str(data), "train", FOLDS)
+    assert read_inputs(str(data), "train", FOLDS) == alone
 
 
 @pytest.mark.parametrize(
