@@ -6,8 +6,9 @@ import json
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import attrgetter
 
 import cv2
 import numpy as np
@@ -16,15 +17,21 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline.files import READ_ERRORS, is_remote, opened, reason
 from pipeline.inputs import Row
 from tfrecords.artifact import hash_json
-from tfrecords.dataset import MEASURES
 from tfrecords.picture import PictureError, decode, finish, perceptual_hash
 from tfrecords.schema import Record, write
 from tfrecords.settings import PreprocessSettings
 
+REPORT_VERSION = 2  # of what a report holds
+_VALUES = attrgetter(*(field.name for field in fields(Row)))
+
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Everything a worker needs for one shard. rows: each with its fold, in the order of the shard."""
+    """Everything a worker needs for one shard. rows: each with its fold, in the order of the shard.
+
+    It travels as a file beside the shard: a job that held a million rows itself would take the memory of several
+    copies of them, and engines bound the size of a job (Dataflow: 10 MB).
+    """
 
     folder: str
     file: str
@@ -35,8 +42,12 @@ class ShardPlan:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of what decides the shard's bytes; a report that carries it need not be made again."""
-        return hash_json([self.file, [[asdict(row), fold] for row, fold in self.rows], self.preprocess.model_dump()])
+        """Hash of what decides the shard and its report; one that carries it need not be made again."""
+        return hash_json([REPORT_VERSION, self.file, self.plain_rows(), self.preprocess.model_dump()])
+
+    def plain_rows(self) -> list[list]:
+        """The values of every row and its fold, as JSON has them."""
+        return [[*_VALUES(row), fold] for row, fold in self.rows]
 
     @property
     def path(self) -> str:
@@ -45,6 +56,29 @@ class ShardPlan:
     @property
     def report_path(self) -> str:
         return FileSystems.join(self.folder, f".{self.file}.json")
+
+
+def write_plan(plan: ShardPlan) -> str:
+    """Puts the plan beside its shard-to-be. Returns: where it lies, for `convert_planned`."""
+    path = FileSystems.join(plan.folder, f".{plan.file}.plan.json")
+    plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    plain |= {"rows": plan.plain_rows(), "preprocess": plan.preprocess.model_dump()}
+    _write_whole(path, json.dumps(plain).encode())
+    return path
+
+
+def read_plan(path: str) -> ShardPlan:
+    """The plan as `write_plan` got it."""
+    with FileSystems.open(path) as file:
+        plain = json.loads(file.read())
+    plain["rows"] = tuple((Row(*values), fold) for *values, fold in plain["rows"])
+    plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
+    return ShardPlan(**plain)
+
+
+def convert_planned(path: str) -> str:
+    """`convert_shard` for the plan that lies at `path`."""
+    return convert_shard(read_plan(path))
 
 
 def read_report(plan: ShardPlan) -> dict | None:
@@ -94,7 +128,7 @@ def convert_shard(plan: ShardPlan) -> str:
 
 def _convert(
     read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings
-) -> tuple[Record, dict] | str:
+) -> tuple[Record, tuple] | str:
     """The row's record and what was measured of its picture, or the reason why there is none."""
     if row.reject:
         return row.reject
@@ -110,12 +144,11 @@ def _convert(
     return Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256), measure(pixels)
 
 
-def measure(pixels: np.ndarray) -> dict[str, int | float | str]:
-    """What the audit needs of a picture, uint8 (height, width): MEASURES, gray levels from 0 to 255."""
+def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
+    """What the audit needs of a picture, uint8 (height, width): dataset.MEASURES, gray levels from 0 to 255."""
     mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
     height, width = pixels.shape
-    facts = (width, height, mean, deviation, f"{perceptual_hash(pixels):016x}")
-    return dict(zip(MEASURES, facts, strict=True))
+    return width, height, mean, deviation, f"{perceptual_hash(pixels):016x}"
 
 
 def _write_whole(path: str, data: bytes) -> None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -35,6 +36,7 @@ from tfrecords.errors import MISSED, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings
 
 VERSION = 3  # of the plan: raise it when the same inputs would give other shards or another manifest
+BLANK = ("",) * len(MEASURES)
 REJECTS = "rejects.csv"
 REJECT_COLUMNS = ("id", "row", "reason", "remedy")
 REJECT_REMEDY = "copy the picture again, or take it out with its row"
@@ -131,31 +133,32 @@ def _build(
     ]
     with _watched(plans, progress):
         _run(plans, runner, options)
-    reports = [read_report(plan) for plan in plans]
-    _reconcile(inputs, plans, reports)
-    rejects = sorted(tuple(reject) for report in reports for reject in report["rejects"])
-    _refuse_rejects(inputs, rejects, settings)
-    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
-    written = {picture_id: facts for report in reports for picture_id, facts in report["written"].items()}
-    blank = dict.fromkeys(MEASURES, "")
-    rows = sorted(
-        (row.row, row.id, row.label, fold, row.sha256, *written.get(row.id, blank).values())
-        for plan in plans
-        for row, fold in plan.rows
-    )
-    write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
-    placed = [(row.label, fold) for plan in plans for row, fold in plan.rows if row.id in written]
+    shards, rejects = [], []
+    found = [""] * (1 + max(row.row for row in inputs.rows))
+    for plan in plans:  # one report at a time, and as text: as values they would take more memory than all else here
+        report = read_report(plan)
+        _reconcile(inputs, plan, report)
+        shards.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
+        rejects += [tuple(reject) for reject in report["rejects"]]
+        for row, fold in plan.rows:
+            found[row.row] = " ".join(map(str, (fold, *report["written"].get(row.id, BLANK))))
+    _refuse_rejects(inputs, sorted(rejects), settings)
+    rejects = [(*reject, REJECT_REMEDY) for reject in sorted(rejects)]
+    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, rejects))
+    write_whole(work / ROWS, _csv(ROW_COLUMNS, (_values(row, *found[row.row].split(" ")) for row in inputs.rows)))
+    rejected = {picture_id for picture_id, *_ in rejects}
+    placed = ((row.label, fold) for plan in plans for row, fold in plan.rows if row.id not in rejected)
     return {
         "split": inputs.split,
         "classes": list(inputs.classes),
         "settings": {"preprocess": preprocess.model_dump(), "ingest": settings.model_dump(exclude={"max_rejects"})},
         "input_digest": inputs.digest,
-        "records": len(placed),
+        "records": sum(shard["records"] for shard in shards),
         "counts": count_folds(placed, inputs.classes),
         "rejects": len(rejects),
         "duplicates": duplicates(inputs.rows),
         "versions": {"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
-        "shards": [{key: report[key] for key in ("file", "records", "bytes", "sha256")} for report in reports],
+        "shards": shards,
     }
 
 
@@ -187,20 +190,22 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from pipeline.convert import ShardPlan, convert_shard
+    from pipeline.convert import convert_planned, write_plan
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # what fails is told once, below
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    paths = [write_plan(plan) for plan in plans]
 
     def job() -> None:
         try:
             with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
                 _ = (
                     pipeline
-                    | "Plan" >> beam.Create(plans).with_output_types(ShardPlan)
+                    | "Plans" >> beam.Create(paths).with_output_types(str)
                     | "Spread" >> beam.Reshuffle()
-                    | "Convert" >> beam.Map(convert_shard).with_output_types(str)
+                    | "Convert" >> beam.Map(convert_planned).with_output_types(str)
                 )
             ended.put(None)
         except Exception as error:
@@ -245,16 +250,15 @@ def _watched(plans: list, progress: Progress) -> Iterator[None]:
     look()
 
 
-def _reconcile(inputs: Inputs, plans: list, reports: list[dict | None]) -> None:
-    """Ids written and rejected must be the ids of the CSV, as sets: no runner is trusted."""
-    missing = [plan.file for plan, report in zip(plans, reports, strict=True) if report is None]
-    if missing:
-        raise refuse(missing[0], "the Beam runner finished without writing it", "Run it again, or on another runner")
-    told = [picture_id for report in reports for picture_id in report["written"]]
-    told += [reject[0] for report in reports for reject in report["rejects"]]
-    if sorted(told) != sorted(row.id for row in inputs.rows):
-        lost = sorted({row.id for row in inputs.rows} ^ set(told))
-        seen = f"{len(lost)} pictures differ between plan and shards, first {lost[:1]}"
+def _reconcile(inputs: Inputs, plan: Any, report: dict | None) -> None:
+    """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
+    if report is None:
+        raise refuse(plan.file, "the Beam runner finished without writing it", "Run it again, or on another runner")
+    told = [*report["written"], *(reject[0] for reject in report["rejects"])]
+    planned = [row.id for row, _ in plan.rows]
+    if sorted(told) != sorted(planned):
+        lost = sorted(set(planned) ^ set(told))
+        seen = f"{len(lost)} pictures differ between plan and {plan.file}, first {lost[:1]}"
         raise refuse(inputs.csv, seen, "Run it again with --force, or on another Beam runner")
 
 
@@ -272,9 +276,17 @@ def _read_rejects(dataset: Artifact) -> list[tuple[str, int, str]]:
         return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _values(row: Row, fold: str, *measures: str) -> tuple:
+    """A row of the rows table, see ROW_COLUMNS."""
+    return row.row, row.id, row.label, fold, row.sha256, *measures
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The lines of a CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    for row in chain([columns], rows):
+        writer.writerow(row)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()

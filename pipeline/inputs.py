@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from pipeline import files
@@ -20,11 +21,12 @@ from tfrecords.schema import UNLABELLED
 AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
 COLUMNS = ("ID", "Label")
 RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "true_label", "true_name"}
+HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 Split = Literal["train", "test"]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip."""
 
@@ -46,7 +48,7 @@ class Inputs:
     classes: tuple[str, ...]
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of what a dataset is made from: rows of the CSV in their order, picture contents, class names."""
         return hash_json([self.split, self.classes, [(row.id, row.row, row.label, row.sha256) for row in self.rows]])
@@ -66,7 +68,8 @@ def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda
             damaged bytes is no error here: its row says so in `reject`.
     """
     table, container, classes, rows = _checked(data, split, folds)
-    return Inputs(split, table, container, classes, tuple(_hash(rows, container, progress)))
+    _hash(rows, container, progress)
+    return Inputs(split, table, container, classes, tuple(rows))
 
 
 def check_inputs(data: str, split: Split, folds: int) -> None:
@@ -218,8 +221,8 @@ def _locate(
         name_of[picture_id] = name
     located = []
     for row in rows:
-        if row.id in name_of:
-            located.append(replace(row, name=name_of.pop(row.id)))
+        if name := name_of.pop(row.id, None):
+            located.append(row if name == row.name else replace(row, name=name))
         else:
             remedy = f"Put the picture into {container} or take the row out"
             problems.append(Problem(table, f"no picture {row.id}", remedy, row.row))
@@ -245,27 +248,27 @@ def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int) ->
     return problems
 
 
-def _hash(rows: list[Row], container: str, progress: Progress) -> list[Row]:
-    """Reads every picture once: its hash, and whether its frame is whole."""
+def _hash(rows: list[Row], container: str, progress: Progress) -> None:
+    """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
+    starts = range(0, len(rows), HASHED_AT_ONCE)
     with files.opened(container) as read, ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
+        for at, part in zip(starts, parts, strict=True):
+            rows[at : at + HASHED_AT_ONCE] = part
+            progress(at + len(part), len(rows))
 
-        def hashed(row: Row) -> Row:
-            try:
-                data = read(row.name)
-            except READ_ERRORS as error:
-                return replace(row, reject=f"the file can't be read ({reason(error)})")
-            row = replace(row, sha256=hashlib.sha256(data).hexdigest())
-            try:
-                inspect(data)
-            except PictureError as error:
-                return replace(row, reject=str(error))
-            return row
 
-        done = []
-        for row in pool.map(hashed, rows):
-            done.append(row)
-            progress(len(done), len(rows))
-    return done
+def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
+    try:
+        data = read(row.name)
+    except READ_ERRORS as error:
+        return replace(row, reject=f"the file can't be read ({reason(error)})")
+    reject = ""
+    try:
+        inspect(data)
+    except PictureError as error:
+        reject = str(error)
+    return replace(row, sha256=hashlib.sha256(data).hexdigest(), reject=reject)
 
 
 def duplicates(rows: Sequence[Row]) -> list[list[str]]:

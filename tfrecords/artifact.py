@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +66,13 @@ def entry_of(folder: Path, file: str) -> dict[str, Any]:
     return {"file": file, "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that readers see the old one or the new one, never a part."""
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text file, or the pieces of one, so that readers see the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(aside, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

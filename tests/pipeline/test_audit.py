@@ -1,19 +1,24 @@
 """The audit: doubles, conflicts, leaks and outliers are found, and named for what they are."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from pipeline.audit import find, outliers, same_pictures
+from pipeline.audit import Picture, find, outliers, read_pictures, same_pictures
+from tfrecords.artifact import Artifact
+from tfrecords.dataset import ROWS
 
 CLASSES = ("plain", "rows")
 ONE, NEAR, FAR = "00000000000000ff", "00000000000003ff", "ffffffff00000000"
 
 
-def rows(*pictures):
-    """A rows table from (split, id, label, sha256, phash) and, if they matter, width and mean."""
-    columns = ["split", "id", "label", "sha256", "phash", "width", "height", "mean", "deviation"]
-    return pd.DataFrame([(*picture, 48, 48, 128.0, 10.0)[:9] for picture in pictures], columns=columns)
+def picture(split, id, label, sha256, phash, size="48 x 48", mean=128.0):
+    return Picture(split, id, label, sha256, size, mean, int(phash, 16))
+
+
+def unlike(count, size=lambda place: "48 x 48", mean=lambda place: 128.0):
+    """So many pictures that are no pair."""
+    codes = [f"{place * 977:016x}" for place in range(count)]
+    return [picture("train", code, 0, code, code, size(place), mean(place)) for place, code in enumerate(codes)]
 
 
 CONCERNS = {
@@ -29,45 +34,52 @@ CONCERNS = {
 @pytest.mark.parametrize("case", CONCERNS)
 def test_a_pair_is_named_for_what_it_means(case):
     other, finding, concern = CONCERNS[case]
-    (found,) = find(rows(("train", "a", 0, "s1", ONE), other), CLASSES)
+    (found,) = find([picture("train", "a", 0, "s1", ONE), picture(*other)], CLASSES)
     assert found[:2] == (finding, concern)
     assert (found[3], found[6]) == ("a", "b")
 
 
-def test_pictures_that_differ_and_pictures_that_could_not_be_read_are_no_pair():
-    table = rows(("train", "a", 0, "s1", ONE), ("train", "b", 0, "s2", FAR), ("train", "c", 0, "", ""))
-    assert list(find(table, CLASSES)) == []
+def test_pictures_that_differ_are_no_pair():
+    assert find([picture("train", "a", 0, "s1", ONE), picture("train", "b", 0, "s2", FAR)], CLASSES) == []
+
+
+def test_pictures_that_could_not_be_read_are_left_out(tmp_path):
+    (tmp_path / ROWS).write_text(
+        "row,id,label,fold,sha256,width,height,mean,deviation,phash\n"
+        f"2,a.png,1,0,5e,64,48,128.5,10.25,{ONE}\n"
+        "3,b.png,-1,-1,5f,,,,,\n"
+    )
+    dataset = Artifact(tmp_path, {"split": "train"})
+    assert list(read_pictures(dataset)) == [Picture("train", "a.png", 1, "5e", "64 x 48", 128.5, 0xFF)]
+    assert find([], CLASSES) == []
 
 
 def test_the_gravest_findings_come_first():
-    table = rows(
-        ("train", "a", 0, "s1", ONE),
-        ("train", "b", 0, "s1", ONE),
-        ("test", "c", -1, "s1", ONE),
-        ("train", "d", 1, "s1", ONE),
-    )
+    table = [
+        picture("train", "a", 0, "s1", ONE),
+        picture("train", "b", 0, "s1", ONE),
+        picture("test", "c", -1, "s1", ONE),
+        picture("train", "d", 1, "s1", ONE),
+    ]
     concerns = [found[1] for found in find(table, CLASSES)]
     assert concerns == sorted(concerns, key=["conflict", "leak", "duplicate", "outlier"].index)
     assert set(concerns) == {"conflict", "leak", "duplicate"}
 
 
 def test_many_copies_of_a_picture_are_told_once_each():
-    table = rows(*[("train", f"{place:04}", 0, "s1", ONE) for place in range(2000)])
+    table = [picture("train", f"{place:04}", 0, "s1", ONE) for place in range(2000)]
     pairs = list(same_pictures(table))
     assert [later for _, later, _ in pairs] == list(range(1, 2000))
 
 
 def test_an_odd_size_and_an_odd_brightness_stand_out():
-    rng = np.random.default_rng(0)
-    table = rows(*[("train", str(place), 0, str(place), f"{place * 977:016x}") for place in range(200)])
-    table["mean"] = rng.normal(128, 2, 200)
-    table.loc[7, "mean"] = 20.0
-    table.loc[9, ["width", "height"]] = (640, 480)
+    means = np.random.default_rng(0).normal(128, 2, 200)
+    means[7] = 20.0
+    table = unlike(200, mean=means.__getitem__, size=lambda place: "640 x 480" if place == 9 else "48 x 48")
     found = {(index, finding) for index, finding, _ in outliers(table)}
     assert found == {(7, "brightness"), (9, "size")}
 
 
 def test_sets_of_many_sizes_have_no_odd_one():
-    table = rows(*[("train", str(place), 0, str(place), f"{place * 977:016x}") for place in range(50)])
-    table["width"] = range(50, 100)
+    table = unlike(50, size=lambda place: f"{50 + place} x 48")
     assert [finding for _, finding, _ in outliers(table)] == []
