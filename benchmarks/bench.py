@@ -26,8 +26,8 @@ FULL: dict[str, dict[str, Any]] = {
     "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
     "train": {
         "drawn": 600,
-        "steps": 20,
-        "rounds": 3,
+        "steps": 12,
+        "rounds": 5,
         "keras_steps": 12,
         "recipes": ["frozen", "full"],
         "settings": [],

@@ -27,7 +27,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
     rates = rates_of(evaluation.manifest["metrics"])
     train = model.manifest["settings"]["train"]
     start = "from random weights" if train["weights"] == NO_WEIGHTS else "from pretrained weights"
-    trained = f"{train['epochs']} epochs" if train["recipe"] == "full" else "last layer alone"
+    trained = trained_epochs(model, train["epochs"]) if train["recipe"] == "full" else "last layer alone"
     size = model.manifest["settings"]["preprocess"]["image_size_px"]
     lines = [
         "",
@@ -45,6 +45,12 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         f"  next        aoi serve --home {home.root}   # Prefect and MLflow in the browser",
     ]
     return "\n".join(lines)
+
+
+def trained_epochs(model: Artifact, wanted: int) -> str:
+    """'5 epochs', or '37 of 40 epochs' where none got better for so long that training ended."""
+    made = len((model.path / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
+    return f"{wanted} epochs" if made == wanted else f"{made} of {wanted} epochs"
 
 
 def rates_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,6 +10,8 @@ import pytest
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import load_settings
 from flows.stages import STAGES, chain, crossval, evaluate, ingest, predict, train
+from flows.summary import trained_epochs
+from tfrecords.artifact import Artifact
 from tfrecords.errors import AoiError
 
 KIND_OF = {"ingest": "dataset", "train": "model", "evaluate": "evaluation", "predict": "prediction"}
@@ -240,3 +242,9 @@ def test_an_upstream_that_lost_a_file_is_refused_by_the_file_s_name(made, copy_h
 )
 def test_data_is_named_after_its_folder_in_plain_letters(path, name):
     assert data_name(path) == name
+
+
+@pytest.mark.parametrize("wanted, told", [(3, "3 epochs"), (40, "3 of 40 epochs")])
+def test_the_summary_tells_the_epochs_that_were_trained(tmp_path, wanted, told):
+    (tmp_path / "history.csv").write_text("epoch,val_loss\n1,0.5\n2,0.4\n3,0.4\n")
+    assert trained_epochs(Artifact(tmp_path, {}), wanted) == told

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import convert, ingest
 from pipeline.ingest import refuse_lossy, shard_rows
-from pipeline.inputs import read_inputs
+from pipeline.inputs import Row, read_inputs
 from pipeline.settings import IngestSettings
 from tfrecords.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
@@ -464,6 +464,17 @@ def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypat
         case "left over":
             (work / f".{shard.name}.99999.tmp").write_bytes(b"half")
     assert contents(ingested(data, tmp_path / "datasets")) == contents(dataset)
+
+
+def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
+    rows = tuple(
+        (Row(name, line, line % 3 - 1, f"train_images/{name}", "5e" * 32, "cut off" if line == 3 else ""), line % 5)
+        for line, name in enumerate(("a.png", 'q"uoted, [1].png', "größe/ß.png", "line\u2028.png"), start=2)
+    )
+    plan = convert.ShardPlan(str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", rows, SMALL, 2)
+    read = convert.read_plan(convert.write_plan(plan))
+    assert read == plan
+    assert read.digest == plan.digest
 
 
 @pytest.mark.parametrize("loss", ["a shard", "a picture", "a picture twice"])

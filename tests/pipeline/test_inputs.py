@@ -74,10 +74,11 @@ def test_the_test_split_needs_no_labels_and_takes_any(data):
     assert {row.label for row in read_inputs(str(data), "test", FOLDS).rows} == {UNLABELLED}
 
 
-def test_progress_counts_every_picture_hashed(data):
+def test_progress_counts_every_picture_hashed(data, monkeypatch):
+    monkeypatch.setattr("pipeline.inputs.HASHED_AT_ONCE", 4)
     seen = []
     read_inputs(str(data), "test", FOLDS, lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 6) for done in range(1, 7)]
+    assert seen == [(4, 6), (6, 6)]
 
 
 def rewrite(text: str, how: str) -> str:
