@@ -11,7 +11,7 @@ demo: .venv
 test: .venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # 10,000 hostile inputs of each kind; a few minutes.
 fuzz: .venv
