@@ -142,10 +142,15 @@ def _build(
         rejects += [tuple(reject) for reject in report["rejects"]]
         for row, fold in plan.rows:
             found[row.row] = " ".join(map(str, (fold, *report["written"].get(row.id, BLANK))))
-    _refuse_rejects(inputs, sorted(rejects), settings)
-    rejects = [(*reject, REJECT_REMEDY) for reject in sorted(rejects)]
-    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, rejects))
-    write_whole(work / ROWS, _csv(ROW_COLUMNS, (_values(row, *found[row.row].split(" ")) for row in inputs.rows)))
+    rejects.sort()
+    _refuse_rejects(inputs, rejects, settings)
+    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
+    rows = (
+        (row.row, row.id, row.label, fold, row.sha256, *measures)
+        for row in inputs.rows
+        for fold, *measures in [found[row.row].split(" ")]
+    )
+    write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
     rejected = {picture_id for picture_id, *_ in rejects}
     placed = ((row.label, fold) for plan in plans for row, fold in plan.rows if row.id not in rejected)
     return {
@@ -194,9 +199,8 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # what fails is told once, below
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
-
     paths = [write_plan(plan) for plan in plans]
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def job() -> None:
         try:
@@ -274,11 +278,6 @@ def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], setting
 def _read_rejects(dataset: Artifact) -> list[tuple[str, int, str]]:
     with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
         return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
-
-
-def _values(row: Row, fold: str, *measures: str) -> tuple:
-    """A row of the rows table, see ROW_COLUMNS."""
-    return row.row, row.id, row.label, fold, row.sha256, *measures
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
