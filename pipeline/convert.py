@@ -1,24 +1,25 @@
 """The work of one shard: read, decode, equalize, resize and write its pictures. Runs on any Beam worker."""
 
 import hashlib
-import io
 import json
+import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import READ_ERRORS, is_remote, opened, reason
+from pipeline.files import READ_ERRORS, opened, reason
 from pipeline.inputs import Row
 from tfrecords.artifact import hash_json
 from tfrecords.picture import PictureError, decode, finish, perceptual_hash
-from tfrecords.schema import Record, write
+from tfrecords.schema import Record, encode, frame
 from tfrecords.settings import PreprocessSettings
 
 REPORT_VERSION = 2  # of what a report holds
@@ -51,26 +52,27 @@ class ShardPlan:
 
     @property
     def path(self) -> str:
-        return FileSystems.join(self.folder, self.file)
+        return os.path.join(self.folder, self.file)
 
     @property
     def report_path(self) -> str:
-        return FileSystems.join(self.folder, f".{self.file}.json")
+        return os.path.join(self.folder, f".{self.file}.json")
 
 
 def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `convert_planned`."""
-    path = FileSystems.join(plan.folder, f".{plan.file}.plan.json")
+    path = os.path.join(plan.folder, f".{plan.file}.plan.json")
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
     plain |= {"rows": plan.plain_rows(), "preprocess": plan.preprocess.model_dump()}
-    _write_whole(path, json.dumps(plain).encode())
+    with _appearing(path) as file:
+        file.write(json.dumps(plain).encode())
     return path
 
 
 def read_plan(path: str) -> ShardPlan:
     """The plan as `write_plan` got it."""
-    with FileSystems.open(path) as file:
-        plain = json.loads(file.read())
+    with open(path, "rb") as file:
+        plain = json.load(file)
     plain["rows"] = tuple((Row(*values), fold) for *values, fold in plain["rows"])
     plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
     return ShardPlan(**plain)
@@ -87,10 +89,9 @@ def read_report(plan: ShardPlan) -> dict | None:
     A report is {plan, file, records, bytes, sha256, written: {id: measures}, rejects: [[id, row, reason], ...]}.
     """
     try:
-        with FileSystems.open(plan.report_path) as file:
-            report = json.loads(file.read())
-        # Not FileSystems.match, which takes brackets in a folder's name for a pattern.
-        size = FileSystems.get_filesystem(plan.path).metadata(plan.path).size_in_bytes
+        with open(plan.report_path, "rb") as file:
+            report = json.load(file)
+        size = os.path.getsize(plan.path)
     except (OSError, ValueError):
         return None
     return report if (report["plan"], report["bytes"]) == (plan.digest, size) else None
@@ -100,8 +101,12 @@ def convert_shard(plan: ShardPlan) -> str:
     """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
     if read_report(plan):
         return plan.file
-    shard, written, rejects = io.BytesIO(), {}, []
-    with opened(plan.container) as read, ThreadPoolExecutor(plan.threads) as pool:
+    written, rejects, digest = {}, [], hashlib.sha256()
+    with (
+        opened(plan.container) as read,
+        ThreadPoolExecutor(plan.threads) as pool,
+        _appearing(plan.path) as shard,
+    ):
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
         # later pictures are still being converted, or cores would idle at the end of every shard.
         results = pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows)
@@ -109,39 +114,41 @@ def convert_shard(plan: ShardPlan) -> str:
             if isinstance(result, str):
                 rejects.append([row.id, row.row, result])
             else:
-                record, written[row.id] = result
-                write(shard, record)
-    data = shard.getvalue()
+                entry, written[row.id] = result
+                digest.update(entry)
+                shard.write(entry)
+        size = shard.tell()
     report = {
         "plan": plan.digest,
         "file": plan.file,
         "records": len(written),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": size,
+        "sha256": digest.hexdigest(),
         "written": written,
         "rejects": rejects,
     }
-    _write_whole(plan.path, data)
-    _write_whole(plan.report_path, json.dumps(report).encode())
+    with _appearing(plan.report_path) as file:
+        file.write(json.dumps(report).encode())
     return plan.file
 
 
 def _convert(
     read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings
-) -> tuple[Record, tuple] | str:
-    """The row's record and what was measured of its picture, or the reason why there is none."""
+) -> tuple[bytes, tuple] | str:
+    """The row's entry of the shard and what was measured of its picture, or the reason why there is none."""
     if row.reject:
         return row.reject
     try:
         data = read(row.name)
         if hashlib.sha256(data).hexdigest() != row.sha256:
             return "the file changed while it was being ingested"
-        pixels = decode(data, preprocess.max_megapixels)
+        pixels = decode(data, preprocess.max_megapixels, checksums=False)  # they held when it was hashed
     except PictureError as error:  # first, since it is a ValueError
         return str(error)
     except READ_ERRORS as error:
         return f"the file can't be read ({reason(error)})"
-    return Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256), measure(pixels)
+    record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256)
+    return frame(encode(record)), measure(pixels)
 
 
 def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
@@ -151,11 +158,15 @@ def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
     return width, height, mean, deviation, f"{perceptual_hash(pixels):016x}"
 
 
-def _write_whole(path: str, data: bytes) -> None:
-    folder, name = FileSystems.split(path)
-    aside = FileSystems.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-    with FileSystems.create(aside) as file:
-        file.write(data)
-    if is_remote(path) and FileSystems.exists(path):  # elsewhere a rename replaces
-        FileSystems.delete([path])
-    FileSystems.rename([aside], [path])
+@contextmanager
+def _appearing(path: str) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends well; readers never see a part of it."""
+    folder, name = os.path.split(path)
+    aside = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            yield file
+        os.replace(aside, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)

@@ -58,8 +58,17 @@ def list_pictures(container: str) -> list[str]:
         prefix = join(container, "")
         names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
     else:
-        names = [path.relative_to(container).as_posix() for path in Path(container).rglob("*") if path.is_file()]
+        names = list(_below(container, ""))
     return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("__MACOSX/"))
+
+
+def _below(folder: str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                yield prefix + entry.name
 
 
 def is_zip(container: str) -> bool:

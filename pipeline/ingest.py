@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.convert import ShardPlan, convert_planned, convert_shard, read_report, write_plan
 from pipeline.inputs import Inputs, Row, duplicates
 from pipeline.settings import IngestSettings
 from tfrecords import picture, schema
@@ -104,7 +105,7 @@ def _unreadable_options(why: str) -> AoiError:
     return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=FlinkRunner'")
 
 
-def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> Iterator[tuple[str, list]]:
+def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> Iterator[tuple[str, tuple]]:
     """Every shard's file name with its (row, fold) pairs, in their order. Empty shards are there too."""
     count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
     usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
@@ -113,7 +114,7 @@ def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> 
     for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
         shards[shard_index(row.id, count)].append((row, fold_of.get(row.sha256, NO_FOLD)))
     for index in range(count):
-        yield shard_name(inputs.split, index, count), shards[index]
+        yield shard_name(inputs.split, index, count), tuple(shards.pop(index, ()))
 
 
 def _build(
@@ -124,21 +125,18 @@ def _build(
     options: list[str],
     progress: Progress,
 ) -> dict[str, Any]:
-    from pipeline.convert import ShardPlan, read_report  # Beam: a second to import
-
-    runner, threads = _runner(options)
-    plans = [
-        ShardPlan(str(work), file, inputs.container, tuple(rows), preprocess, threads)
-        for file, rows in shard_rows(inputs, settings, preprocess.image_size_px)
-    ]
+    shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
+    # Beam takes longer to start than one shard to convert, and has nothing to spread.
+    runner, threads = _runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
+    plans = [ShardPlan(str(work), file, inputs.container, rows, preprocess, threads) for file, rows in shards]
     with _watched(plans, progress):
         _run(plans, runner, options)
-    shards, rejects = [], []
+    written, rejects = [], []
     found = [""] * (1 + max(row.row for row in inputs.rows))
     for plan in plans:  # one report at a time, and as text: as values they would take more memory than all else here
         report = read_report(plan)
         _reconcile(inputs, plan, report)
-        shards.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
+        written.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
         rejects += [tuple(reject) for reject in report["rejects"]]
         for row, fold in plan.rows:
             found[row.row] = " ".join(map(str, (fold, *report["written"].get(row.id, BLANK))))
@@ -158,12 +156,12 @@ def _build(
         "classes": list(inputs.classes),
         "settings": {"preprocess": preprocess.model_dump(), "ingest": settings.model_dump(exclude={"max_rejects"})},
         "input_digest": inputs.digest,
-        "records": sum(shard["records"] for shard in shards),
+        "records": sum(shard["records"] for shard in written),
         "counts": count_folds(placed, inputs.classes),
         "rejects": len(rejects),
         "duplicates": duplicates(inputs.rows),
         "versions": {"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
-        "shards": shards,
+        "shards": written,
     }
 
 
@@ -191,26 +189,17 @@ def _runner(options: list[str]) -> tuple[Any, int]:
     return workers, max(1, cores // (direct.direct_num_workers or cores))
 
 
-def _run(plans: list, runner: Any, options: list[str]) -> None:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    from pipeline.convert import convert_planned, write_plan
-
-    quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # what fails is told once, below
-    paths = [write_plan(plan) for plan in plans]
+def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
+    """Converts the shards on a Beam runner; without one, here."""
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def job() -> None:
         try:
-            with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
-                _ = (
-                    pipeline
-                    | "Plans" >> beam.Create(paths).with_output_types(str)
-                    | "Spread" >> beam.Reshuffle()
-                    | "Convert" >> beam.Map(convert_planned).with_output_types(str)
-                )
+            if runner:
+                _beam(plans, runner, options)
+            else:
+                for plan in plans:
+                    convert_shard(plan)
             ended.put(None)
         except Exception as error:
             ended.put(error)
@@ -221,17 +210,31 @@ def _run(plans: list, runner: Any, options: list[str]) -> None:
     threading.Thread(target=job, daemon=True).start()
     if error := ended.get():  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        seen = f"the Beam job failed ({last[0][:300]})"
+        seen = f"the pictures could not be converted ({last[0][:300]})"
         remedy = "Mend it and run again: finished shards are kept"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
     threading.excepthook = told
 
 
-@contextmanager
-def _watched(plans: list, progress: Progress) -> Iterator[None]:
-    """Reports finished shards by their reports, which every runner leaves behind, until the block ends."""
-    from pipeline.convert import read_report
+def _beam(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
+    import apache_beam as beam  # a second
+    from apache_beam.options.pipeline_options import PipelineOptions
 
+    quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # `_run` tells what fails, once
+    paths = [write_plan(plan) for plan in plans]
+    with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
+        _ = (
+            pipeline
+            | "Plans" >> beam.Create(paths).with_output_types(str)
+            | "Spread" >> beam.Reshuffle()
+            | "Convert" >> beam.Map(convert_planned).with_output_types(str)
+        )
+
+
+@contextmanager
+def _watched(plans: list[ShardPlan], progress: Progress) -> Iterator[None]:
+    """Reports finished shards by their reports, which every runner leaves behind, until the block ends."""
     done: set[str] = set()
     stop = threading.Event()
     total = sum(len(plan.rows) for plan in plans)
@@ -254,7 +257,7 @@ def _watched(plans: list, progress: Progress) -> Iterator[None]:
     look()
 
 
-def _reconcile(inputs: Inputs, plan: Any, report: dict | None) -> None:
+def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
     """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
     if report is None:
         raise refuse(plan.file, "the Beam runner finished without writing it", "Run it again, or on another runner")

@@ -2,10 +2,11 @@
 
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 
 from tfrecords.settings import PreprocessSettings
 
@@ -16,6 +17,9 @@ cv2.setNumThreads(1)
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+BARE = {b"IHDR", b"IDAT", b"IEND"}
+GRAY_8 = bytes([8, 0, 0, 0, 0])
+SUB = 1
 
 
 class PictureError(ValueError):
@@ -23,16 +27,25 @@ class PictureError(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a PNG declares: width and height in pixels, and whether it is an animation."""
+class Frame:
+    """What a PNG declares. width, height: pixels; form: the bytes for bit depth, color type, compression, filter
+    method and interlacing; chunks: kind, begin and end of every chunk in the file.
+    """
 
     width: int
     height: int
-    animated: bool = False
+    form: bytes
+    chunks: tuple[tuple[bytes, int, int], ...]
+
+    @property
+    def kinds(self) -> set[bytes]:
+        return {kind for kind, _, _ in self.chunks}
 
 
-def inspect(data: bytes) -> Header:
+def inspect(data: bytes, checksums: bool = True) -> Frame:
     """Checks the frame of a PNG without decoding it: signature, chunk lengths, checksums, end mark.
+
+    checksums: False leaves these out, for bytes that are known to have passed.
 
     cv2 decodes a cut or flipped file to a partly gray picture without an error, so the frame is checked first.
     Source: PNG specification, third edition, sections 5.2 to 5.6.
@@ -44,7 +57,7 @@ def inspect(data: bytes) -> Header:
         raise PictureError("the file is empty")
     if not data.startswith(PNG_SIGNATURE):
         raise PictureError("the file is not a PNG")
-    header, pixels, animated, at = None, False, False, len(PNG_SIGNATURE)
+    view, chunks, at = memoryview(data), [], len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
@@ -52,39 +65,42 @@ def inspect(data: bytes) -> Header:
             break
         if not kind.isalpha():
             raise PictureError(f"the PNG is damaged (no chunk begins at byte {at})")
-        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if checksums and isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
-        if header is None:
-            if kind != b"IHDR" or length != 13:
-                raise PictureError("the PNG does not begin with its header")
-            header = Header(*struct.unpack_from(">II", data, at + 8))
-        pixels = pixels or kind == b"IDAT"
-        animated = animated or kind in ANIMATION
+        if not chunks and (kind != b"IHDR" or length != 13):
+            raise PictureError("the PNG does not begin with its header")
+        chunks.append((kind, at, end))
         if kind == b"IEND":
-            if not pixels:
+            frame = Frame(*struct.unpack_from(">II5s", data, 16), tuple(chunks))
+            if b"IDAT" not in frame.kinds:
                 raise PictureError("the PNG holds no pixels")
-            return replace(header, animated=animated)
+            return frame
         at = end
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
 
-def decode(data: bytes, max_megapixels: float) -> np.ndarray:
+def decode(data: bytes, max_megapixels: float, checksums: bool = True) -> np.ndarray:
     """The picture as cv2 sees it in gray: uint8 (height, width), 0 black to 255 white.
 
     Color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
     1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the still picture counts, and an
     Exif orientation turns the picture.
 
+    checksums: as `inspect` takes it.
+
     Raises:
         PictureError: see `inspect`; or a declared size above `max_megapixels`, or pixels that do not decode.
     """
-    header = inspect(data)
-    if header.width * header.height > max_megapixels * 1e6:
+    frame = inspect(data, checksums)
+    if frame.width * frame.height > max_megapixels * 1e6:
         raise PictureError(
-            f"the PNG declares {header.width} x {header.height} pixels, more than {max_megapixels:g} megapixels"
+            f"the PNG declares {frame.width} x {frame.height} pixels, more than {max_megapixels:g} megapixels"
         )
+    pixels = _decode_as_written_by_cv2(data, frame)
+    if pixels is not None:
+        return pixels
     try:
-        still = _still(data) if header.animated else data
+        still = _still(data, frame) if frame.kinds.intersection(ANIMATION) else data
         pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
@@ -93,19 +109,41 @@ def decode(data: bytes, max_megapixels: float) -> np.ndarray:
     return pixels
 
 
-def _still(data: bytes) -> bytes:
-    """An inspected PNG without the chunks that make it an animation.
+def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
+    """What cv2 decodes, in under half its time: of 8-bit gray PNGs that cv2 wrote. None for any other, damaged too.
+
+    cv2 filters every row by Sub: a byte is the difference to its left neighbour, modulo 256. So pixels are running
+    sums of rows, and these are differences of the sums over rectangles that `cv2.integral` makes with vectors.
+    Sources: PNG specification, third edition, section 9.2; Crow, Summed-area tables, SIGGRAPH 1984.
+    """
+    width, height = frame.width, frame.height
+    if frame.form != GRAY_8 or frame.kinds != BARE or not 0 < 255 * width * height < 2**31:  # integral has 32 bits
+        return None
+    packed = b"".join(data[at + 8 : end - 4] for kind, at, end in frame.chunks if kind == b"IDAT")
+    stream, size = isal_zlib.decompressobj(), height * (1 + width)
+    try:
+        # Others choose a filter for each row. The first eight tell; isal would unpack all of a small picture for them.
+        if zlib.decompressobj().decompress(packed, 8 * (1 + width))[:: 1 + width].strip(bytes([SUB])):
+            return None
+        filtered = stream.decompress(packed, size + 1)
+    except (zlib.error, isal_zlib.error):
+        return None
+    if len(filtered) != size or not stream.eof or stream.unused_data:
+        return None
+    rows = np.frombuffer(filtered, np.uint8).reshape(height, 1 + width)
+    if (rows[:, 0] != SUB).any():
+        return None
+    sums = cv2.integral(rows[:, 1:])[:, 1:].astype(np.uint8)
+    return sums[1:] - sums[:-1]
+
+
+def _still(data: bytes, frame: Frame) -> bytes:
+    """The PNG without the chunks that make it an animation.
 
     cv2 would show a frame in place of the still picture, and a damaged animation ends the whole process.
     Source: https://github.com/opencv/opencv/issues/27744
     """
-    kept, kind, end = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
-    while kind != b"IEND":
-        at, kind = end, data[end + 4 : end + 8]
-        end = at + 12 + struct.unpack_from(">I", data, at)[0]
-        if kind not in ANIMATION:
-            kept.append(data[at:end])
-    return b"".join(kept)
+    return PNG_SIGNATURE + b"".join(data[at:end] for kind, at, end in frame.chunks if kind not in ANIMATION)
 
 
 def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The record: one picture as a tf.train.Example in a TFRecord file, written without importing TensorFlow."""
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
@@ -51,21 +50,18 @@ def encode(record: Record) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def frame(data: bytes) -> Iterator[bytes]:
-    """The pieces of one TFRecord entry: length, masked crc32c of it, data, masked crc32c of that.
+def frame(data: bytes) -> bytes:
+    """One TFRecord entry: length, masked crc32c of it, data, masked crc32c of that.
 
     Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
     """
     length = struct.pack("<Q", len(data))
-    yield length
-    yield _masked_crc(length)
-    yield data
-    yield _masked_crc(data)
+    return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
 
 
 def write(file: BinaryIO, record: Record) -> None:
     """Appends a record to an open TFRecord file."""
-    file.write(b"".join(frame(encode(record))))
+    file.write(frame(encode(record)))
 
 
 def _masked_crc(data: bytes) -> bytes:

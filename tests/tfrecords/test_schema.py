@@ -113,7 +113,7 @@ def test_any_bytes_are_framed_as_tensorflow_frames_them(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("frame") / "file"
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(data)
-    assert b"".join(frame(data)) == path.read_bytes()
+    assert frame(data) == path.read_bytes()
 
 
 def test_writing_appends():
