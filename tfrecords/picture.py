@@ -110,10 +110,11 @@ def decode(data: bytes, max_megapixels: float, checksums: bool = True) -> np.nda
 
 
 def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
-    """What cv2 decodes, in under half its time: of 8-bit gray PNGs that cv2 wrote. None for any other, damaged too.
+    """What cv2 decodes, in half its time: of 8-bit gray PNGs that cv2 wrote. None for any other, damaged too.
 
-    cv2 filters every row by Sub: a byte is the difference to its left neighbour, modulo 256. So pixels are running
-    sums of rows, and these are differences of the sums over rectangles that `cv2.integral` makes with vectors.
+    cv2 filters every row by Sub unless told otherwise: a byte is the difference to its left neighbour, modulo 256.
+    So pixels are running sums of rows, and these are differences of the sums over rectangles that `cv2.integral`
+    makes with vectors.
     Sources: PNG specification, third edition, section 9.2; Crow, Summed-area tables, SIGGRAPH 1984.
     """
     width, height = frame.width, frame.height

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pipeline.inputs import Row, read_inputs
 from pipeline.settings import IngestSettings
 from tfrecords.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
-from tfrecords.errors import AoiError
+from tfrecords.errors import MISSED, AoiError
 from tfrecords.picture import prepare
 from tfrecords.reader import read_arrays
 from tfrecords.schema import UNLABELLED
@@ -215,6 +217,23 @@ def test_the_number_of_shards_changes_no_record_and_no_fold(whole, tmp_path):
     assert sorted(some) == sorted(others)
     for name, record in some.items():
         np.testing.assert_array_equal(record["image"], others[name]["image"])
+
+
+def test_one_shard_is_made_without_beam_and_with_it_the_same(whole, tmp_path):
+    data, _ = whole
+    words = f"""
+import sys; from pathlib import Path
+from pipeline.ingest import ingest; from pipeline.inputs import read_inputs
+from pipeline.settings import IngestSettings; from tfrecords.settings import PreprocessSettings
+inputs = read_inputs({str(data)!r}, "train", 5)
+small = PreprocessSettings(image_size_px=32)
+ingest(inputs, Path({str(tmp_path / "alone")!r}), "tiny", IngestSettings(shards=1), small)
+assert "apache_beam" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", words], check=True)
+    (alone,) = (tmp_path / "alone").iterdir()
+    by_beam = ingested(data, tmp_path / "by_beam", settings=IngestSettings(shards=1), beam="--direct_num_workers=1")
+    assert contents(by_beam) == {path.name: path.read_bytes() for path in alone.iterdir()}
 
 
 def test_a_place_whose_name_is_full_of_marks_is_a_place_like_any_other(whole, tmp_path):
@@ -425,6 +444,15 @@ def broken_off(data: Path, root: Path, monkeypatch) -> Path:
             ingest.ingest(inputs, root, "tiny", FOUR, SMALL)
     (work,) = root.glob(".work-*")
     return work
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monkeypatch, shards):
+    monkeypatch.setattr(convert, "frame", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(AoiError, match=r"No space left on device.*run again: finished shards are kept") as stopped:
+        ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=shards))
+    assert stopped.value.exit_code == MISSED
+    assert not list((tmp_path / "datasets").glob("**/.*.tmp"))
 
 
 def times(work: Path) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords.picture import Header, PictureError, decode, equalize, inspect, pad, perceptual_hash, prepare, resize
+from tfrecords.picture import PictureError, decode, equalize, inspect, pad, perceptual_hash, prepare, resize
 from tfrecords.settings import PreprocessSettings
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -147,6 +148,87 @@ def test_what_follows_the_end_mark_is_of_no_matter():
     np.testing.assert_array_equal(decode(NORMAL + b"more", 100), decode(NORMAL, 100))
 
 
+# --- Pictures that cv2 wrote, which are decoded without it ---------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 70), st.integers(2, 70)),  # a single column it does not filter
+    seed=st.integers(0, 99),
+)
+def test_what_cv2_wrote_comes_back_without_asking_cv2(sides, seed):
+    pixels = noise(*sides, seed=seed)
+    data = png(pixels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, "imdecode", lambda *_: pytest.fail("cv2 decodes"))
+        np.testing.assert_array_equal(decode(data, 100), pixels)
+
+
+@pytest.mark.parametrize("side", [2900, 2910])  # 255 times its square lies below and above 2 ** 31
+def test_sums_of_a_large_white_picture_do_not_overflow(side):
+    pixels = np.full((side, side), 255, np.uint8)
+    np.testing.assert_array_equal(decode(png(pixels), 100), pixels)
+
+
+def check_as_cv2(data: bytes) -> None:
+    expected = by_cv2(data)
+    if expected is None:
+        with pytest.raises(PictureError, match="do not decode"):
+            decode(data, 1)
+    else:
+        np.testing.assert_array_equal(decode(data, 1), expected)
+
+
+def filtered(filters: list[int], width: int = 6) -> bytes:
+    """Rows of noise behind the filter bytes given."""
+    return b"".join(bytes([one]) + row.tobytes() for one, row in zip(filters, noise(len(filters), width), strict=True))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    others=st.lists(st.integers(0, 5), max_size=12),
+    rows=st.integers(10, 14),
+    cut=st.integers(0, 12),
+    more=st.binary(max_size=3),
+    flip=st.one_of(st.none(), st.tuples(st.integers(0, 20), st.integers(1, 255))),
+)
+def test_rows_of_any_filter_and_streams_of_any_damage_are_decoded_as_cv2_does_or_refused(others, rows, cut, more, flip):
+    stream = bytearray(zlib.compress(filtered([1] * (12 - len(others)) + others)))
+    if flip:
+        stream[flip[0]] ^= flip[1]
+    stream = bytes(stream[: len(stream) - cut]) + more
+    data = file(ihdr(6, rows), chunk(b"IDAT", stream[:9]), chunk(b"IDAT", stream[9:]), chunk(b"IEND"))
+    check_as_cv2(data)
+
+
+@pytest.mark.parametrize(
+    ("color", "interlaced", "more"),
+    [
+        (
+            0,
+            0,
+            chunk(b"eXIf", bytes.fromhex("4d4d002a0000000800010112000300000001000600000000")),
+        ),  # turned by 90 degrees
+        (0, 1, b""),
+        (3, 0, chunk(b"PLTE", bytes(range(256)) * 3)),
+        (3, 0, b""),
+    ],
+)
+def test_what_is_more_than_rows_of_gray_bytes_is_left_to_cv2(color, interlaced, more):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 12, 8, color, 0, 0, interlaced))
+    data = file(header, more, chunk(b"IDAT", zlib.compress(filtered([1] * 12))), chunk(b"IEND"))
+    check_as_cv2(data)
+
+
+def test_a_stream_that_unpacks_to_more_than_the_picture_is_not_unpacked_whole():
+    bomb = zlib.compress(bytes([1]) * (7 * 12) + bytes(200_000_000))
+    data = file(ihdr(6, 12), chunk(b"IDAT", bomb), chunk(b"IEND"))
+    tracemalloc.start()
+    decode(data, 1)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
 # --- Files that are not whole -------------------------------------------------------------------------------
 
 
@@ -235,11 +317,21 @@ def test_a_damaged_chunk_is_named_with_its_place():
         inspect(bytes(flipped))
 
 
+def test_checksums_that_held_before_need_not_be_looked_at_again():
+    at = NORMAL.index(b"IEND") + 4
+    spoilt = bytearray(NORMAL)
+    spoilt[at] ^= 1
+    with pytest.raises(PictureError, match="checksum of its IEND chunk"):
+        decode(bytes(spoilt), 100)
+    np.testing.assert_array_equal(decode(bytes(spoilt), 100, checksums=False), by_cv2(NORMAL))
+
+
 # --- Size ---------------------------------------------------------------------------------------------------
 
 
 def test_inspecting_tells_the_declared_size():
-    assert inspect(NORMAL) == Header(width=14, height=9)
+    frame = inspect(NORMAL)
+    assert (frame.width, frame.height) == (14, 9)
 
 
 def test_a_bomb_is_refused_by_its_declared_size_before_it_is_decoded(monkeypatch):
