@@ -26,8 +26,7 @@ FULL: dict[str, dict[str, Any]] = {
     "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
     "train": {
         "drawn": 600,
-        "steps": 12,
-        "rounds": 5,
+        "steps": 60,
         "keras_steps": 12,
         "recipes": ["frozen", "full"],
         "settings": [],
@@ -49,7 +48,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "train": {
         "drawn": 60,
         "steps": 3,
-        "rounds": 2,
         "keras_steps": 2,
         "recipes": ["frozen"],
         "settings": ["preprocess.image_size_px=96", "train.alpha=0.25", "train.weights=none"],

@@ -7,9 +7,9 @@ from typing import Any
 
 from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
 from tfrecords.artifact import hash_file
-from tfrecords.errors import refuse
+from tfrecords.errors import AoiError, refuse
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+FIRST_FILTERS = 32  # of MobileNet's first convolution at alpha 1
 KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # in the names of Keras' files
 PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
 
@@ -28,12 +28,10 @@ def weights_digest(weights: str) -> str:
 
 
 def ensure_weights(settings: TrainSettings) -> None:
-    """Downloads what is to be downloaded and checks what is to be read, ahead of long work.
-
-    Whether a file's weights fit train.alpha is seen when they are loaded.
+    """Downloads what is to be downloaded and checks what is to be read, ahead of long work and without Keras.
 
     Raises:
-        AoiError: weights that can't be had.
+        AoiError: weights that can't be had, or whose first convolution is not that of train.alpha.
     """
     weights_digest(settings.weights)
     if settings.weights == IMAGENET:
@@ -42,9 +40,27 @@ def ensure_weights(settings: TrainSettings) -> None:
         if not any(cached.glob(name)):
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
-        with open(settings.weights, "rb") as file:
-            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-                raise refuse(settings.weights, "not a file of weights (HDF5)", PROVIDE_PATH)
+        wanted = (3, 3, 3, int(FIRST_FILTERS * settings.alpha))
+        if wanted not in _shapes(settings.weights):
+            raise _other_weights(settings, f"it holds no kernel of {wanted}, as the first convolution has")
+
+
+def _shapes(path: str) -> list[tuple[int, ...]]:
+    """Of every array in an HDF5 file."""
+    import h5py
+
+    shapes: list[tuple[int, ...]] = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item: shapes.append(getattr(item, "shape", ())))
+    except OSError as error:
+        raise refuse(path, f"not a file of weights (HDF5: {_one_line(error)})", PROVIDE_PATH)
+    return shapes
+
+
+def _other_weights(settings: TrainSettings, why: str) -> AoiError:
+    seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({why})"
+    return refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
 
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
@@ -62,8 +78,7 @@ def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
         try:
             backbone.load_weights(settings.weights)
         except (OSError, ValueError, KeyError) as error:
-            seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({_one_line(error)})"
-            raise refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
+            raise _other_weights(settings, _one_line(error))
         return backbone
 
 

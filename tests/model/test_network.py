@@ -1,6 +1,7 @@
 """The network: MobileNet on one gray channel, the same function as Keras' own on three equal ones."""
 
 import random
+import re
 import threading
 
 import keras
@@ -146,9 +147,20 @@ def test_a_file_that_is_no_mobilenet_is_refused_with_its_name_and_a_remedy(case,
     assert refused.value.exit_code == 2
 
 
-def test_weights_of_another_width_are_refused_with_the_width_that_is_set(weights):
+@pytest.mark.parametrize("case", ["text", "empty", "cut", "other"])
+def test_a_file_that_is_no_mobilenet_is_refused_before_any_work(case, weights, tmp_path):
+    path = bad_weights(case, tmp_path, weights)
+    with pytest.raises(AoiError, match=re.escape(str(path)) + ": not (a file of weights|the weights of a MobileNet)"):
+        ensure_weights(settings(weights=str(path)))
+
+
+@pytest.mark.parametrize(
+    "attempt", [ensure_weights, lambda wanted: build(wanted, SIZE, CLASSES)], ids=["ahead", "when it is built"]
+)
+def test_weights_of_another_width_are_refused_with_the_width_that_is_set(attempt, weights):
+    ensure_weights(settings(weights=str(weights)))
     with pytest.raises(AoiError) as refused:
-        build(settings(alpha=0.5, weights=str(weights)), SIZE, CLASSES)
+        attempt(settings(alpha=0.5, weights=str(weights)))
     assert str(weights) in str(refused.value)
     assert "alpha 0.5" in str(refused.value)
     assert "train.alpha" in str(refused.value)
