@@ -21,7 +21,8 @@ NOTES = {
     ("read", "batches"): "Batches of 16 pictures of 224 px, from PNG files of 512 px. First batch: after the import of"
     " the libraries. The shift is 5 % both ways with mirrored borders, each in the reader's own way. Ours reads what"
     " `aoi ingest` made; later epochs of ours and of raw in memory come from memory.",
-    ("train", "speed"): "By turns in one process, the same network, `model.fit` without validation.",
+    ("train", "speed"): "Step by step by turns in one process, the same network, one `model.fit` without"
+    " validation; a cell is over the steps.",
     ("train", "recipes"): "From the start of the training, validation and checkpoints included. Empty: not reached."
     " Keras' five epochs are extrapolated from measured steps.",
     ("predict", "whole"): "The stage with all it does, and a loop with one call of `model.predict`. Rates and parts"

@@ -86,9 +86,9 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
         next(iter(epoch(number, light)))
         starts.append(time.perf_counter() - began)
     pairs = min(steps, whole - 1)  # the last batch may be smaller
-    in_turn = tf.data.Dataset.choose_from_datasets(
-        [epoch(0, light), tf.data.Dataset.from_tensors(first).repeat()], tf.data.Dataset.range(2).repeat(1 + pairs)
-    )
+    sources = [epoch(0, light), tf.data.Dataset.from_tensors(first).repeat()]
+    total = 2 * (1 + pairs)
+    in_turn = tf.data.Dataset.choose_from_datasets(sources, tf.data.Dataset.range(2).repeat()).take(total)
     tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: ended.append(time.perf_counter()))
     network.fit(in_turn, verbose=0, callbacks=[tick])
     seconds = [after - before for before, after in pairwise(ended[1:])]  # without the first pair, which starts it all
