@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from model.quiet import stderr_closed
-from model.settings import IMAGENET, NO_WEIGHTS, EvaluateSettings, PredictSettings, TrainSettings
+from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
-from model.weights import ensure_weights, load_pretrained, weights_digest
+from model.weights import ensure_weights, weights_digest
 from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
 from tfrecords.dataset import record_count
 from tfrecords.errors import MISSED, refuse
@@ -182,18 +182,9 @@ def check_fold(folds: int, settings: TrainSettings) -> None:
 
 
 def check_weights(trainings: Sequence[TrainSettings]) -> None:
-    """Raises AoiError for weights that one of several trainings can't have.
-
-    Where they differ in weights or width, files are loaded too: else a misfit would be seen when its turn comes.
-    """
-    distinct = {(settings.weights, settings.alpha): settings for settings in trainings}
-    for settings in distinct.values():
+    """Raises AoiError for weights that one of several trainings can't have."""
+    for settings in {(settings.weights, settings.alpha): settings for settings in trainings}.values():
         ensure_weights(settings)
-    files = [settings for settings in distinct.values() if settings.weights not in (IMAGENET, NO_WEIGHTS)]
-    if files and len(distinct) > 1:
-        _import_tensorflow()
-        for settings in files:
-            load_pretrained(settings, size_px=32)
 
 
 def check_unreadable_label(classes: Sequence[str], settings: PredictSettings) -> None:
