@@ -35,10 +35,11 @@ FULL: dict[str, dict[str, Any]] = {
         "drawn": 600,
         "pictures": 10142,
         "slow": 500,
+        "int8": True,
         "arrays": 160,
         "singles": 200,
         "rounds": 3,
-        "settings": ["train.recipe=frozen", "train.frozen_copies=1", "train.weights=none"],
+        "settings": [],
     },
     "orchestrate": {"drawn": 60, "rounds": 3, "imports": list(IMPORTS), "settings": list(TINY)},
 }
@@ -56,6 +57,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "drawn": 60,
         "pictures": 120,
         "slow": 60,
+        "int8": False,
         "arrays": 32,
         "singles": 20,
         "rounds": 1,
@@ -75,8 +77,8 @@ def plan(quick: bool, only: Sequence[str] = (), data: str | None = None) -> dict
         raise refuse("--only", f"{unknown[0]!r} is no section", f"Known: {', '.join(SECTIONS)}")
     sizes = QUICK if quick else FULL
     chosen = {name: dict(sizes[name]) for name in SECTIONS if not only or name in only}
-    if "train" in chosen:
-        chosen["train"]["data"] = data
+    for name in {"train", "predict"} & set(chosen):
+        chosen[name]["data"] = data
     return chosen
 
 

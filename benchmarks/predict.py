@@ -4,52 +4,66 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.core import Contestant, aoi, by_turns, goal, median, row, run_alone
 from benchmarks.pictures import draw, repeat
+from benchmarks.train import chosen, ingested, told_data
+from flows.home import Home
+from tfrecords.errors import AoiError
 
-OURS, KERAS = "ours", "Keras (model.predict)"
+OURS, INT8, KERAS = "ours", "ours, int8", "Keras (model.predict)"
+BOUNDS = {OURS: 2.5, INT8: 5}
 
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
-    """size: drawn, pictures (ours alone, once), slow (both, by turns), arrays, singles, rounds, settings."""
+    """size: data (what the model is trained on, or None: sample pictures), drawn, pictures (ours alone, once), slow
+    (all, by turns), int8 (whether that is measured too), arrays, singles, rounds, settings.
+    """
     drawn = draw(work, size["drawn"])
-    home = str(work / "predict-home")
-    chosen = [word for setting in size["settings"] for word in ("--set", setting)]
     tell("a model to predict with")
-    aoi(["ingest", "--data", str(repeat(drawn, work, size["drawn"])), "--home", home, *chosen])
-    aoi(["train", "--home", home, *chosen])
-    given = {"home": home, "settings": chosen}
-    data = str(repeat(drawn, work, size["drawn"], size["slow"]))
-    both = [
-        Contestant(OURS, "benchmarks.predict:ours", {**given, "data": data}),
-        Contestant(KERAS, "benchmarks.predict:keras_predict", {"home": home, "data": data}),
-    ]
-    whole = by_turns(both, size["rounds"], tell)
-    data = str(repeat(drawn, work, size["drawn"], size["pictures"]))
-    name = f"ours, {size['pictures']:,} pictures"
-    whole += by_turns([Contestant(name, "benchmarks.predict:ours", {**given, "data": data})], 1, tell)
+    home = ingested(work, size)
+    aoi(["train", "--home", home, *chosen(size["settings"])])  # found where the section train has made it
+    ours = {OURS: "litert"}
+    goals = []
+    if size["int8"]:
+        try:
+            aoi(["export", "--home", home, "--model", _model(home).name, "--precision", "int8"])
+            ours[INT8] = "litert-int8"
+        except AoiError as refused:
+            tell(f"int8 is left out: {refused}")
+        goals.append(goal("model that int8 keeps: at most 1 in 1,000 labels differ", float(INT8 in ours), 1))
+
+    def one(name: str, runtime: str, data: Path) -> Contestant:
+        given = {"home": home, "settings": [*size["settings"], f"predict.runtime={runtime}"], "data": str(data)}
+        return Contestant(name, "benchmarks.predict:ours", given)
+
+    some = repeat(drawn, work, size["drawn"], size["slow"])
+    keras = Contestant(KERAS, "benchmarks.predict:keras_predict", {"home": home, "data": str(some)})
+    whole = by_turns([*(one(name, runtime, some) for name, runtime in ours.items()), keras], size["rounds"], tell)
+    data = repeat(drawn, work, size["drawn"], size["pictures"])
+    in_full = {name: f"{name}, {size['pictures']:,} pictures" for name in ours}
+    whole += by_turns([one(in_full[name], runtime, data) for name, runtime in ours.items()], 1, tell)
     tell("the network alone, and one picture at a time")
-    alone = run_alone(
-        Contestant(
-            "alone",
-            "benchmarks.predict:alone",
-            {"home": home, "data": data, **{key: size[key] for key in ("arrays", "singles", "rounds")}},
-        )
-    )
-    network = [row(who, alone[who]) for who in (OURS, KERAS)]
-    in_all = median(whole, name, "pictures_per_s") / median(whole, KERAS, "pictures_per_s")
-    of_network = median(network, OURS, "pictures_per_s") / median(network, KERAS, "pictures_per_s")
-    return {
-        "size": dict(size),
-        "tables": {"whole": whole, "network": network, "one picture": alone["latency"]},
-        "goals": [
-            goal("as fast as model.predict, the network alone", of_network, 2.5, unit="x"),
-            goal("as fast as model.predict, PNG to submission", in_all, 2.5, unit="x"),
-        ],
+    sizes = {key: size[key] for key in ("arrays", "singles", "rounds")}
+    given = {"home": home, "data": str(data), "runtimes": ours, **sizes}
+    alone = run_alone(Contestant("alone", "benchmarks.predict:alone", given))
+    network = [row(who, alone[who]) for who in (*ours, KERAS)]
+    in_all = {
+        name: median(whole, in_full[name], "pictures_per_s") / median(whole, KERAS, "pictures_per_s") for name in ours
     }
+    of_network = median(network, OURS, "pictures_per_s") / median(network, KERAS, "pictures_per_s")
+    goals += [
+        goal("as fast as model.predict, the network alone", of_network, 2.5, unit="x"),
+        *(
+            goal(f"as fast as model.predict, PNG to submission, {name}", in_all[name], BOUNDS[name], unit="x")
+            for name in ours
+        ),
+    ]
+    tables = {"whole": whole, "network": network, "one picture": alone["latency"]}
+    return {"size": {**size, "data": told_data(size)}, "tables": tables, "goals": goals}
 
 
 def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
@@ -57,7 +71,6 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
     import shutil
     from tempfile import TemporaryDirectory
 
-    from flows.home import Home
     from flows.settings import load_settings
     from flows.stages import STAGES
 
@@ -68,10 +81,12 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
         seen.append((time.perf_counter(), note))
 
     with TemporaryDirectory(dir=home) as own:
-        shutil.copytree(Path(home, "models"), Path(own, "models"))
-        chosen = load_settings(overrides=settings[1::2])
+        for kind in ("models", "exports", "datasets"):
+            if Path(home, kind).exists():
+                shutil.copytree(Path(home, kind), Path(own, kind))
+        chosen = load_settings(overrides=settings)
         began = time.perf_counter()
-        ref = STAGES["predict"](Home(Path(own)), chosen, model_name=_model(own), data=data, progress=progress)
+        ref = STAGES["predict"](Home(Path(own)), chosen, model_name=_model(home).name, data=data, progress=progress)
         ended = time.perf_counter()
         pictures = Home(Path(own)).open(ref).manifest["pictures"]
     converted = max(at for at, note in seen if note != "pictures")
@@ -93,7 +108,7 @@ def keras_predict(home: str, data: str) -> dict[str, float]:
 
     began = time.perf_counter()
     table = pd.read_csv(Path(data, "test.csv"), dtype=str)
-    card = json.loads(Path(_model(home), "card.json").read_text())
+    card = json.loads((_model(home) / "card.json").read_text())
     steps, images = steps_to(card["preprocess"]["image_size_px"]), []
     for name in table["ID"]:
         value: Any = Path(data, "test_images", name)
@@ -115,7 +130,7 @@ def keras_predict(home: str, data: str) -> dict[str, float]:
     }
 
 
-def alone(home: str, data: str, arrays: int, singles: int, rounds: int) -> dict[str, Any]:
+def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, singles: int, rounds: int) -> dict[str, Any]:
     """The network alone on arrays, by turns; then single pictures: ms from a PNG's bytes to its class."""
     import keras
     import numpy as np
@@ -123,15 +138,15 @@ def alone(home: str, data: str, arrays: int, singles: int, rounds: int) -> dict[
     from model.classify import open_classifier
     from tfrecords.picture import prepare
 
-    classifier = open_classifier(Path(_model(home)))
+    folders = {"litert": _model(home), "litert-int8": next(Path(home, "exports").glob("[!.]*"), None)}
+    ours = {name: open_classifier(folders[runtime]) for name, runtime in runtimes.items()}
+    preprocess = ours[OURS].preprocess
     network = keras.saving.load_model(_network(home), compile=False)
     files = sorted(Path(data, "test_images").iterdir())
     pngs = [path.read_bytes() for path in files[: max(arrays, singles)]]
-    images = np.stack([prepare(png, classifier.preprocess)[..., None] for png in pngs[:arrays]])
-    calls = {
-        OURS: lambda: classifier.probabilities(images),
-        KERAS: lambda: network.predict(images, verbose=0),
-    }
+    images = np.stack([prepare(png, preprocess)[..., None] for png in pngs[:arrays]])
+    calls = {name: partial(classifier.probabilities, images) for name, classifier in ours.items()}
+    calls[KERAS] = lambda: network.predict(images, verbose=0)
     told: dict[str, Any] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -140,10 +155,8 @@ def alone(home: str, data: str, arrays: int, singles: int, rounds: int) -> dict[
             began = time.perf_counter()
             call()
             told[name].append({"pictures_per_s": len(images) / (time.perf_counter() - began)})
-    one = {
-        OURS: lambda png: classifier.classify([png]),
-        KERAS: lambda png: network.predict(prepare(png, classifier.preprocess)[None, ..., None], verbose=0),
-    }
+    one = {name: lambda png, classifier=classifier: classifier.classify([png]) for name, classifier in ours.items()}
+    one[KERAS] = lambda png: network.predict(prepare(png, preprocess)[None, ..., None], verbose=0)
     told["latency"] = []
     for name, call in one.items():
         call(pngs[0])
@@ -157,11 +170,10 @@ def alone(home: str, data: str, arrays: int, singles: int, rounds: int) -> dict[
     return told
 
 
-def _model(home: str) -> str:
-    """Folder of the one model there."""
-    (folder,) = Path(home, "models").glob("[!.]*")
-    return str(folder)
+def _model(home: str) -> Path:
+    """Folder of the latest model there."""
+    return Home(Path(home)).choose("model", None, "model", "").path
 
 
 def _network(home: str) -> str:
-    return str(Path(_model(home), "model.keras"))
+    return str(_model(home) / "model.keras")

@@ -23,8 +23,8 @@ NOTES = {
     " `aoi ingest` made; later epochs of ours and of raw in memory come from memory.",
     ("train", "speed"): "Step by step by turns in one process, the same network, one `model.fit` without"
     " validation; a cell is over the steps.",
-    ("train", "recipes"): "From the start of the training, validation and checkpoints included. Empty: not reached."
-    " Keras' five epochs are extrapolated from measured steps.",
+    ("train", "recipes"): "`aoi train`; to a bound: its epochs with validation and checkpoints, without start-up,"
+    " which `seconds` has. Empty: not reached. Keras' five epochs are extrapolated from measured steps.",
     ("predict", "whole"): "The stage with all it does, and a loop with one call of `model.predict`. Rates and parts"
     " leave out the libraries' import, `seconds` has it. The goal compares rates, ours at the full number.",
     ("predict", "network"): "Arrays in memory to probabilities, by turns in one process.",
