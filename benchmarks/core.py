@@ -20,7 +20,7 @@ from typing import Any
 from tfrecords.errors import MISSED, refuse
 
 PACKAGES = ("aoi", "tensorflow", "keras", "ai-edge-litert", "apache-beam", "prefect", "mlflow", "numpy")
-PACKAGES += ("opencv-python-headless", "scikit-learn")
+PACKAGES += ("opencv-python-headless", "isal", "scikit-learn")
 SAMPLE_SECONDS = 0.1
 MB = 1 << 20
 Tell = Callable[[str], None]

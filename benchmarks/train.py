@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.core import Contestant, aoi, by_turns, command, goal, row, run_alone
 from benchmarks.pictures import draw, repeat
+from tfrecords.errors import refuse
 
 BOUNDS = (0.9666, 0.99)
 EPOCHS_BEGUN = 5
@@ -97,7 +98,9 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
         began = time.perf_counter()
         next(iter(epoch(number, light)))
         starts.append(time.perf_counter() - began)
-    pairs = min(steps, whole - 1)  # the last batch may be smaller
+    pairs = min(steps, whole - 2)  # the last batch may be smaller, and the first pair does not count
+    if pairs < 1:
+        raise refuse("--data", f"{whole} batches an epoch", "Take a set of three batches or more")
     sources = [epoch(0, light), tf.data.Dataset.from_tensors(first).repeat()]
     total = 2 * (1 + pairs)
     in_turn = tf.data.Dataset.choose_from_datasets(sources, tf.data.Dataset.range(2).repeat()).take(total)

@@ -9,8 +9,9 @@ from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
 from tfrecords.artifact import hash_file
 from tfrecords.errors import AoiError, refuse
 
-FIRST_FILTERS = 32  # of MobileNet's first convolution at alpha 1
+FIRST_FILTERS, LAST_FILTERS = 32, 1024  # of MobileNet's convolutions at alpha 1
 KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # in the names of Keras' files
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for damaged files
 PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
 
 
@@ -28,10 +29,10 @@ def weights_digest(weights: str) -> str:
 
 
 def ensure_weights(settings: TrainSettings) -> None:
-    """Downloads what is to be downloaded and checks what is to be read, ahead of long work and without Keras.
+    """Downloads what is to be downloaded and checks what is to be read, ahead of long work; a file without Keras.
 
     Raises:
-        AoiError: weights that can't be had, or whose first convolution is not that of train.alpha.
+        AoiError: weights that can't be had, or whose first or last convolution is not that of train.alpha.
     """
     weights_digest(settings.weights)
     if settings.weights == IMAGENET:
@@ -40,9 +41,10 @@ def ensure_weights(settings: TrainSettings) -> None:
         if not any(cached.glob(name)):
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
-        wanted = (3, 3, 3, int(FIRST_FILTERS * settings.alpha))
-        if wanted not in _shapes(settings.weights):
-            raise _other_weights(settings, f"it holds no kernel of {wanted}, as the first convolution has")
+        first, last = int(FIRST_FILTERS * settings.alpha), int(LAST_FILTERS * settings.alpha)
+        for wanted in ((3, 3, 3, first), (1, 1, last, last)):
+            if wanted not in _shapes(settings.weights):
+                raise _other_weights(settings, f"it holds no kernel of {wanted}")
 
 
 def _shapes(path: str) -> list[tuple[int, ...]]:
@@ -53,7 +55,7 @@ def _shapes(path: str) -> list[tuple[int, ...]]:
     try:
         with h5py.File(path) as file:
             file.visititems(lambda name, item: shapes.append(getattr(item, "shape", ())))
-    except OSError as error:
+    except HDF5_ERRORS as error:
         raise refuse(path, f"not a file of weights (HDF5: {_one_line(error)})", PROVIDE_PATH)
     return shapes
 
@@ -77,7 +79,7 @@ def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
         backbone = mobilenet(settings.alpha, size_px, 3)
         try:
             backbone.load_weights(settings.weights)
-        except (OSError, ValueError, KeyError) as error:
+        except HDF5_ERRORS as error:
             raise _other_weights(settings, _one_line(error))
         return backbone
 

@@ -1,4 +1,4 @@
-"""The work of one shard: read, decode, equalize, resize and write its pictures. Runs on any Beam worker."""
+"""The work of one shard: read, decode, equalize, resize and write its pictures. Runs here or on any Beam worker."""
 
 import hashlib
 import json
@@ -110,13 +110,16 @@ def convert_shard(plan: ShardPlan) -> str:
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
         # later pictures are still being converted, or cores would idle at the end of every shard.
         results = pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows)
-        for (row, _), result in zip(plan.rows, results, strict=True):
-            if isinstance(result, str):
-                rejects.append([row.id, row.row, result])
-            else:
-                entry, written[row.id] = result
-                digest.update(entry)
-                shard.write(entry)
+        try:
+            for (row, _), result in zip(plan.rows, results, strict=True):
+                if isinstance(result, str):
+                    rejects.append([row.id, row.row, result])
+                else:
+                    entry, written[row.id] = result
+                    digest.update(entry)
+                    shard.write(entry)
+        finally:  # after an error nothing waits for the rest of the shard
+            pool.shutdown(wait=False, cancel_futures=True)
         size = shard.tell()
     report = {
         "plan": plan.digest,

@@ -58,17 +58,19 @@ def list_pictures(container: str) -> list[str]:
         prefix = join(container, "")
         names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
     else:
-        names = list(_below(container, ""))
+        names = _in_folder(container)
     return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("__MACOSX/"))
 
 
-def _below(folder: str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(entry.path, f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield prefix + entry.name
+def _in_folder(container: str) -> Iterator[str]:
+    """Files at any depth; a link to a folder is not entered, nor one that can't be read: rows tell what is missing.
+
+    Raises: OSError where the container itself can't be read.
+    """
+    os.scandir(container).close()
+    for folder, _, names in os.walk(container):
+        inside = Path(folder).relative_to(container)
+        yield from ((inside / name).as_posix() for name in names if os.path.isfile(os.path.join(folder, name)))
 
 
 def is_zip(container: str) -> bool:

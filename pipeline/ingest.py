@@ -1,4 +1,4 @@
-"""The ingest stage: a Beam job whose work item is a shard, and the commit of what it wrote."""
+"""The ingest stage: a Beam job whose work item is a shard (one shard needs none), and the commit of what it wrote."""
 
 import csv
 import io
@@ -126,9 +126,11 @@ def _build(
     progress: Progress,
 ) -> dict[str, Any]:
     shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
-    # Beam takes longer to start than one shard to convert, and has nothing to spread.
+    # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
     runner, threads = _runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
     plans = [ShardPlan(str(work), file, inputs.container, rows, preprocess, threads) for file, rows in shards]
+    for left in work.glob(".*.tmp"):  # by a try that was killed
+        left.unlink()
     with _watched(plans, progress):
         _run(plans, runner, options)
     written, rejects = [], []
@@ -195,7 +197,7 @@ def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
 
     def job() -> None:
         try:
-            if runner:
+            if runner is not None:
                 _beam(plans, runner, options)
             else:
                 for plan in plans:
@@ -207,13 +209,16 @@ def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
     # Beam waits for ever for a worker process that died. All that tells of it is the thread that started it.
     told = threading.excepthook
     threading.excepthook = lambda args: ended.put(args.exc_value) if args.thread.name == "run_worker" else told(args)
-    threading.Thread(target=job, daemon=True).start()
-    if error := ended.get():  # a runner hands on what a worker raised as text, under a type of its own
+    try:
+        threading.Thread(target=job, daemon=True).start()
+        error = ended.get()
+    finally:
+        threading.excepthook = told
+    if error:  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         seen = f"the pictures could not be converted ({last[0][:300]})"
         remedy = "Mend it and run again: finished shards are kept"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
-    threading.excepthook = told
 
 
 def _beam(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
@@ -260,7 +265,7 @@ def _watched(plans: list[ShardPlan], progress: Progress) -> Iterator[None]:
 def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
     """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
     if report is None:
-        raise refuse(plan.file, "the Beam runner finished without writing it", "Run it again, or on another runner")
+        raise refuse(plan.file, "the job finished without writing it", "Run it again, or on another Beam runner")
     told = [*report["written"], *(reject[0] for reject in report["rejects"])]
     planned = [row.id for row, _ in plan.rows]
     if sorted(told) != sorted(planned):

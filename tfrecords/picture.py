@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +21,7 @@ ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 BARE = {b"IHDR", b"IDAT", b"IEND"}
 GRAY_8 = bytes([8, 0, 0, 0, 0])
 SUB = 1
+LONGEST_SIDE = 1_000_000  # pixels, that cv2 reads
 
 
 class PictureError(ValueError):
@@ -29,17 +31,13 @@ class PictureError(ValueError):
 @dataclass(frozen=True)
 class Frame:
     """What a PNG declares. width, height: pixels; form: the bytes for bit depth, color type, compression, filter
-    method and interlacing; chunks: kind, begin and end of every chunk in the file.
+    method and interlacing; kinds: of its chunks.
     """
 
     width: int
     height: int
     form: bytes
-    chunks: tuple[tuple[bytes, int, int], ...]
-
-    @property
-    def kinds(self) -> set[bytes]:
-        return {kind for kind, _, _ in self.chunks}
+    kinds: frozenset[bytes]
 
 
 def inspect(data: bytes, checksums: bool = True) -> Frame:
@@ -57,7 +55,7 @@ def inspect(data: bytes, checksums: bool = True) -> Frame:
         raise PictureError("the file is empty")
     if not data.startswith(PNG_SIGNATURE):
         raise PictureError("the file is not a PNG")
-    view, chunks, at = memoryview(data), [], len(PNG_SIGNATURE)
+    view, kinds, at = memoryview(data), set(), len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
@@ -67,14 +65,15 @@ def inspect(data: bytes, checksums: bool = True) -> Frame:
             raise PictureError(f"the PNG is damaged (no chunk begins at byte {at})")
         if checksums and isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
-        if not chunks and (kind != b"IHDR" or length != 13):
+        if not kinds and (kind != b"IHDR" or length != 13):
             raise PictureError("the PNG does not begin with its header")
-        chunks.append((kind, at, end))
+        if kinds and kind == b"IHDR":
+            raise PictureError(f"the PNG has a second header at byte {at}")
+        kinds.add(kind)
         if kind == b"IEND":
-            frame = Frame(*struct.unpack_from(">II5s", data, 16), tuple(chunks))
-            if b"IDAT" not in frame.kinds:
+            if b"IDAT" not in kinds:
                 raise PictureError("the PNG holds no pixels")
-            return frame
+            return Frame(*struct.unpack_from(">II5s", data, 16), frozenset(kinds))
         at = end
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
@@ -100,7 +99,7 @@ def decode(data: bytes, max_megapixels: float, checksums: bool = True) -> np.nda
     if pixels is not None:
         return pixels
     try:
-        still = _still(data, frame) if frame.kinds.intersection(ANIMATION) else data
+        still = _still(data) if frame.kinds.intersection(ANIMATION) else data
         pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
@@ -112,16 +111,23 @@ def decode(data: bytes, max_megapixels: float, checksums: bool = True) -> np.nda
 def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
     """What cv2 decodes, in half its time: of 8-bit gray PNGs that cv2 wrote. None for any other, damaged too.
 
-    cv2 filters every row by Sub unless told otherwise: a byte is the difference to its left neighbour, modulo 256.
-    So pixels are running sums of rows, and these are differences of the sums over rectangles that `cv2.integral`
+    With its default settings cv2 filters every row by Sub: a byte is the difference to its left neighbour, modulo
+    256. So pixels are running sums of rows, and these are differences of the sums over rectangles that `cv2.integral`
     makes with vectors.
     Sources: PNG specification, third edition, section 9.2; Crow, Summed-area tables, SIGGRAPH 1984.
     """
     width, height = frame.width, frame.height
-    if frame.form != GRAY_8 or frame.kinds != BARE or not 0 < 255 * width * height < 2**31:  # integral has 32 bits
+    if frame.form != GRAY_8 or frame.kinds != BARE or not 0 < max(width, height) <= LONGEST_SIDE:
         return None
-    packed = b"".join(data[at + 8 : end - 4] for kind, at, end in frame.chunks if kind == b"IDAT")
-    stream, size = isal_zlib.decompressobj(), height * (1 + width)
+    size = height * (1 + width)
+    # Sums have 32 bits. What is far longer than its pixels was not written by cv2, and not worth copying.
+    if 255 * width * height >= 2**31 or len(data) > 2 * size + 65536:
+        return None
+    packed = b"".join(data[at + 8 : end - 4] for kind, at, end in _chunks(data) if kind == b"IDAT")
+    # cv2 refuses what reaches back further than the window that a stream declares; isal does not look.
+    if not packed or 256 << (packed[0] >> 4) < min(size, 32768):
+        return None
+    stream = isal_zlib.decompressobj()
     try:
         # Others choose a filter for each row. The first eight tell; isal would unpack all of a small picture for them.
         if zlib.decompressobj().decompress(packed, 8 * (1 + width))[:: 1 + width].strip(bytes([SUB])):
@@ -138,13 +144,22 @@ def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
     return sums[1:] - sums[:-1]
 
 
-def _still(data: bytes, frame: Frame) -> bytes:
-    """The PNG without the chunks that make it an animation.
+def _still(data: bytes) -> bytes:
+    """An inspected PNG without the chunks that make it an animation.
 
     cv2 would show a frame in place of the still picture, and a damaged animation ends the whole process.
     Source: https://github.com/opencv/opencv/issues/27744
     """
-    return PNG_SIGNATURE + b"".join(data[at:end] for kind, at, end in frame.chunks if kind not in ANIMATION)
+    return PNG_SIGNATURE + b"".join(data[at:end] for kind, at, end in _chunks(data) if kind not in ANIMATION)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of every chunk of an inspected PNG."""
+    kind, end = b"", len(PNG_SIGNATURE)
+    while kind != b"IEND":
+        at, kind = end, data[end + 4 : end + 8]
+        end = at + 12 + struct.unpack_from(">I", data, at)[0]
+        yield kind, at, end
 
 
 def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:

@@ -48,8 +48,8 @@ def header(width: int, height: int, bits: int = 8, color: int = 0, interlace: in
     return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlace)
 
 
-def scanlines(samples: np.ndarray, bits: int) -> bytes:
-    """Samples (height, width, channels) as PNG's rows, each after a filter byte of none."""
+def scanlines(samples: np.ndarray, bits: int, subtracted: bool = False) -> bytes:
+    """Samples (height, width, channels) as PNG's rows, each after its filter byte: none, or Sub, for bytes of gray."""
     height = samples.shape[0]
     flat = samples.reshape(height, -1)
     if bits == 16:
@@ -59,7 +59,9 @@ def scanlines(samples: np.ndarray, bits: int) -> bytes:
     else:
         places = np.arange(bits - 1, -1, -1)
         packed = np.packbits((flat[..., None] >> places & 1).reshape(height, -1).astype(np.uint8), axis=1)
-    return np.pad(packed, ((0, 0), (1, 0))).tobytes()
+    if subtracted:
+        packed = np.diff(packed, axis=1, prepend=np.uint8(0))
+    return np.pad(packed, ((0, 0), (1, 0)), constant_values=int(subtracted)).tobytes()
 
 
 def pixel_data(samples: np.ndarray, bits: int, interlaced: bool) -> bytes:
@@ -88,7 +90,9 @@ def make_png(rng: np.random.Generator, color: int, bits: int, interlaced: bool, 
     if rng.random() < 0.2:
         chunks.append((b"tEXt", b"Comment\0" + rng.bytes(9).hex().encode()))
     samples = rng.integers(0, top, (height, width, CHANNELS[color]))
-    stream = zlib.compress(pixel_data(samples, bits, interlaced), int(rng.integers(0, 10)))
+    as_cv2_writes = color == 0 and bits == 8 and not interlaced and rng.random() < 0.8
+    rows = scanlines(samples, bits, subtracted=True) if as_cv2_writes else pixel_data(samples, bits, interlaced)
+    stream = zlib.compress(rows, int(rng.integers(0, 10)))
     cuts = sorted(rng.integers(0, len(stream), rng.integers(0, 3)).tolist())
     parts = zip([0, *cuts], [*cuts, len(stream)], strict=True)
     chunks += [(b"IDAT", stream[start:end]) for start, end in parts]

@@ -154,7 +154,9 @@ def test_no_animation_reaches_cv2_which_a_damaged_one_would_end(monkeypatch):
     for seed in range(20):
         chunks = pictures.animated(rng(seed))[1]
         first = [kind for kind, _ in chunks].index(b"fcTL")
-        for damaged in (chunks, [*chunks[: first + 1], chunks[0], *chunks[first + 1 :]]):
+        for at in (None, 0, first):  # whole; a second header, and a second control, within the animation
+            more = [] if at is None else [chunks[at]]
+            damaged = [*chunks[: first + 1], *more, *chunks[first + 1 :]]
             pictures.check(pictures.Case("animation", pictures.join(damaged), EITHER), PLAIN)
     assert len(seen) >= 80
     assert not any(kind in data for data in seen for kind in (b"acTL", b"fcTL", b"fdAT"))

@@ -128,6 +128,10 @@ def bad_weights(case, folder, weights):
             path.write_bytes(b"")
         case "cut":
             path.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        case "damaged":
+            data = bytearray(weights.read_bytes())
+            data[200:4000] = bytes(3800)
+            path.write_bytes(data)
         case "other":
             keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
         case "name":
@@ -136,7 +140,7 @@ def bad_weights(case, folder, weights):
     return path
 
 
-@pytest.mark.parametrize("case", ["text", "empty", "cut", "other", "name"])
+@pytest.mark.parametrize("case", ["text", "empty", "cut", "damaged", "other", "name"])
 def test_a_file_that_is_no_mobilenet_is_refused_with_its_name_and_a_remedy(case, weights, tmp_path):
     path = bad_weights(case, tmp_path, weights)
     with pytest.raises(AoiError) as refused:
@@ -147,7 +151,7 @@ def test_a_file_that_is_no_mobilenet_is_refused_with_its_name_and_a_remedy(case,
     assert refused.value.exit_code == 2
 
 
-@pytest.mark.parametrize("case", ["text", "empty", "cut", "other"])
+@pytest.mark.parametrize("case", ["text", "empty", "cut", "damaged", "other"])
 def test_a_file_that_is_no_mobilenet_is_refused_before_any_work(case, weights, tmp_path):
     path = bad_weights(case, tmp_path, weights)
     with pytest.raises(AoiError, match=re.escape(str(path)) + ": not (a file of weights|the weights of a MobileNet)"):

@@ -446,9 +446,27 @@ def broken_off(data: Path, root: Path, monkeypatch) -> Path:
     return work
 
 
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def open_on_a_full_disk(path: str, mode: str):
+    return open("/dev/full", "wb") if mode == "xb" else open(path, mode)
+
+
 @pytest.mark.parametrize("shards", [1, 4])
-def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monkeypatch, shards):
-    monkeypatch.setattr(convert, "frame", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+@pytest.mark.parametrize("when", ["converting", "writing", "renaming"])
+def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monkeypatch, shards, when):
+    match when:
+        case "converting":
+            monkeypatch.setattr(convert, "frame", full_disk)
+        case "writing":
+            if not os.path.exists("/dev/full"):
+                pytest.skip("there is no /dev/full here")
+            monkeypatch.setattr(convert, "open", open_on_a_full_disk, raising=False)
+        case "renaming":
+            replace = os.replace
+            monkeypatch.setattr(os, "replace", lambda a, b: full_disk() if b.endswith("tfrecord") else replace(a, b))
     with pytest.raises(AoiError, match=r"No space left on device.*run again: finished shards are kept") as stopped:
         ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=shards))
     assert stopped.value.exit_code == MISSED

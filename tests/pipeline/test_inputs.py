@@ -1,5 +1,6 @@
 """A CSV and a heap of pictures become checked rows, or every problem is told at once, with its row and remedy."""
 
+import os
 import shutil
 import stat
 import zipfile
@@ -263,6 +264,25 @@ def test_a_missing_folder_is_refused(tmp_path):
     assert problem.file == str(tmp_path / "none")
     assert problem.seen == "there is no such folder"
     assert "train.csv" in problem.remedy
+
+
+def test_links_that_lead_nowhere_and_pipes_are_no_pictures(data):
+    digest = read_inputs(str(data), "train", FOLDS).digest
+    folder = data / "train_images"
+    os.symlink("round.png", folder / "round.png")
+    os.symlink("gone", folder / "gone.png")
+    os.symlink("train_000.png/below", folder / "through a file.png")
+    os.symlink("..", folder / "back")
+    os.mkfifo(folder / "pipe.png")
+    assert read_inputs(str(data), "train", FOLDS).digest == digest
+
+
+def test_a_file_in_place_of_the_folder_of_pictures_is_refused(data):
+    shutil.rmtree(data / "train_images")
+    (data / "train_images").write_text("no folder")
+    (problem,) = refused(data)
+    assert problem.file == str(data / "train_images")
+    assert "Not a directory" in problem.seen
 
 
 def test_a_missing_csv_is_refused(data):

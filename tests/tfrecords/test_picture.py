@@ -164,9 +164,10 @@ def test_what_cv2_wrote_comes_back_without_asking_cv2(sides, seed):
         np.testing.assert_array_equal(decode(data, 100), pixels)
 
 
-@pytest.mark.parametrize("side", [2900, 2910])  # 255 times its square lies below and above 2 ** 31
-def test_sums_of_a_large_white_picture_do_not_overflow(side):
-    pixels = np.full((side, side), 255, np.uint8)
+@pytest.mark.parametrize("side", [2900, 2910])
+def test_sums_below_and_above_two_to_the_31_come_back(side):
+    pixels = np.tile(np.arange(side, 0, -1).astype(np.uint8), (side, 1))  # every difference is 255
+    assert (255 * side**2 >= 2**31) == (side == 2910)
     np.testing.assert_array_equal(decode(png(pixels), 100), pixels)
 
 
@@ -174,9 +175,9 @@ def check_as_cv2(data: bytes) -> None:
     expected = by_cv2(data)
     if expected is None:
         with pytest.raises(PictureError, match="do not decode"):
-            decode(data, 1)
+            decode(data, 100)
     else:
-        np.testing.assert_array_equal(decode(data, 1), expected)
+        np.testing.assert_array_equal(decode(data, 100), expected)
 
 
 def filtered(filters: list[int], width: int = 6) -> bytes:
@@ -201,23 +202,56 @@ def test_rows_of_any_filter_and_streams_of_any_damage_are_decoded_as_cv2_does_or
     check_as_cv2(data)
 
 
-@pytest.mark.parametrize(
-    ("color", "interlaced", "more"),
-    [
-        (
-            0,
-            0,
-            chunk(b"eXIf", bytes.fromhex("4d4d002a0000000800010112000300000001000600000000")),
-        ),  # turned by 90 degrees
-        (0, 1, b""),
-        (3, 0, chunk(b"PLTE", bytes(range(256)) * 3)),
-        (3, 0, b""),
-    ],
-)
-def test_what_is_more_than_rows_of_gray_bytes_is_left_to_cv2(color, interlaced, more):
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 12, 8, color, 0, 0, interlaced))
-    data = file(header, more, chunk(b"IDAT", zlib.compress(filtered([1] * 12))), chunk(b"IEND"))
-    check_as_cv2(data)
+def gray(width: int = 6, height: int = 12, color: int = 0, interlaced: int = 0) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, interlaced))
+
+
+SUBBED = filtered([1] * 12)
+LONG = filtered([1] * 2, 1_100_000)
+FAR = bytes([1]) + np.random.default_rng(0).integers(0, 256, 600, np.uint8).tobytes()  # repeats lie 601 bytes apart
+TOO_FAR = bytes([0x08, 0x1D]) + zlib.compress(FAR * 4)[2:]  # declares a window of 256 bytes
+not_bare = {
+    "turned by Exif": (
+        gray(),
+        chunk(b"eXIf", bytes.fromhex("4d4d002a0000000800010112000300000001000600000000")),
+        SUBBED,
+    ),
+    "interlaced": (gray(interlaced=1), b"", SUBBED),
+    "palette": (gray(color=3), chunk(b"PLTE", bytes(range(256)) * 3), SUBBED),
+    "palette that is missing": (gray(color=3), b"", SUBBED),
+    "too wide for cv2": (gray(1_100_000, 2), b"", LONG),
+    "too high for cv2": (gray(2, 1_100_000), b"", bytes([1, 2, 3]) * 1_100_000),
+}
+
+
+@pytest.mark.parametrize("case", not_bare)
+def test_what_is_more_than_rows_of_gray_bytes_is_left_to_cv2(case):
+    header, more, rows = not_bare[case]
+    check_as_cv2(file(header, more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND")))
+
+
+def test_a_stream_that_reaches_further_back_than_its_window_is_left_to_cv2():
+    check_as_cv2(file(gray(600, 4), chunk(b"IDAT", TOO_FAR), chunk(b"IEND")))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_second_header_is_refused_as_cv2_does(place):
+    parts = [gray(), *(chunk(b"IDAT", part) for part in (zlib.compress(SUBBED)[:9], zlib.compress(SUBBED)[9:]))]
+    data = file(*parts[:place], gray(), *parts[place:], chunk(b"IEND"))
+    assert by_cv2(data) is None
+    with pytest.raises(PictureError, match="second header at byte"):
+        decode(data, 1)
+
+
+@pytest.mark.parametrize("most", ["chunks", "packed bytes"])
+def test_what_is_far_longer_than_its_pixels_is_not_copied(most):
+    stream = zlib.compress(SUBBED)
+    more = chunk(b"IDAT") * 300_000 if most == "chunks" else chunk(b"IDAT", bytes(4_000_000))
+    data = file(gray(), chunk(b"IDAT", stream), more, chunk(b"IEND"))
+    tracemalloc.start()
+    decode(data, 1)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
 
 
 def test_a_stream_that_unpacks_to_more_than_the_picture_is_not_unpacked_whole():
@@ -294,6 +328,7 @@ bad_files = {
     "no pixels": (file(ihdr(4, 4), chunk(b"IEND")), "holds no pixels"),
     "no end mark": (NORMAL[:-12], "cut off"),
     "pixels are no zlib": (file(ihdr(4, 4), chunk(b"IDAT", b"abc"), chunk(b"IEND")), "do not decode"),
+    "pixels of no bytes": (file(ihdr(4, 4), chunk(b"IDAT"), chunk(b"IEND")), "do not decode"),
     "no width": (file(ihdr(0, 4), idat([b""] * 4), chunk(b"IEND")), "do not decode"),
     "pixels for half the rows": (file(ihdr(4, 4), idat([b"abcd"] * 2), chunk(b"IEND")), "do not decode"),
     "pixels cut within": (file(ihdr(14, 9), chunk(b"IDAT", PACKED[:50]), chunk(b"IEND")), "do not decode"),
