@@ -104,6 +104,9 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     sources = [epoch(0, light), tf.data.Dataset.from_tensors(first).repeat()]
     total = 2 * (1 + pairs)
     in_turn = tf.data.Dataset.choose_from_datasets(sources, tf.data.Dataset.range(2).repeat()).take(total)
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # the reader's own two batches are all that wait
+    in_turn = in_turn.with_options(options)
     tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: ended.append(time.perf_counter()))
     network.fit(in_turn, verbose=0, callbacks=[tick])
     seconds = [after - before for before, after in pairwise(ended[1:])]  # without the first pair, which starts it all
