@@ -58,12 +58,14 @@ LIGHTS: dict[str, Relit] = {
 
 
 def main(home: Home, data: str) -> None:
-    """Prints a row a light, a column a model: accuracy in percent."""
+    """Prints a row a light, a column a model: accuracy in percent, and mistakes."""
     table = {}
     inputs = read_inputs(data, "train", folds=2)
     places = {row.id: row.name for row in inputs.rows}
     for path in home.committed("model"):
         model = home.choose("model", path.name, "model", "")
+        if len(model.manifest["folds"]) > 1:  # of a cross-validation: its members stand for themselves
+            continue
         dataset = home.by_fingerprint("dataset", model.manifest["dataset"]["fingerprint"])
         rows = pd.read_csv(dataset.path / "rows.csv", dtype={"id": str})
         rows = rows[rows["fold"].isin(model.manifest["folds"])]
@@ -72,15 +74,15 @@ def main(home: Home, data: str) -> None:
         with files.opened(inputs.container) as read:
             pictures = [decode(read(places[name]), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
         train = model.manifest["settings"]["train"]
-        name = f"{train['recipe']}, {settings.equalize}, light {train['light_fraction']:g}"
+        name = f"{train['recipe']}, {settings.equalize}, light {train['light_fraction']:g}, fold {train['fold']}"
         table[name] = {}
         for light, relight in LIGHTS.items():
             rng = np.random.default_rng(0)
             relit = [np.clip(np.rint(relight(gray, rng)), 0, 255).astype(np.uint8) for gray in pictures]
             ready = np.stack([finish(gray, settings) for gray in relit])[..., None]
             right = classifier.probabilities(ready).argmax(axis=1) == rows["label"].to_numpy()
-            table[name][light] = 100 * right.mean()
-    print(pd.DataFrame(table).round(2).to_string())
+            table[name][light] = f"{100 * right.mean():.2f} ({(~right).sum()} of {len(right)})"
+    print(pd.DataFrame(table).to_string())
 
 
 if __name__ == "__main__":
