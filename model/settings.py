@@ -54,7 +54,7 @@ class TrainSettings(StageSettings):
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
     light_fraction: float = Field(
-        0.3, ge=0, lt=1, description="largest random change of contrast and of exposure, as a part; noise goes along"
+        0.3, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
     )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
 

@@ -17,7 +17,7 @@ from tfrecords.errors import MISSED, refuse
 
 MODEL, EVALUATION, PREDICTION, EXPORT = "model", "evaluation", "prediction", "export"
 # Raise the number of a stage when the same settings and inputs would give another result.
-VERSIONS = {MODEL: 6, EVALUATION: 4, PREDICTION: 4, EXPORT: 1}
+VERSIONS = {MODEL: 7, EVALUATION: 4, PREDICTION: 4, EXPORT: 1}
 Progress = Callable[[int, int, str], None]
 
 

@@ -11,9 +11,10 @@ from tfrecords.dataset import record_count
 from tfrecords.errors import refuse
 
 PARSE_BATCH = 64
-# Gray levels that light leaves as they are when its contrast changes, and of noise for the whole of the change: CLAHE
-# makes up to 11.5 levels of 6 of a sensor (NEU), which a change by 0.3 (18 levels) must hold well within.
-MIDDLE_GRAY, NOISE_LEVELS = 128.0, 60.0
+# What a change of light is in gray levels. Contrast leaves MIDDLE_GRAY as it is. The others go well beyond what a
+# network shall bear, for at the end of what it saw it is weak: CLAHE makes up to 11.5 levels of a sensor's 6 (NEU),
+# where a change by 0.3 has up to 18; and bright parts that burn out at 30 % more exposure are white after CLAHE too.
+MIDDLE_GRAY, NOISE_LEVELS, EXPOSURE_SPAN = 128.0, 60.0, 2.0
 FEATURES = {
     "id": tf.io.FixedLenFeature([], tf.string),
     "image": tf.io.FixedLenFeature([], tf.string),
@@ -99,14 +100,15 @@ def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:
     Args:
         picture: uint8 (S, S, 1).
         key: int64 (2,); the same key gives the same light.
-        most: largest change of contrast and of exposure, as a part of it; the noise's deviation is up to NOISE_LEVELS
-            times it.
+        most: largest change of contrast, as a part of it; of exposure EXPOSURE_SPAN times it, and the noise's
+            deviation NOISE_LEVELS times it.
 
     Returns: uint8 (S, S, 1).
     """
     contrast, exposure, noise = tf.unstack(most * tf.random.stateless_uniform([3], key, -1.0, 1.0))
     grain = NOISE_LEVELS * tf.abs(noise) * tf.random.stateless_normal(tf.shape(picture), key + 1)
-    lit = ((tf.cast(picture, tf.float32) - MIDDLE_GRAY) * (1 + contrast) + MIDDLE_GRAY) * (1 + exposure) + grain
+    flat = (tf.cast(picture, tf.float32) - MIDDLE_GRAY) * (1 + contrast) + MIDDLE_GRAY
+    lit = flat * (1 + EXPOSURE_SPAN * exposure) + grain
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(lit), 0, 255), tf.uint8), picture.shape)
 
 

@@ -401,20 +401,20 @@ def test_no_light_goes_further_than_it_may():
     gray = np.full((1, 64, 64, 1), 128, np.uint8)
     for index in range(50):
         lit = relit(gray, [0, index], 0.3).astype(float)
-        assert abs(lit.mean() - 128) < 0.3 * 128 + 2
+        assert abs(lit.mean() - 128) < 2 * 0.3 * 128 + 2
         assert lit.std() < 18 * 1.1
 
 
 def test_exposure_scales_a_picture_so_that_only_contrast_changes_its_relative_contrast():
-    halves = np.full((1, 64, 64, 1), 60, np.uint8)
-    halves[:, :, 32:] = 180
+    halves = np.full((1, 64, 64, 1), 50, np.uint8)
+    halves[:, :, 32:] = 110
     means = []
     for index in range(50):
         lit = relit(halves, [0, index], 0.3).astype(float)
         means.append(lit.mean())
         relative = (lit[:, :, 32:].mean() - lit[:, :, :32].mean()) / lit.mean()
-        assert 0.66 < relative < 1.36  # from 0.69 to 1.33, and what noise adds; an offset would give up to 1.9
-    assert min(means) < 95 and max(means) > 145
+        assert 0.42 < relative < 1.22  # from 0.44 to 1.18, and what noise adds; an offset would give up to 3
+    assert min(means) < 45 and max(means) > 115
 
 
 def test_each_epoch_has_its_light_and_none_of_it_is_there_unless_asked_for(dataset):
