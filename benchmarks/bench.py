@@ -26,8 +26,8 @@ FULL: dict[str, dict[str, Any]] = {
     "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
     "train": {
         "drawn": 600,
-        "steps": 60,
-        "keras_steps": 12,
+        "steps": 50,
+        "keras_steps": 8,
         "recipes": ["frozen", "full"],
         "settings": [],
     },
