@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,10 +41,16 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
         given = {"home": home, "settings": [*size["settings"], f"predict.runtime={runtime}"], "data": str(data)}
         return Contestant(name, "benchmarks.predict:ours", given)
 
-    some = repeat(drawn, work, size["drawn"], size["slow"])
+    def lot(pictures: int) -> Path:
+        folder = repeat(drawn, work, size["drawn"], pictures)
+        if size["data"] and Path(size["data"], "classes.txt").exists():  # a lot has the classes of its model
+            shutil.copy(Path(size["data"], "classes.txt"), folder)
+        return folder
+
+    some = lot(size["slow"])
     keras = Contestant(KERAS, "benchmarks.predict:keras_predict", {"home": home, "data": str(some)})
     whole = by_turns([*(one(name, runtime, some) for name, runtime in ours.items()), keras], size["rounds"], tell)
-    data = repeat(drawn, work, size["drawn"], size["pictures"])
+    data = lot(size["pictures"])
     in_full = {name: f"{name}, {size['pictures']:,} pictures" for name in ours}
     whole += by_turns([one(in_full[name], runtime, data) for name, runtime in ours.items()], 1, tell)
     tell("the network alone, and one picture at a time")
@@ -68,7 +75,6 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
 
 def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
     """The stage as it is used: the lot's ingest, and the rest of it. The result is removed again."""
-    import shutil
     from tempfile import TemporaryDirectory
 
     from flows.settings import load_settings
