@@ -39,10 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _clear()
         print(f"aoi: {error}. Mend it and run the same command: what is finished is kept", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _stopped(error):
+            raise
         _clear()
         print("aoi: stopped; the same command goes on from what is finished", file=sys.stderr)
         return 130
+
+
+def _stopped(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: in the middle of a native library's import it comes out as an ImportError."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _stopped(error.__cause__ or error.__context__)
+    )
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -121,9 +121,15 @@ def test_a_model_under_the_bound_ends_with_1_and_is_not_used(aoi, copy_home, mad
     assert (home.root / "latest" / "champion.json").read_bytes() == before
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(aoi, home, made, monkeypatch):
+@pytest.mark.parametrize("within", ["our code", "the import of a native library"])
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(aoi, home, made, monkeypatch, within):
     def stop(*_, **__):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stopped:
+            if within == "our code":
+                raise
+            raise ImportError("initialization failed") from stopped
 
     monkeypatch.setitem(STAGES, "train", stop)
     given = aoi("run", "--data", made[0], "--home", home.root, *chosen())

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
@@ -38,10 +40,11 @@ def told(server, made, tmp_path_factory):
     """The full flow three times: with weights that are none, with the mistake mended, and again."""
     data, _, settings, _ = made
     root = tmp_path_factory.mktemp("deployments")
-    # Begins as a file of weights does, so that only the training finds out.
-    (root / "text.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\nthese are no weights")
+    # Its first and last kernel are a MobileNet's of alpha 0.25, so that only the training finds out.
+    with h5py.File(root / "other.weights.h5", "w") as file:
+        file["first"], file["last"] = np.zeros((3, 3, 3, 8)), np.zeros((1, 1, 256, 256))
     wrong = settings.model_copy(
-        update={"train": settings.train.model_copy(update={"weights": str(root / "text.weights.h5")})}
+        update={"train": settings.train.model_copy(update={"weights": str(root / "other.weights.h5")})}
     )
     given = {"data": str(data), "home": str(root / "home")}
     runs = [run(deployments.full, **given, settings=chosen) for chosen in (wrong, settings, settings)]
