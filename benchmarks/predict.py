@@ -27,15 +27,15 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     tell("a model to predict with")
     home = ingested(work, size)
     aoi(["train", "--home", home, *chosen(size["settings"])])  # found where the section train has made it
-    ours = {OURS: "litert"}
+    runtimes = {OURS: "litert"}
     goals = []
     if size["int8"]:
         try:
             aoi(["export", "--home", home, "--model", _model(home).name, "--precision", "int8"])
-            ours[INT8] = "litert-int8"
+            runtimes[INT8] = "litert-int8"
         except AoiError as refused:
             tell(f"int8 is left out: {refused}")
-        goals.append(goal("model that int8 keeps: at most 1 in 1,000 labels differ", float(INT8 in ours), 1))
+        goals.append(goal("model that int8 keeps: at most 1 in 1,000 labels differ", float(INT8 in runtimes), 1))
 
     def one(name: str, runtime: str, data: Path) -> Contestant:
         given = {"home": home, "settings": [*size["settings"], f"predict.runtime={runtime}"], "data": str(data)}
@@ -49,24 +49,25 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
 
     some = lot(size["slow"])
     keras = Contestant(KERAS, "benchmarks.predict:keras_predict", {"home": home, "data": str(some)})
-    whole = by_turns([*(one(name, runtime, some) for name, runtime in ours.items()), keras], size["rounds"], tell)
+    whole = by_turns([*(one(name, runtime, some) for name, runtime in runtimes.items()), keras], size["rounds"], tell)
     data = lot(size["pictures"])
-    in_full = {name: f"{name}, {size['pictures']:,} pictures" for name in ours}
-    whole += by_turns([one(in_full[name], runtime, data) for name, runtime in ours.items()], 1, tell)
+    in_full = {name: f"{name}, {size['pictures']:,} pictures" for name in runtimes}
+    whole += by_turns([one(in_full[name], runtime, data) for name, runtime in runtimes.items()], 1, tell)
     tell("the network alone, and one picture at a time")
     sizes = {key: size[key] for key in ("arrays", "singles", "rounds")}
-    given = {"home": home, "data": str(data), "runtimes": ours, **sizes}
+    given = {"home": home, "data": str(data), "runtimes": runtimes, **sizes}
     alone = run_alone(Contestant("alone", "benchmarks.predict:alone", given))
-    network = [row(who, alone[who]) for who in (*ours, KERAS)]
+    network = [row(who, alone[who]) for who in (*runtimes, KERAS)]
     in_all = {
-        name: median(whole, in_full[name], "pictures_per_s") / median(whole, KERAS, "pictures_per_s") for name in ours
+        name: median(whole, in_full[name], "pictures_per_s") / median(whole, KERAS, "pictures_per_s")
+        for name in runtimes
     }
     of_network = median(network, OURS, "pictures_per_s") / median(network, KERAS, "pictures_per_s")
     goals += [
         goal("as fast as model.predict, the network alone", of_network, 2.5, unit="x"),
         *(
             goal(f"as fast as model.predict, PNG to submission, {name}", in_all[name], BOUNDS[name], unit="x")
-            for name in ours
+            for name in runtimes
         ),
     ]
     tables = {"whole": whole, "network": network, "one picture": alone["latency"]}
@@ -90,9 +91,9 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
         for kind in ("models", "exports", "datasets"):
             if Path(home, kind).exists():
                 shutil.copytree(Path(home, kind), Path(own, kind))
-        chosen = load_settings(overrides=settings)
+        wanted = load_settings(overrides=settings)
         began = time.perf_counter()
-        ref = STAGES["predict"](Home(Path(own)), chosen, model_name=_model(home).name, data=data, progress=progress)
+        ref = STAGES["predict"](Home(Path(own)), wanted, model_name=_model(home).name, data=data, progress=progress)
         ended = time.perf_counter()
         pictures = Home(Path(own)).open(ref).manifest["pictures"]
     converted = max(at for at, note in seen if note != "pictures")

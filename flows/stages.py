@@ -215,7 +215,9 @@ def _check_points(data: str, points: Sequence[GridPoint]) -> None:
     for point in points:
         model.check_fold(point.settings.ingest.folds, point.settings.train)
         model.normal_class(classes, point.settings.evaluate)
-    model.check_weights([point.settings.train for point in points])
+    trainings = [point.settings.train for point in points]
+    for distinct in {(train.weights, train.alpha): train for train in trainings}.values():
+        ensure_weights(distinct)
 
 
 def predict(

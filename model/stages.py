@@ -10,7 +10,7 @@ from typing import Any
 from model.quiet import stderr_closed
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
-from model.weights import ensure_weights, weights_digest
+from model.weights import weights_digest
 from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
 from tfrecords.dataset import record_count
 from tfrecords.errors import MISSED, refuse
@@ -179,12 +179,6 @@ def check_fold(folds: int, settings: TrainSettings) -> None:
     """Raises AoiError for a validation fold outside the dataset's."""
     if settings.fold >= folds:
         raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
-
-
-def check_weights(trainings: Sequence[TrainSettings]) -> None:
-    """Raises AoiError for weights that one of several trainings can't have."""
-    for settings in {(settings.weights, settings.alpha): settings for settings in trainings}.values():
-        ensure_weights(settings)
 
 
 def check_unreadable_label(classes: Sequence[str], settings: PredictSettings) -> None:

@@ -42,8 +42,9 @@ def ensure_weights(settings: TrainSettings) -> None:
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
         first, last = int(FIRST_FILTERS * settings.alpha), int(LAST_FILTERS * settings.alpha)
+        found = _shapes(settings.weights)
         for wanted in ((3, 3, 3, first), (1, 1, last, last)):
-            if wanted not in _shapes(settings.weights):
+            if wanted not in found:
                 raise _other_weights(settings, f"it holds no kernel of {wanted}")
 
 

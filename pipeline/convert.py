@@ -3,21 +3,19 @@
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
-from typing import BinaryIO
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from pipeline.files import READ_ERRORS, opened, reason
 from pipeline.inputs import Row
-from tfrecords.artifact import hash_json
+from tfrecords.artifact import appearing, hash_json
 from tfrecords.picture import PictureError, decode, finish, perceptual_hash
 from tfrecords.schema import Record, encode, frame
 from tfrecords.settings import PreprocessSettings
@@ -64,7 +62,7 @@ def write_plan(plan: ShardPlan) -> str:
     path = os.path.join(plan.folder, f".{plan.file}.plan.json")
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
     plain |= {"rows": plan.plain_rows(), "preprocess": plan.preprocess.model_dump()}
-    with _appearing(path) as file:
+    with appearing(Path(path)) as file:
         file.write(json.dumps(plain).encode())
     return path
 
@@ -105,7 +103,7 @@ def convert_shard(plan: ShardPlan) -> str:
     with (
         opened(plan.container) as read,
         ThreadPoolExecutor(plan.threads) as pool,
-        _appearing(plan.path) as shard,
+        appearing(Path(plan.path)) as shard,
     ):
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
         # later pictures are still being converted, or cores would idle at the end of every shard.
@@ -130,7 +128,7 @@ def convert_shard(plan: ShardPlan) -> str:
         "written": written,
         "rejects": rejects,
     }
-    with _appearing(plan.report_path) as file:
+    with appearing(Path(plan.report_path)) as file:
         file.write(json.dumps(report).encode())
     return plan.file
 
@@ -159,17 +157,3 @@ def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
     mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
     height, width = pixels.shape
     return width, height, mean, deviation, f"{perceptual_hash(pixels):016x}"
-
-
-@contextmanager
-def _appearing(path: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends well; readers never see a part of it."""
-    folder, name = os.path.split(path)
-    aside = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)

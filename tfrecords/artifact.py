@@ -12,12 +12,12 @@ import json
 import os
 import re
 import shutil
-import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tfrecords.errors import REFUSED, AoiError, Problem, refuse
 
@@ -66,18 +66,25 @@ def entry_of(folder: Path, file: str) -> dict[str, Any]:
     return {"file": file, "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def write_whole(path: Path, text: str | Iterable[str]) -> None:
-    """Writes a text file, or the pieces of one, so that readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends well; readers see the old one or the new one, no part."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # unlike any other machine's on a shared disk
     try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(aside, "xb") as file:
+            yield file
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text file, or the pieces of one, as `appearing` does, and safe from a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(path: Path, kind: str) -> Artifact:

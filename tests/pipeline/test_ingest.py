@@ -17,6 +17,7 @@ from pipeline import convert, ingest
 from pipeline.ingest import refuse_lossy, shard_rows
 from pipeline.inputs import Row, read_inputs
 from pipeline.settings import IngestSettings
+from tfrecords import artifact
 from tfrecords.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
 from tfrecords.errors import MISSED, AoiError
@@ -450,8 +451,8 @@ def full_disk(*_):
     raise OSError(28, "No space left on device")
 
 
-def open_on_a_full_disk(path: str, mode: str):
-    return open("/dev/full", "wb") if mode == "xb" else open(path, mode)
+def open_on_a_full_disk(path, mode: str = "r", **how):
+    return open("/dev/full", "wb") if mode == "xb" else open(path, mode, **how)
 
 
 @pytest.mark.parametrize("shards", [1, 4])
@@ -463,10 +464,12 @@ def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monk
         case "writing":
             if not os.path.exists("/dev/full"):
                 pytest.skip("there is no /dev/full here")
-            monkeypatch.setattr(convert, "open", open_on_a_full_disk, raising=False)
+            monkeypatch.setattr(artifact, "open", open_on_a_full_disk, raising=False)
         case "renaming":
             replace = os.replace
-            monkeypatch.setattr(os, "replace", lambda a, b: full_disk() if b.endswith("tfrecord") else replace(a, b))
+            monkeypatch.setattr(
+                os, "replace", lambda a, b: full_disk() if str(b).endswith("tfrecord") else replace(a, b)
+            )
     with pytest.raises(AoiError, match=r"No space left on device.*run again: finished shards are kept") as stopped:
         ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=shards))
     assert stopped.value.exit_code == MISSED
