@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.core import machine
+from tfrecords.artifact import write_whole
 from tfrecords.errors import refuse
 
 SECTIONS = ("convert", "read", "train", "predict", "orchestrate")
@@ -86,24 +87,30 @@ def bench(
     sizes: Mapping[str, Mapping[str, Any]],
     work: Path,
     tell: Callable[[str, str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Runs the sections of a plan in the folder `work`. tell: called with a section and what it does now.
+
+    keep: called after each section with what there is until then, for a later one may fail.
 
     Returns: {version, machine, sections: {name: {size, tables, goals}}}, all of it JSON.
 
     Raises: AoiError for a contestant that fails.
     """
-    sections = {}
+    result: dict[str, Any] = {"version": VERSION, "machine": machine(), "sections": {}}
     for name, size in sizes.items():
         module = importlib.import_module(f"benchmarks.{name}")
-        sections[name] = module.measure(work, size, lambda what, name=name: tell(name, what))
-    return {"version": VERSION, "machine": machine(), "sections": sections}
+        result["sections"][name] = module.measure(work, size, lambda what, name=name: tell(name, what))
+        keep(result)
+    return result
 
 
 def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
     """The subcommand: measures, and leaves the JSON at `out`, and beside it a paper (.md) and a chart (.png).
 
     data: folder for the training section; none: sample pictures. Returns: what the paper says.
+
+    Raises: AoiError for a contestant that fails; the sections before it are then beside `out`, in STEM.partial.json.
     """
     from flows.progress import clear_line, duration
 
@@ -117,10 +124,16 @@ def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
         clear_line()
         print(f"{section:<11} {duration(time.monotonic() - began):>12}  {what}", file=sys.stderr, flush=True)
 
+    partial = out.with_name(f"{out.stem}.partial.json")  # what is at `out` may be whole
     with tempfile.TemporaryDirectory(prefix="aoi-bench-") as work:
-        result = bench(sizes, Path(work), tell)
+        result = bench(sizes, Path(work), tell, lambda result: _write(partial, result))
     words = [" --quick"] * quick + [f" --only {' '.join(only)}"] * bool(only) + [" --data DIR"] * bool(data)
     result |= {"command": "aoi bench" + "".join(words), "seconds": time.monotonic() - began}
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _write(out, result)
     report.write(result, out)
+    partial.unlink()
     return report.paper(result, out.stem)
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(result, indent=1) + "\n")

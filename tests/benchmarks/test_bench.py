@@ -9,7 +9,7 @@ import pytest
 from benchmarks import bench, core, report
 from benchmarks.core import Contestant, by_turns, goal, row
 from benchmarks.pictures import by_class, draw, repeat
-from tfrecords.errors import AoiError
+from tfrecords.errors import AoiError, refuse
 
 
 def result(**sections):
@@ -50,6 +50,22 @@ def test_quick_and_full_differ_in_sizes_alone():
 def test_an_unknown_section_is_refused_with_those_that_there_are():
     with pytest.raises(AoiError, match=r"'reed' is no section\. Known: convert, read"):
         bench.plan(True, ["reed"])
+
+
+def test_a_section_that_fails_leaves_those_before_it_and_a_paper_that_is_there(tmp_path, monkeypatch):
+    def fail(work, size, tell):
+        raise refuse("here", "no more room", "Make room")
+
+    monkeypatch.setattr("benchmarks.convert.measure", lambda work, size, tell: CONVERT)
+    monkeypatch.setattr("benchmarks.read.measure", fail)
+    out = tmp_path / "out.json"
+    bench.run(True, ["convert"], None, out)
+    assert not (partial := tmp_path / "out.partial.json").exists()
+    before = out.read_bytes()
+    with pytest.raises(AoiError, match="no more room"):
+        bench.run(True, ["convert", "read"], None, out)
+    assert out.read_bytes() == before
+    assert json.loads(partial.read_text())["sections"] == {"convert": CONVERT}
 
 
 # --- Figures ------------------------------------------------------------------------------------------------
