@@ -251,7 +251,9 @@ def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int) ->
 def _hash(rows: list[Row], container: str, progress: Progress) -> None:
     """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
     starts = range(0, len(rows), HASHED_AT_ONCE)
-    with files.opened(container) as read, ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+    # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
+    threads = 32 if files.is_remote(container) else os.cpu_count() or 1
+    with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
         for at, part in zip(starts, parts, strict=True):
             rows[at : at + HASHED_AT_ONCE] = part
