@@ -141,7 +141,7 @@ def _memory(shift: float, home: str, **_: str) -> Epoch:
     import numpy as np
     import tensorflow as tf
 
-    from tfrecords.reader import read_arrays
+    from tfrecords.arrays import read_arrays
 
     images = np.concatenate([batch["image"] for batch in read_arrays(_dataset(home))])
     if not shift:

@@ -80,7 +80,8 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from model.network import build
-    from tfrecords.reader import image_size, training_batches
+    from tfrecords.dataset import image_size
+    from tfrecords.reader import training_batches
 
     dataset, chosen = _dataset(home), _settings(settings).train
     network = build(chosen, image_size(dataset), len(dataset.manifest["classes"]))
@@ -160,8 +161,8 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     import keras
     import numpy as np
 
-    from tfrecords.dataset import class_counts
-    from tfrecords.reader import image_size, read_arrays
+    from tfrecords.arrays import read_arrays
+    from tfrecords.dataset import class_counts, image_size
 
     dataset, chosen = _dataset(home), _settings(settings).train
     size, classes = image_size(dataset), len(dataset.manifest["classes"])

@@ -12,8 +12,8 @@ from model import tracking
 from model.classify import write_card
 from model.settings import NETWORK
 from model.store import Store
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import RECORD, Artifact
-from tfrecords.reader import read_arrays
 from tfrecords.settings import PreprocessSettings
 
 

@@ -16,10 +16,10 @@ from model.gradcam import draw_gradcam
 from model.labels import audit_labels
 from model.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
 from model.settings import EvaluateSettings
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
 from tfrecords.errors import refuse
-from tfrecords.reader import read_arrays
 
 MISTAKES_SHOWN = 24
 Progress = Callable[[int, int, str], None]
@@ -109,7 +109,7 @@ def _answer(classifier: Classifier, dataset: Artifact, progress: Progress) -> An
     ids, labels, folds, images, parts = [], [], [], [], []
     for fold in classifier.folds:
         for batch in read_arrays(dataset, fold):
-            ids += [value.decode() for value in batch["id"]]
+            ids += batch["id"].tolist()
             labels += batch["label"].tolist()
             folds += batch["fold"].tolist()
             images += list(batch["image"][..., 0])

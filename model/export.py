@@ -14,9 +14,9 @@ from model.convert import to_litert
 from model.network import load
 from model.settings import INT8, KERAS, LITERT
 from model.store import Store
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import RECORD, Artifact
 from tfrecords.errors import MISSED, refuse
-from tfrecords.reader import read_arrays
 from tfrecords.settings import PreprocessSettings
 
 CALIBRATION_PICTURES = 200

@@ -11,9 +11,9 @@ from model import drift
 from model.classify import answers, open_classifier
 from model.operating import ACCEPT, REJECT, REVIEW, OperatingPoint, decide
 from model.settings import REVIEW_FILE, SUBMISSION, PredictSettings
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
-from tfrecords.reader import read_arrays
 
 Progress = Callable[[int, int, str], None]
 
@@ -65,7 +65,7 @@ def _predict(model: Artifact, dataset: Artifact, settings: PredictSettings, prog
     rows = _read_rows(dataset)
     ids, parts = [], [np.zeros((0, len(classes)), np.float32)]
     for batch in read_arrays(dataset):
-        ids += [value.decode() for value in batch["id"]]
+        ids += batch["id"].tolist()
         parts.append(classifier.shifted(batch["image"], settings.shift_copies))
         progress(len(ids), dataset.manifest["records"], "pictures")
     table = answers(np.concatenate(parts), classes)

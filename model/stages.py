@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.quiet import stderr_closed
-from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from model.settings import KERAS, EvaluateSettings, PredictSettings, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
 from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
@@ -127,7 +127,8 @@ def predict(
         answering = exported or model
         for artifact in (answering, dataset):
             verify(artifact)
-        _import_tensorflow()
+        if settings.runtime == KERAS:
+            _import_tensorflow()
         from model.predict import predict_lot
 
         return {**made_from, "settings": chosen, **predict_lot(answering, dataset, known, settings, work, progress)}

@@ -23,9 +23,10 @@ from model.probe import fit_head
 from model.settings import NETWORK, TrainSettings
 from model.store import Store
 from model.weights import weights_digest
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import RECORD, Artifact, write_whole
-from tfrecords.dataset import class_counts, training_counts
-from tfrecords.reader import image_size, read_arrays, training_batches, validation_batches
+from tfrecords.dataset import class_counts, image_size, training_counts
+from tfrecords.reader import training_batches, validation_batches
 from tfrecords.settings import PreprocessSettings
 
 STATE = ".state.json"

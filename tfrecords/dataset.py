@@ -73,6 +73,11 @@ def count_folds(records: Iterable[tuple[int, int]], classes: Sequence[str]) -> d
     return {name: dict(sorted(counts.items())) for name, counts in sorted(table.items())}
 
 
+def image_size(dataset: Artifact) -> int:
+    """Width and height of the dataset's records, in pixels."""
+    return dataset.manifest["settings"]["preprocess"]["image_size_px"]
+
+
 def record_count(dataset: Artifact) -> int:
     """Number of records that the manifest promises."""
     return sum(shard["records"] for shard in dataset.manifest["shards"])

@@ -1,13 +1,11 @@
 """From shards to batches: the tf.data side of the contract."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from tfrecords.artifact import Artifact
-from tfrecords.dataset import record_count
+from tfrecords.dataset import image_size
 from tfrecords.errors import refuse
 
 PARSE_BATCH = 64
@@ -21,11 +19,6 @@ FEATURES = {
     "label": tf.io.FixedLenFeature([], tf.int64),
     "fold": tf.io.FixedLenFeature([], tf.int64),
 }
-
-
-def image_size(dataset: Artifact) -> int:
-    """Width and height of the dataset's records, in pixels."""
-    return dataset.manifest["settings"]["preprocess"]["image_size_px"]
 
 
 def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
@@ -185,34 +178,3 @@ def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: 
     if count * image_size(dataset) ** 2 <= cache_mb << 20:
         single = single.cache()
     return single.batch(batch_size).prefetch(2)
-
-
-def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Records in shard order as batches of arrays (see `parse`), of one fold or of all.
-
-    Raises:
-        AoiError: a shard that can't be read, or a count that is not the manifest's; it names the shard.
-    """
-    size_px = image_size(dataset)
-    seen = 0
-    for shard in dataset.manifest["shards"]:
-        path = Path(dataset.path, shard["file"])
-        in_shard = 0
-        try:
-            raw = tf.data.TFRecordDataset(str(path), buffer_size=1 << 20).batch(PARSE_BATCH)
-            for batch in raw.map(lambda serialized: parse(serialized, size_px)).prefetch(1).as_numpy_iterator():
-                in_shard += len(batch["id"])
-                if fold is not None:
-                    kept = batch["fold"] == fold
-                    batch = {name: values[kept] for name, values in batch.items()}
-                if len(batch["id"]):
-                    yield batch
-        except tf.errors.NotFoundError:
-            raise refuse(path, "there is no such file any more", "Ingest again with --force")
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            raise refuse(path, f"a damaged record ({error.message[:120]})", "Ingest again with --force")
-        if in_shard != shard["records"]:
-            raise refuse(path, f"{in_shard} records, not {shard['records']}", "Ingest again with --force")
-        seen += in_shard
-    if seen != record_count(dataset):
-        raise refuse(dataset.path, f"{seen} records, not {record_count(dataset)}", "Ingest again with --force")

@@ -1,6 +1,7 @@
-"""The record: one picture as a tf.train.Example in a TFRecord file, written without importing TensorFlow."""
+"""The record: one picture as a tf.train.Example in a TFRecord file, written and read without importing TensorFlow."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
@@ -8,9 +9,16 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 VERSION = 1  # of a record's features and their meaning
 UNLABELLED = -1
+HEADER_BYTES = 12  # before the data of an entry: its length and a checksum
+LARGEST_BYTES = 2**31 - 1  # of a protobuf message
+
+
+class RecordError(ValueError):
+    """Bytes that are no record of ours; its text says what was seen."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,18 @@ def encode(record: Record) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
+def decode(data: bytes) -> Record:
+    """What `encode` was given. Raises: RecordError for bytes that it did not make."""
+    try:
+        found = _example_class().FromString(data).features.feature
+        height, width, label, fold = (found[name].int64_list.value[0] for name in ("height", "width", "label", "fold"))
+        name, image, sha256 = (found[name].bytes_list.value[0] for name in ("id", "image", "sha256"))
+        pixels = np.frombuffer(image, np.uint8).reshape(height, width)
+        return Record(name.decode(), pixels, label, fold, sha256.decode())
+    except (DecodeError, IndexError, ValueError) as error:  # no message, a feature missing, another size or no UTF-8
+        raise RecordError(f"not a record ({error})") from None
+
+
 def frame(data: bytes) -> bytes:
     """One TFRecord entry: length, masked crc32c of it, data, masked crc32c of that.
 
@@ -62,6 +82,23 @@ def frame(data: bytes) -> bytes:
 def write(file: BinaryIO, record: Record) -> None:
     """Appends a record to an open TFRecord file."""
     file.write(frame(encode(record)))
+
+
+def read(file: BinaryIO) -> Iterator[Record]:
+    """The records of an open TFRecord file, in their order.
+
+    Raises: RecordError, once the damaged entry is reached: cut off, or a checksum that does not hold.
+    """
+    at = 0
+    while header := file.read(HEADER_BYTES):
+        length = int.from_bytes(header[:8], "little")
+        if header[8:] != _masked_crc(header[:8]) or length > LARGEST_BYTES:
+            raise RecordError(f"no entry begins at byte {at}")
+        data, checksum = file.read(length), file.read(4)
+        if checksum != _masked_crc(data):
+            raise RecordError(f"the entry at byte {at} does not hold its checksum")
+        at += HEADER_BYTES + length + 4
+        yield decode(data)
 
 
 def _masked_crc(data: bytes) -> bytes:

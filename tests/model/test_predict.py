@@ -1,6 +1,9 @@
 """The predict stage: an answer for every row of test.csv, in its order, whatever the pictures are like."""
 
 import csv
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,7 @@ from model.settings import PredictSettings
 from tfrecords.errors import AoiError
 
 CLASSES = ("plain", "rows", "columns")
+ROOT = Path(__file__).resolve().parents[2]
 CUT, TEXT = "test_001.png", "test_004.png"
 
 
@@ -139,3 +143,15 @@ def test_every_runtime_names_the_parts_alike(ask, data):
     assert labels["litert"] == labels["litert-int8"] == labels["keras"]
     for ours, theirs in zip(given["litert"], given["keras"], strict=True):
         assert all(abs(float(ours[name]) - float(theirs[name])) < 1e-5 for name in CLASSES)
+
+
+def test_a_lot_is_named_without_importing_tensorflow(home, made, data):
+    code = (
+        "import sys; from pathlib import Path; from flows.home import Home; from flows.settings import Settings\n"
+        "from flows.stages import predict; settings = Settings.model_validate_json(sys.argv[2])\n"
+        "print(predict(Home(Path(sys.argv[1])), settings, data=sys.argv[3], force=True).cached)\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    given = [str(home.root), made[2].model_dump_json(), str(data)]
+    run = subprocess.run([sys.executable, "-c", code, *given], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, ["False"]), run.stderr

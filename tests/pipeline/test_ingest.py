@@ -18,11 +18,11 @@ from pipeline.ingest import refuse_lossy, shard_rows
 from pipeline.inputs import Row, read_inputs
 from pipeline.settings import IngestSettings
 from tfrecords import artifact
+from tfrecords.arrays import read_arrays
 from tfrecords.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
 from tfrecords.errors import MISSED, AoiError
 from tfrecords.picture import prepare
-from tfrecords.reader import read_arrays
 from tfrecords.schema import UNLABELLED
 from tfrecords.settings import PreprocessSettings
 
@@ -44,8 +44,8 @@ def records_of(dataset: Artifact) -> dict[str, dict]:
     found = {}
     for batch in read_arrays(dataset):
         for index, name in enumerate(batch["id"]):
-            assert name.decode() not in found
-            found[name.decode()] = {key: values[index] for key, values in batch.items()}
+            assert name not in found
+            found[name] = {key: values[index] for key, values in batch.items()}
     return found
 
 
@@ -85,7 +85,7 @@ def test_every_picture_is_in_exactly_one_shard_the_one_of_its_hash_and_in_the_or
     data, dataset = whole
     shards = sorted(path.name for path in dataset.path.glob("*.tfrecord"))
     assert shards == [f"train-{index:05d}-of-00004.tfrecord" for index in range(4)]
-    ids = [name.decode() for batch in read_arrays(dataset) for name in batch["id"]]
+    ids = [name for batch in read_arrays(dataset) for name in batch["id"]]
     assert sorted(ids) == sorted(os.listdir(data / "train_images"))
     assert ids == sorted(ids, key=shard_key)
     per_shard = [sum(shard_index(name, 4) == index for name in ids) for index in range(4)]

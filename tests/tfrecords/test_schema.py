@@ -1,8 +1,10 @@
 """A record and a TFRecord file, written without TensorFlow, are byte for byte what TensorFlow would write."""
 
 import io
+import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from tfrecords import schema
 from tfrecords.reader import parse
-from tfrecords.schema import UNLABELLED, Record, encode, frame, write
+from tfrecords.schema import UNLABELLED, Record, RecordError, decode, encode, frame, read, write
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -60,15 +62,31 @@ def test_a_record_is_byte_equal_to_tensorflows_own_example(record):
 @settings(max_examples=100, deadline=None)
 @given(record=any_record())
 def test_what_is_encoded_comes_back(record):
-    read = tf.train.Example.FromString(encode(record)).features.feature
-    height, width = read["height"].int64_list.value[0], read["width"].int64_list.value[0]
-    pixels = np.frombuffer(read["image"].bytes_list.value[0], np.uint8).reshape(height, width)
-    np.testing.assert_array_equal(pixels, record.pixels)
-    assert pixels.shape == record.pixels.shape
-    assert read["id"].bytes_list.value[0].decode() == record.id
-    assert read["sha256"].bytes_list.value[0].decode() == record.sha256
-    assert (read["label"].int64_list.value[0], read["fold"].int64_list.value[0]) == (record.label, record.fold)
-    assert len(read) == 7
+    back = decode(encode(record))
+    np.testing.assert_array_equal(back.pixels, record.pixels)
+    assert back.pixels.shape == record.pixels.shape
+    assert replace(back, pixels=record.pixels) == record
+
+
+@pytest.mark.parametrize("feature", ["id", "image", "sha256", "height", "width", "label", "fold"])
+def test_a_record_without_one_of_its_features_is_refused(feature):
+    example = tf.train.Example.FromString(encode(a_record()))
+    del example.features.feature[feature]
+    with pytest.raises(RecordError, match="not a record"):
+        decode(example.SerializeToString())
+
+
+@pytest.mark.parametrize("data", [b"\xff", encode(a_record())[:-1], b""], ids=["no message", "cut", "empty"])
+def test_what_is_no_record_is_refused(data):
+    with pytest.raises(RecordError, match="not a record"):
+        decode(data)
+
+
+def test_pixels_that_are_too_few_for_their_size_are_refused():
+    example = tf.train.Example.FromString(encode(a_record()))
+    example.features.feature["height"].int64_list.value[0] = 4
+    with pytest.raises(RecordError, match="not a record"):
+        decode(example.SerializeToString())
 
 
 @settings(max_examples=50, deadline=None)
@@ -103,8 +121,17 @@ def test_a_file_is_byte_equal_to_tensorflows_own_and_readable_by_it(tmp_path, co
         for record in records:
             writer.write(by_tensorflow(record))
     assert mine.read_bytes() == theirs.read_bytes()
-    read = list(tf.data.TFRecordDataset(str(mine)).as_numpy_iterator())
-    assert read == [encode(record) for record in records]
+    entries = list(tf.data.TFRecordDataset(str(mine)).as_numpy_iterator())
+    assert entries == [encode(record) for record in records]
+    with open(theirs, "rb") as file:
+        assert [encode(record) for record in read(file)] == entries
+
+
+def test_an_entry_of_an_impossible_length_is_refused_before_it_is_read():
+    length = struct.pack("<Q", 2**62)
+    forged = length + frame(length)[-4:]  # the data's checksum, here of the length
+    with pytest.raises(RecordError, match="no entry begins at byte 0"):
+        list(read(io.BytesIO(forged)))
 
 
 @settings(max_examples=30, deadline=None)
