@@ -7,6 +7,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,10 +152,10 @@ def outliers(pictures: Sequence[Picture]) -> Iterator[tuple[int, str, str]]:
 
 def _draw(counts: Mapping[str, int], means: Mapping[str, np.ndarray], concerns: Mapping[str, int], path: Path) -> None:
     # With Pillow, since matplotlib takes longer to import and draw than 200 pictures to convert.
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     # Pixels: each chart is so wide, and names stand in the gap before it.
-    left, width, gap = 24 + round(max(map(ImageFont.load_default(TEXT_PX).getlength, counts))), 300, 200
+    left, width, gap = 24 + round(max(map(_font(TEXT_PX).getlength, counts))), 300, 200
     rows = max(len(counts), len(concerns), 6)
     image = Image.new("RGB", (left + 3 * width + 2 * gap + 60, 100 + ROW_PX * rows), "white")
     draw = ImageDraw.Draw(image)
@@ -192,6 +193,11 @@ def _histograms(draw: Any, left: int, width: int, bottom: int, values: Mapping[s
 
 
 def _text(draw: Any, at: tuple[float, float], text: str, size: int = TEXT_PX, **how: Any) -> None:
+    draw.text(at, text, **{"fill": "black", "font": _font(size), **how})
+
+
+@cache
+def _font(size: int) -> Any:
     from PIL import ImageFont
 
-    draw.text(at, text, **{"fill": "black", "font": ImageFont.load_default(size), **how})
+    return ImageFont.load_default(size)

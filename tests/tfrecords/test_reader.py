@@ -372,6 +372,14 @@ def test_a_damaged_shard_is_named(own, damage, seen):
     assert "--force" in problem.remedy
 
 
+def test_a_record_of_another_size_is_refused(own):
+    path = own.path / own.manifest["shards"][0]["file"]
+    with open(path, "wb") as file:
+        write(file, Record("large.png", np.zeros((SIZE + 1, SIZE), np.uint8), 0, 0, ""))
+    with pytest.raises(AoiError, match=r"large\.png has \(7, 6\) pixels, not \(6, 6\)"):
+        list(read_arrays(own))
+
+
 def test_any_flipped_byte_of_a_shard_is_found(own):
     path = own.path / own.manifest["shards"][0]["file"]
     whole = path.read_bytes()
