@@ -8,8 +8,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,14 @@ BLUE, RED, GRAY = "#2166ac", "#d6604d", "#666666"
 COLUMNS = ("finding", "concern", "split", "id", "label", "other_split", "other_id", "other_label", "seen")
 
 
-class Picture(NamedTuple):
-    """What is known of a picture. label: -1 where there is none; size: "512 x 512", in pixels; mean: gray level."""
-
-    split: str
-    id: str
-    label: int
-    sha256: str
-    size: str
-    mean: float
-    phash: int
+# What is known of a picture. label: -1 where there is none; size: "512 x 512", in pixels; mean: gray level. As an
+# array they take half the memory that they would as objects.
+PICTURE = np.dtype(
+    {
+        "names": ("split", "id", "label", "sha256", "size", "mean", "phash"),
+        "formats": (object, object, int, "V32", object, float, np.uint64),
+    }
+)
 
 
 def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact, bool]:
@@ -70,7 +69,7 @@ def summary(audit: Artifact) -> str:
 
 def _compare(datasets: Sequence[Artifact], path: Path) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """Writes the findings to `path`. Returns: their number by concern, and every picture's mean gray by split."""
-    pictures = [picture for dataset in datasets for picture in read_pictures(dataset)]
+    pictures = np.fromiter(chain.from_iterable(map(read_pictures, datasets)), PICTURE)
     findings = find(pictures, datasets[0].manifest["classes"])
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -78,22 +77,28 @@ def _compare(datasets: Sequence[Artifact], path: Path) -> tuple[dict[str, int], 
         writer.writerows(findings)
     found = Counter(concern for _, concern, *_ in findings)
     splits = [dataset.manifest["split"] for dataset in datasets]
-    means = {split: np.array([one.mean for one in pictures if one.split == split]) for split in splits}
+    means = {split: pictures["mean"][pictures["split"] == split] for split in splits}
     return {concern: found[concern] for concern in CONCERNS}, means
 
 
-def read_pictures(dataset: Artifact) -> Iterator[Picture]:
-    """The pictures in a dataset's rows table; those that could not be read are left out."""
+def read_pictures(dataset: Artifact) -> Iterator[tuple]:
+    """The pictures in a dataset's rows table, with the values of PICTURE; those that could not be read are left out."""
     with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["phash"]:
                 size = sys.intern(f"{row['width']} x {row['height']}")
-                facts = (int(row["label"]), row["sha256"], size, float(row["mean"]), int(row["phash"], 16))
-                yield Picture(dataset.manifest["split"], row["id"], *facts)
+                facts = (
+                    int(row["label"]),
+                    bytes.fromhex(row["sha256"]),
+                    size,
+                    float(row["mean"]),
+                    int(row["phash"], 16),
+                )
+                yield dataset.manifest["split"], row["id"], *facts
 
 
-def find(pictures: Sequence[Picture], classes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Findings, the gravest first, as tuples of COLUMNS.
+def find(pictures: np.ndarray, classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Findings among the PICTUREs, the gravest first, as tuples of COLUMNS.
 
     concern: conflict (same picture, two labels), leak (same picture in training and test), duplicate, outlier.
     """
@@ -101,29 +106,27 @@ def find(pictures: Sequence[Picture], classes: Sequence[str]) -> list[tuple[str,
     findings = []
     for first, second, distance in same_pictures(pictures):
         a, b = pictures[first], pictures[second]
-        finding = "identical" if a.sha256 == b.sha256 else "near-identical"
-        same_label = "duplicate" if a.label == b.label else "conflict"
-        concern = same_label if a.split == b.split else "leak"
+        finding = "identical" if a["sha256"] == b["sha256"] else "near-identical"
+        same_label = "duplicate" if a["label"] == b["label"] else "conflict"
+        concern = same_label if a["split"] == b["split"] else "leak"
         seen = "the same bytes" if finding == "identical" else f"perceptual hashes differ in {distance} of 64 bits"
-        pair = (a.split, a.id, label_name[a.label], b.split, b.id, label_name[b.label])
-        findings.append((finding, concern, *pair, seen))
+        pair = ((one["split"], one["id"], label_name[one["label"]]) for one in (a, b))
+        findings.append((finding, concern, *chain.from_iterable(pair), seen))
     findings.sort()
     findings.sort(key=lambda pair: CONCERNS.index(pair[1]))
     for index, finding, seen in outliers(pictures):
         one = pictures[index]
-        findings.append((finding, "outlier", one.split, one.id, label_name[one.label], "", "", "", seen))
+        findings.append((finding, "outlier", one["split"], one["id"], label_name[one["label"]], "", "", "", seen))
     return findings
 
 
-def same_pictures(pictures: Sequence[Picture]) -> Iterator[tuple[int, int, int]]:
+def same_pictures(pictures: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """(picture, later picture, differing bits) of byte-identical and near-identical pictures.
 
     A later picture is told once for each concern, with the nearest one before it: a thousand copies of a picture
     are a thousand findings and not half a million.
     """
-    hashes = np.array([picture.phash for picture in pictures], dtype=np.uint64)
-    labels = np.array([picture.label for picture in pictures])
-    splits = np.array([picture.split for picture in pictures])
+    hashes, labels, splits = (np.ascontiguousarray(pictures[field]) for field in ("phash", "label", "split"))
     for later, own in enumerate(hashes):
         bits = np.bitwise_count(hashes[:later] ^ own)
         near = np.flatnonzero(bits <= NEAR_BITS)
@@ -133,17 +136,17 @@ def same_pictures(pictures: Sequence[Picture]) -> Iterator[tuple[int, int, int]]
             yield int(nearest), later, int(bits[nearest])
 
 
-def outliers(pictures: Sequence[Picture]) -> Iterator[tuple[int, str, str]]:
+def outliers(pictures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     """(picture, finding, what was seen) of pictures of an odd size or brightness."""
-    if not pictures:
+    if not len(pictures):
         return
-    (usual, most), *others = Counter(picture.size for picture in pictures).most_common()
+    (usual, most), *others = Counter(pictures["size"]).most_common()
     # Sets of many sizes have none that is odd.
     odd = {size for size, count in others if count <= 0.01 * len(pictures) and most > 0.9 * len(pictures)}
-    for index, picture in enumerate(pictures):
-        if picture.size in odd:
-            yield index, "size", f"{picture.size} px; {usual} is usual"
-    means = np.array([picture.mean for picture in pictures])
+    for index, size in enumerate(pictures["size"]):
+        if size in odd:
+            yield index, "size", f"{size} px; {usual} is usual"
+    means = pictures["mean"]
     middle = float(np.median(means))
     away = np.abs(means - middle)
     for index in np.flatnonzero(away > OUTLIER_DEVIATIONS * max(1.4826 * float(np.median(away)), 1.0)).tolist():

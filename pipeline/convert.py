@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -26,7 +26,7 @@ _VALUES = attrgetter(*(field.name for field in fields(Row)))
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Everything a worker needs for one shard. rows: each with its fold, in the order of the shard.
+    """Everything a worker needs for one shard. rows: in the order of the shard; folds: theirs.
 
     It travels as a file beside the shard: a job that held a million rows itself would take the memory of several
     copies of them, and engines bound the size of a job (Dataflow: 10 MB).
@@ -35,7 +35,8 @@ class ShardPlan:
     folder: str
     file: str
     container: str
-    rows: tuple[tuple[Row, int], ...]
+    rows: tuple[Row, ...]
+    folds: tuple[int, ...]
     preprocess: PreprocessSettings
     threads: int
 
@@ -46,7 +47,11 @@ class ShardPlan:
 
     def plain_rows(self) -> list[list]:
         """The values of every row and its fold, as JSON has them."""
-        return [[*_VALUES(row), fold] for row, fold in self.rows]
+        return [[*_VALUES(row), fold] for row, fold in self.placed()]
+
+    def placed(self) -> Iterator[tuple[Row, int]]:
+        """Each row with its fold."""
+        return zip(self.rows, self.folds, strict=True)
 
     @property
     def path(self) -> str:
@@ -61,7 +66,7 @@ def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `convert_planned`."""
     path = os.path.join(plan.folder, f".{plan.file}.plan.json")
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    plain |= {"rows": plan.plain_rows(), "preprocess": plan.preprocess.model_dump()}
+    plain |= {"rows": [_VALUES(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
     with appearing(Path(path)) as file:
         file.write(json.dumps(plain).encode())
     return path
@@ -71,7 +76,8 @@ def read_plan(path: str) -> ShardPlan:
     """The plan as `write_plan` got it."""
     with open(path, "rb") as file:
         plain = json.load(file)
-    plain["rows"] = tuple((Row(*values), fold) for *values, fold in plain["rows"])
+    plain["folds"] = tuple(plain["folds"])
+    plain["rows"] = tuple(Row(*values) for values in plain["rows"])
     plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
     return ShardPlan(**plain)
 
@@ -107,9 +113,9 @@ def convert_shard(plan: ShardPlan) -> str:
     ):
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
         # later pictures are still being converted, or cores would idle at the end of every shard.
-        results = pool.map(lambda item: _convert(read, *item, plan.preprocess), plan.rows)
+        results = pool.map(lambda placed: _convert(read, *placed, plan.preprocess), plan.placed())
         try:
-            for (row, _), result in zip(plan.rows, results, strict=True):
+            for row, result in zip(plan.rows, results, strict=True):
                 if isinstance(result, str):
                     rejects.append([row.id, row.row, result])
                 else:

@@ -9,12 +9,14 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
+
+import numpy as np
 
 from pipeline.convert import ShardPlan, convert_planned, convert_shard, read_report, write_plan
 from pipeline.inputs import Inputs, Row, duplicates
@@ -37,7 +39,8 @@ from tfrecords.errors import MISSED, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings
 
 VERSION = 3  # of the plan: raise it when the same inputs would give other shards or another manifest
-BLANK = ("",) * len(MEASURES)
+BLANK, UNREAD = ("",) * len(MEASURES), (0, 0, 0.0, 0.0, "")
+FOUND = np.dtype([("fold", int), *zip(MEASURES, (int, int, float, float, "S16"), strict=True)])
 REJECTS = "rejects.csv"
 REJECT_COLUMNS = ("id", "row", "reason", "remedy")
 REJECT_REMEDY = "copy the picture again, or take it out with its row"
@@ -105,16 +108,20 @@ def _unreadable_options(why: str) -> AoiError:
     return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=FlinkRunner'")
 
 
-def shard_rows(inputs: Inputs, settings: IngestSettings, image_size_px: int) -> Iterator[tuple[str, tuple]]:
-    """Every shard's file name with its (row, fold) pairs, in their order. Empty shards are there too."""
+def shard_rows(
+    inputs: Inputs, settings: IngestSettings, image_size_px: int
+) -> Iterator[tuple[str, tuple[Row, ...], tuple[int, ...]]]:
+    """Every shard's file name with its rows in their order, and their folds. Empty shards are there too."""
     count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
     usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
     fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
-    shards: dict[int, list[tuple[Row, int]]] = defaultdict(list)
+    shards: dict[int, list[Row]] = defaultdict(list)
     for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
-        shards[shard_index(row.id, count)].append((row, fold_of.get(row.sha256, NO_FOLD)))
+        shards[shard_index(row.id, count)].append(row)
     for index in range(count):
-        yield shard_name(inputs.split, index, count), tuple(shards.pop(index, ()))
+        rows = tuple(shards.pop(index, ()))
+        folds = tuple(fold_of.get(row.sha256, NO_FOLD) for row in rows)
+        yield shard_name(inputs.split, index, count), rows, folds
 
 
 def _build(
@@ -128,31 +135,32 @@ def _build(
     shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
     # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
     runner, threads = _runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
-    plans = [ShardPlan(str(work), file, inputs.container, rows, preprocess, threads) for file, rows in shards]
+    plans = [
+        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, threads) for file, rows, folds in shards
+    ]
     for left in work.glob(".*.tmp"):  # by a try that was killed
         left.unlink()
-    with _watched(plans, progress):
-        _run(plans, runner, options)
+    _run(plans, runner, options, progress)
     written, rejects = [], []
-    found = [""] * (1 + max(row.row for row in inputs.rows))
-    for plan in plans:  # one report at a time, and as text: as values they would take more memory than all else here
+    found = np.zeros(1 + max(row.row for row in inputs.rows), FOUND)
+    for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
         report = read_report(plan)
         _reconcile(inputs, plan, report)
         written.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
         rejects += [tuple(reject) for reject in report["rejects"]]
-        for row, fold in plan.rows:
-            found[row.row] = " ".join(map(str, (fold, *report["written"].get(row.id, BLANK))))
+        for row, fold in plan.placed():
+            found[row.row] = (fold, *report["written"].get(row.id, UNREAD))
     rejects.sort()
     _refuse_rejects(inputs, rejects, settings)
     write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
     rows = (
-        (row.row, row.id, row.label, fold, row.sha256, *measures)
+        (row.row, row.id, row.label, fold, row.sha256, *((*measures, phash.decode()) if phash else BLANK))
         for row in inputs.rows
-        for fold, *measures in [found[row.row].split(" ")]
+        for fold, *measures, phash in [found[row.row].item()]
     )
     write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
     rejected = {picture_id for picture_id, *_ in rejects}
-    placed = ((row.label, fold) for plan in plans for row, fold in plan.rows if row.id not in rejected)
+    placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
     return {
         "split": inputs.split,
         "classes": list(inputs.classes),
@@ -191,9 +199,15 @@ def _runner(options: list[str]) -> tuple[Any, int]:
     return workers, max(1, cores // (direct.direct_num_workers or cores))
 
 
-def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
-    """Converts the shards on a Beam runner; without one, here."""
+def _run(plans: list[ShardPlan], runner: Any, options: list[str], progress: Progress) -> None:
+    """Converts the shards on a Beam runner; without one, here. Meanwhile tells of those that are finished."""
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
+    done: set[str] = set()
+    total = sum(len(plan.rows) for plan in plans)
+
+    def tell() -> None:
+        done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
+        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total)
 
     def job() -> None:
         try:
@@ -211,7 +225,11 @@ def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
     threading.excepthook = lambda args: ended.put(args.exc_value) if args.thread.name == "run_worker" else told(args)
     try:
         threading.Thread(target=job, daemon=True).start()
-        error = ended.get()
+        while True:
+            with suppress(Empty):
+                error = ended.get(timeout=0.5)
+                break
+            tell()  # by their reports, which every runner leaves behind
     finally:
         threading.excepthook = told
     if error:  # a runner hands on what a worker raised as text, under a type of its own
@@ -219,6 +237,7 @@ def _run(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
         seen = f"the pictures could not be converted ({last[0][:300]})"
         remedy = "Mend it and run again: finished shards are kept"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
+    tell()
 
 
 def _beam(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
@@ -237,37 +256,12 @@ def _beam(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
         )
 
 
-@contextmanager
-def _watched(plans: list[ShardPlan], progress: Progress) -> Iterator[None]:
-    """Reports finished shards by their reports, which every runner leaves behind, until the block ends."""
-    done: set[str] = set()
-    stop = threading.Event()
-    total = sum(len(plan.rows) for plan in plans)
-
-    def look() -> None:
-        done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
-        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total)
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-    look()
-
-
 def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
     """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
     if report is None:
         raise refuse(plan.file, "the job finished without writing it", "Run it again, or on another Beam runner")
     told = [*report["written"], *(reject[0] for reject in report["rejects"])]
-    planned = [row.id for row, _ in plan.rows]
+    planned = [row.id for row in plan.rows]
     if sorted(told) != sorted(planned):
         lost = sorted(set(planned) ^ set(told))
         seen = f"{len(lost)} pictures differ between plan and {plan.file}, first {lost[:1]}"

@@ -275,7 +275,9 @@ def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
 
 def duplicates(rows: Sequence[Row]) -> list[list[str]]:
     """Groups of ids whose files are byte-identical, sorted."""
+    counts = Counter(row.sha256 for row in rows if row.sha256)
     groups: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.sha256].append(row.id)
-    return sorted(sorted(ids) for sha256, ids in groups.items() if sha256 and len(ids) > 1)
+        if counts[row.sha256] > 1:
+            groups[row.sha256].append(row.id)
+    return sorted(map(sorted, groups.values()))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.audit import Picture, find, outliers, read_pictures, same_pictures
+from pipeline.audit import PICTURE, find, outliers, read_pictures, same_pictures
 from tfrecords.artifact import Artifact
 from tfrecords.dataset import ROWS
 
@@ -12,13 +12,18 @@ ONE, NEAR, FAR = "00000000000000ff", "00000000000003ff", "ffffffff00000000"
 
 
 def picture(split, id, label, sha256, phash, size="48 x 48", mean=128.0):
-    return Picture(split, id, label, sha256, size, mean, int(phash, 16))
+    return split, id, label, sha256.encode().ljust(32), size, mean, int(phash, 16)
+
+
+def pictures(*told):
+    return np.array(list(told), PICTURE)
 
 
 def unlike(count, size=lambda place: "48 x 48", mean=lambda place: 128.0):
     """So many pictures that are no pair."""
     codes = [f"{place * 977:016x}" for place in range(count)]
-    return [picture("train", code, 0, code, code, size(place), mean(place)) for place, code in enumerate(codes)]
+    told = (picture("train", code, 0, code, code, size(place), mean(place)) for place, code in enumerate(codes))
+    return pictures(*told)
 
 
 CONCERNS = {
@@ -34,40 +39,41 @@ CONCERNS = {
 @pytest.mark.parametrize("case", CONCERNS)
 def test_a_pair_is_named_for_what_it_means(case):
     other, finding, concern = CONCERNS[case]
-    (found,) = find([picture("train", "a", 0, "s1", ONE), picture(*other)], CLASSES)
+    (found,) = find(pictures(picture("train", "a", 0, "s1", ONE), picture(*other)), CLASSES)
     assert found[:2] == (finding, concern)
     assert (found[3], found[6]) == ("a", "b")
 
 
 def test_pictures_that_differ_are_no_pair():
-    assert find([picture("train", "a", 0, "s1", ONE), picture("train", "b", 0, "s2", FAR)], CLASSES) == []
+    two = pictures(picture("train", "a", 0, "s1", ONE), picture("train", "b", 0, "s2", FAR))
+    assert find(two, CLASSES) == []
 
 
 def test_pictures_that_could_not_be_read_are_left_out(tmp_path):
     (tmp_path / ROWS).write_text(
         "row,id,label,fold,sha256,width,height,mean,deviation,phash\n"
-        f"2,a.png,1,0,5e,64,48,128.5,10.25,{ONE}\n"
-        "3,b.png,-1,-1,5f,,,,,\n"
+        f"2,a.png,1,0,{'5e' * 32},64,48,128.5,10.25,{ONE}\n"
+        f"3,b.png,-1,-1,{'5f' * 32},,,,,\n"
     )
     dataset = Artifact(tmp_path, {"split": "train"})
-    assert list(read_pictures(dataset)) == [Picture("train", "a.png", 1, "5e", "64 x 48", 128.5, 0xFF)]
-    assert find([], CLASSES) == []
+    assert list(read_pictures(dataset)) == [("train", "a.png", 1, b"\x5e" * 32, "64 x 48", 128.5, 0xFF)]
+    assert find(pictures(), CLASSES) == []
 
 
 def test_the_gravest_findings_come_first():
-    table = [
+    table = pictures(
         picture("train", "a", 0, "s1", ONE),
         picture("train", "b", 0, "s1", ONE),
         picture("test", "c", -1, "s1", ONE),
         picture("train", "d", 1, "s1", ONE),
-    ]
+    )
     concerns = [found[1] for found in find(table, CLASSES)]
     assert concerns == sorted(concerns, key=["conflict", "leak", "duplicate", "outlier"].index)
     assert set(concerns) == {"conflict", "leak", "duplicate"}
 
 
 def test_many_copies_of_a_picture_are_told_once_each():
-    table = [picture("train", f"{place:04}", 0, "s1", ONE) for place in range(2000)]
+    table = pictures(*(picture("train", f"{place:04}", 0, "s1", ONE) for place in range(2000)))
     pairs = list(same_pictures(table))
     assert [later for _, later, _ in pairs] == list(range(1, 2000))
 

@@ -173,7 +173,7 @@ def test_without_a_count_the_shards_are_about_the_size_that_is_aimed_at(whole, s
     inputs = read_inputs(str(whole[0]), "train", 5)
     shards = list(shard_rows(inputs, IngestSettings(shard_size_mb=size_mb), size_px))
     assert len(shards) == count
-    assert sum(len(rows) for _, rows in shards) == 30
+    assert sum(len(rows) for _, rows, _ in shards) == 30
 
 
 # --- The same bytes -----------------------------------------------------------------------------------------
@@ -517,10 +517,12 @@ def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypat
 
 def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
     rows = tuple(
-        (Row(name, line, line % 3 - 1, f"train_images/{name}", "5e" * 32, "cut off" if line == 3 else ""), line % 5)
+        Row(name, line, line % 3 - 1, f"train_images/{name}", "5e" * 32, "cut off" if line == 3 else "")
         for line, name in enumerate(("a.png", 'q"uoted, [1].png', "größe/ß.png", "line\u2028.png"), start=2)
     )
-    plan = convert.ShardPlan(str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", rows, SMALL, 2)
+    plan = convert.ShardPlan(
+        str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", rows, (2, 3, 4, 0), SMALL, 2
+    )
     read = convert.read_plan(convert.write_plan(plan))
     assert read == plan
     assert read.digest == plan.digest
