@@ -26,8 +26,10 @@ NOTES = {
     ("train", "recipes"): "`aoi train`; to a bound: its epochs with validation and checkpoints, without start-up,"
     " which `seconds` has. Empty: not reached. Keras' five epochs are extrapolated from measured steps.",
     ("predict", "whole"): "The stage with all it does, and a loop with one call of `model.predict`. Rates and parts"
-    " leave out the libraries' import, `seconds` has it. The goal compares rates, ours at the full number.",
-    ("predict", "network"): "Arrays in memory to probabilities, by turns in one process.",
+    " leave out the libraries' import, `seconds` has it. A call of `model.predict` may wait when its last batch is"
+    " done, by chance and for up to half of the call, until a sleeping thread of tf.data's ends. The goals compare the"
+    " rates over all rounds together, waiting included, ours at the full number.",
+    ("predict", "network"): "Arrays in memory to probabilities, by turns in one process. Waiting: see above.",
     ("predict", "one picture"): "A PNG's bytes to its class.",
     (
         "orchestrate",
@@ -55,6 +57,8 @@ COLUMNS = {
     "extrapolated_s": "five epochs, s (extrapolated)",
     "convert_s": "convert, s",
     "predict_s": "predict, s",
+    "wait_s": "of it waiting, s",
+    "without_wait_per_s": "without waiting, /s",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
     "chain_s": "chain, s",
