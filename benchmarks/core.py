@@ -132,7 +132,16 @@ def row(name: str, rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def median(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> float:
     """The median of a figure of the row with that name."""
-    return next(row for row in rows if row["name"] == name)["median"][figure]
+    return _named(rows, name)["median"][figure]
+
+
+def rate(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Pictures a second over all rounds of that row together, each of as many: for rounds that differ by chance."""
+    return statistics.harmonic_mean([told["pictures_per_s"] for told in _named(rows, name)["rounds"]])
+
+
+def _named(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return next(row for row in rows if row["name"] == name)
 
 
 def goal(what: str, value: float, bound: float, more: bool = True, unit: str = "") -> dict[str, Any]:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import harmonic_mean
 from typing import Any
 
-from benchmarks.core import Contestant, aoi, by_turns, goal, row, run_alone
+from benchmarks.core import Contestant, aoi, by_turns, goal, rate, row, run_alone
 from benchmarks.pictures import draw, repeat
 from benchmarks.train import chosen, ingested, told_data
 from flows.home import Home
@@ -61,8 +60,9 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     given = {"home": home, "data": str(data), "runtimes": runtimes, **sizes}
     alone = run_alone(Contestant("alone", "benchmarks.predict:alone", given))
     network = [row(who, alone[who]) for who in (*runtimes, KERAS)]
-    in_all = {name: _rate(whole, in_full[name]) / _rate(whole, KERAS) for name in runtimes}
-    of_network = _rate(network, OURS) / _rate(network, KERAS)
+    # Medians would fall on calls of model.predict that wait, or on those that don't.
+    in_all = {name: rate(whole, in_full[name]) / rate(whole, KERAS) for name in runtimes}
+    of_network = rate(network, OURS) / rate(network, KERAS)
     goals += [
         goal("as fast as model.predict, the network alone", of_network, 2.5, unit="x"),
         *(
@@ -72,13 +72,6 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     ]
     tables = {"whole": whole, "network": network, "one picture": alone["latency"]}
     return {"size": {**size, "data": told_data(size)}, "tables": tables, "goals": goals}
-
-
-def _rate(rows: list[dict[str, Any]], name: str) -> float:
-    """Pictures a second over all rounds together: a median would fall on calls that wait, or on those that don't."""
-    return harmonic_mean(
-        [told["pictures_per_s"] for told in next(row for row in rows if row["name"] == name)["rounds"]]
-    )
 
 
 def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
@@ -119,11 +112,14 @@ def keras_predict(home: str, data: str, calls: int) -> dict[str, float]:
     """
     told = [_keras_predict(home, data) for _ in range(calls)]
     sums = {key: sum(one[key] for one in told) for key in told[0]}
-    took = sums["convert_s"] + sums["predict_s"]
+    return sums | _rates(sums["pictures"], sums["convert_s"] + sums["predict_s"], sums["wait_s"])
+
+
+def _rates(pictures: float, seconds: float, waited: float) -> dict[str, float]:
     return {
-        **sums,
-        "pictures_per_s": sums["pictures"] / took,
-        "without_wait_per_s": sums["pictures"] / (took - sums["wait_s"]),
+        "pictures_per_s": pictures / seconds,
+        "wait_s": waited,
+        "without_wait_per_s": pictures / (seconds - waited),
     }
 
 
@@ -181,6 +177,11 @@ def _predict(network: Any, images: Any) -> tuple[Any, float]:
         network.predict_function = step
 
 
+def _classify(classifier: Any, images: Any) -> tuple[Any, float]:
+    """As `_predict`; ours does not wait."""
+    return classifier.probabilities(images), 0.0
+
+
 def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, singles: int, rounds: int) -> dict[str, Any]:
     """The network alone on arrays, by turns; then single pictures: ms from a PNG's bytes to its class."""
     import keras
@@ -196,19 +197,16 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, single
     files = sorted(Path(data, "test_images").iterdir())
     pngs = [path.read_bytes() for path in files[: max(arrays, singles)]]
     images = np.stack([prepare(png, preprocess)[..., None] for png in pngs[:arrays]])
-    calls = {name: partial(classifier.probabilities, images) for name, classifier in ours.items()}
-    calls[KERAS] = lambda: _predict(network, images)[1]
+    calls = {name: partial(_classify, classifier, images) for name, classifier in ours.items()}
+    calls[KERAS] = partial(_predict, network, images)
     told: dict[str, Any] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
             began = time.perf_counter()
-            waited = call()
-            took = time.perf_counter() - began
-            told[name].append({"pictures_per_s": len(images) / took})
-            if name == KERAS:
-                told[name][-1] |= {"wait_s": waited, "without_wait_per_s": len(images) / (took - waited)}
+            _, waited = call()
+            told[name].append(_rates(len(images), time.perf_counter() - began, waited))
     one = {name: lambda png, classifier=classifier: classifier.classify([png]) for name, classifier in ours.items()}
     one[KERAS] = lambda png: network.predict(prepare(png, preprocess)[None, ..., None], verbose=0)
     told["latency"] = []

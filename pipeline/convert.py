@@ -43,11 +43,8 @@ class ShardPlan:
     @cached_property
     def digest(self) -> str:
         """Hash of what decides the shard and its report; one that carries it need not be made again."""
-        return hash_json([REPORT_VERSION, self.file, self.plain_rows(), self.preprocess.model_dump()])
-
-    def plain_rows(self) -> list[list]:
-        """The values of every row and its fold, as JSON has them."""
-        return [[*_VALUES(row), fold] for row, fold in self.placed()]
+        rows = [[*_VALUES(row), fold] for row, fold in self.placed()]
+        return hash_json([REPORT_VERSION, self.file, rows, self.preprocess.model_dump()])
 
     def placed(self) -> Iterator[tuple[Row, int]]:
         """Each row with its fold."""
