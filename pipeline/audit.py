@@ -131,8 +131,9 @@ def same_pictures(pictures: np.ndarray) -> Iterator[tuple[int, int, int]]:
         bits = np.bitwise_count(hashes[:later] ^ own)
         near = np.flatnonzero(bits <= NEAR_BITS)
         concern = 2 * (splits[near] == splits[later]) + (labels[near] == labels[later])
-        for kind in np.unique(concern):
-            nearest = near[concern == kind][bits[near[concern == kind]].argmin()]
+        for kind in sorted(set(concern.tolist())):
+            same = near[concern == kind]
+            nearest = same[bits[same].argmin()]
             yield int(nearest), later, int(bits[nearest])
 
 

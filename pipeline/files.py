@@ -40,9 +40,7 @@ def exists(path: str) -> bool:
 
 def read_bytes(path: str) -> bytes:
     """The whole file. Raises: OSError."""
-    if not is_remote(path):
-        return Path(path).read_bytes()
-    with _filesystems().open(path) as file:
+    with _filesystems().open(path) if is_remote(path) else open(path, "rb") as file:
         return file.read()
 
 

@@ -123,14 +123,17 @@ def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
     # Sums have 32 bits. What is far longer than its pixels was not written by cv2, and not worth copying.
     if 255 * width * height >= 2**31 or len(data) > 2 * size + 65536:
         return None
-    packed = b"".join(data[at + 8 : end - 4] for kind, at, end in _chunks(data) if kind == b"IDAT")
+    view = memoryview(data)
+    packed = b"".join([view[at + 8 : end - 4] for kind, at, end in _chunks(data) if kind == b"IDAT"])
     # cv2 refuses what reaches back further than the window that a stream declares; isal does not look.
     if not packed or 256 << (packed[0] >> 4) < min(size, 32768):
         return None
     stream = isal_zlib.decompressobj()
     try:
-        # Others choose a filter for each row. The first eight tell; isal would unpack all of a small picture for them.
-        if zlib.decompressobj().decompress(packed, 8 * (1 + width))[:: 1 + width].strip(bytes([SUB])):
+        # Others choose a filter for each row. The first eight tell; isal would unpack all of a small picture for them,
+        # and zlib would copy what it was given and has not used.
+        some = 8 * (1 + width)
+        if zlib.decompressobj().decompress(packed[:some], some)[:: 1 + width].strip(bytes([SUB])):
             return None
         filtered = stream.decompress(packed, size + 1)
     except (zlib.error, isal_zlib.error):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import convert, ingest
+from pipeline import convert, files, ingest
 from pipeline.ingest import refuse_lossy, shard_rows
 from pipeline.inputs import Row, read_inputs
 from pipeline.settings import IngestSettings
@@ -384,14 +384,14 @@ def test_the_test_split_tolerates_any_number(data, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_picture_that_could_not_even_be_read_is_a_reject_too(data, tmp_path, monkeypatch, split):
-    unreadable, read_bytes = f"{split}_001.png", Path.read_bytes
+    unreadable, read_bytes = f"{split}_001.png", files.read_bytes
 
-    def failing(path: Path) -> bytes:
-        if path.name == unreadable:
+    def failing(path: str) -> bytes:
+        if path.endswith(unreadable):
             raise PermissionError(13, "Permission denied")
         return read_bytes(path)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(files, "read_bytes", failing)
     dataset = ingested(data, tmp_path / "datasets", split, IngestSettings(shards=4, max_rejects=1))
     (reject,) = table(dataset.path / "rejects.csv")
     assert reject["id"] == unreadable
