@@ -32,6 +32,8 @@ class Classifier:
 
     def shifted(self, images: np.ndarray, copies: int) -> np.ndarray:
         """As `probabilities`, averaged over the pictures and `copies` (0 to 4) of them moved along a diagonal."""
+        if not copies:
+            return self.probabilities(images)
         most = max(1, round(TEST_SHIFT * images.shape[1]))
         padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
         size = images.shape[1]

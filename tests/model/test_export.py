@@ -1,6 +1,7 @@
 """Networks outside Keras: the same answers, or a refusal."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -59,6 +60,16 @@ def test_the_same_network_gives_the_same_file(network):
 
 def test_no_picture_gets_no_answer(network, pictures):
     assert open_network(to_litert(network))(pictures[:0]).shape == (0, CLASSES)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5, 32])
+def test_a_picture_gets_the_same_answer_alone_and_beside_others_on_any_number_of_cores(
+    network, pictures, monkeypatch, cores
+):
+    ask = open_network(to_litert(network))
+    alone = np.concatenate([ask(pictures[place : place + 1]) for place in range(len(pictures))])
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    np.testing.assert_array_equal(open_network(to_litert(network))(pictures), alone)
 
 
 def test_several_threads_may_ask_at_once(network, pictures):
