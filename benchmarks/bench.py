@@ -28,7 +28,7 @@ FULL: dict[str, dict[str, Any]] = {
     "train": {
         "drawn": 600,
         "steps": 50,
-        "keras_steps": 8,
+        "keras_steps": 12,
         "recipes": ["frozen", "full"],
         "settings": [],
     },

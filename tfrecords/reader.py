@@ -165,7 +165,7 @@ def training_batches(
         tf.random.set_seed(seed)  # tf.data mixes the process's seed into the order
         shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
         # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.
-        return shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2)
+        return _delivered(shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
 
     return epoch_batches
 
@@ -177,4 +177,16 @@ def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: 
     single = single.apply(tf.data.experimental.assert_cardinality(count))
     if count * image_size(dataset) ** 2 <= cache_mb << 20:
         single = single.cache()
-    return single.batch(batch_size).prefetch(2)
+    return _delivered(single, batch_size)
+
+
+def _delivered(single: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Records in batches, the next two made while one is used.
+
+    Without tf.data's autotuning: its thread sleeps for 10 ms, 20, 40 and so on, up to a minute, and an iterator that is
+    done waits for it, so an epoch may end many seconds after its last batch (kOptimizationPeriodMinMs and MaxMs in
+    tensorflow/core/framework/model.h). AUTOTUNE then stands for as many threads as TensorFlow has.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return single.batch(batch_size).prefetch(2).with_options(options)

@@ -163,6 +163,13 @@ def test_the_number_of_batches_is_known_beforehand(dataset):
     assert validation_batches(dataset, 1, BATCH, 64).cardinality() == 4
 
 
+def test_an_epoch_ends_with_its_last_batch(dataset):
+    """An iterator waits at its end for tf.data's autotuning thread, which may sleep for up to a minute."""
+    batches = training_batches(dataset, 0, BATCH, 1, 0.1, 1)
+    for source in (batches(0), batches(1, 0.2), validation_batches(dataset, 0, BATCH, 1)):
+        assert source.options().autotune.enabled is False
+
+
 def test_what_is_kept_in_memory_is_not_read_again(own):
     batches = training_batches(own, 1, BATCH, 7, 0.0, 64)
     first = numbers(list(batches(0).as_numpy_iterator()))
