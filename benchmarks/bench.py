@@ -35,12 +35,12 @@ FULL: dict[str, dict[str, Any]] = {
     "predict": {
         "drawn": 600,
         "pictures": 10142,
-        "slow": 500,
-        "calls": 3,
+        "slow": 1500,
+        "rounds": 3,
         "int8": True,
         "arrays": 160,
+        "calls": 9,
         "singles": 200,
-        "rounds": 3,
         "settings": [],
     },
     "orchestrate": {"drawn": 60, "rounds": 3, "imports": list(IMPORTS), "settings": list(TINY)},
@@ -59,11 +59,11 @@ QUICK: dict[str, dict[str, Any]] = {
         "drawn": 60,
         "pictures": 120,
         "slow": 60,
-        "calls": 1,
+        "rounds": 1,
         "int8": False,
         "arrays": 32,
+        "calls": 1,
         "singles": 20,
-        "rounds": 1,
         "settings": [*TINY, "train.recipe=frozen"],
     },
     "orchestrate": {"drawn": 60, "rounds": 1, "imports": ["flows.cli"], "settings": list(TINY)},
@@ -128,7 +128,12 @@ def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
 
     partial = out.with_name(f"{out.stem}.partial.json")  # what is at `out` may be whole
     with tempfile.TemporaryDirectory(prefix="aoi-bench-") as work:
-        result = bench(sizes, Path(work), tell, lambda result: _write(partial, result))
+        try:
+            result = bench(sizes, Path(work), tell, lambda result: _write(partial, result))
+        except BaseException:
+            if partial.exists():
+                tell("stopped", f"what was measured before is in {partial}")
+            raise
     words = [" --quick"] * quick + [f" --only {' '.join(only)}"] * bool(only) + [" --data DIR"] * bool(data)
     result |= {"command": "aoi bench" + "".join(words), "seconds": time.monotonic() - began}
     _write(out, result)

@@ -21,7 +21,7 @@ BOUNDS = {OURS: 2.5, INT8: 5}
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """size: data (what the model is trained on, or None: sample pictures), drawn, pictures (ours alone, once), slow
-    (all, by turns), calls (of model.predict a round), int8 (whether that is measured too), arrays, singles, rounds,
+    (all, by turns), rounds, int8 (whether that is measured too), arrays, calls (of the network with them), singles,
     settings.
     """
     drawn = draw(work, size["drawn"])
@@ -49,15 +49,14 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
         return folder
 
     some = lot(size["slow"])
-    given = {"home": home, "data": str(some), "calls": size["calls"]}
-    keras = Contestant(KERAS, "benchmarks.predict:keras_predict", given)
+    keras = Contestant(KERAS, "benchmarks.predict:keras_predict", {"home": home, "data": str(some)})
     whole = by_turns([*(one(name, runtime, some) for name, runtime in runtimes.items()), keras], size["rounds"], tell)
     data = lot(size["pictures"])
     in_full = {name: f"{name}, {size['pictures']:,} pictures" for name in runtimes}
     whole += by_turns([one(in_full[name], runtime, data) for name, runtime in runtimes.items()], 1, tell)
     tell("the network alone, and one picture at a time")
-    sizes = {"arrays": size["arrays"], "singles": size["singles"], "rounds": size["rounds"] * size["calls"]}
-    given = {"home": home, "data": str(data), "runtimes": runtimes, **sizes}
+    given = {"home": home, "data": str(data), "runtimes": runtimes}
+    given |= {key: size[key] for key in ("arrays", "calls", "singles")}
     alone = run_alone(Contestant("alone", "benchmarks.predict:alone", given))
     network = [row(who, alone[who]) for who in (*runtimes, KERAS)]
     # Medians would fall on calls of model.predict that wait, or on those that don't.
@@ -105,16 +104,6 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
     }
 
 
-def keras_predict(home: str, data: str, calls: int) -> dict[str, float]:
-    """A loop over the files with OpenCV, one call of model.predict, a CSV; so often, since a call may wait by chance.
-
-    Returns: sums over the calls, and rates. wait_s: see `_predict`.
-    """
-    told = [_keras_predict(home, data) for _ in range(calls)]
-    sums = {key: sum(one[key] for one in told) for key in told[0]}
-    return sums | _rates(sums["pictures"], sums["convert_s"] + sums["predict_s"], sums["wait_s"])
-
-
 def _rates(pictures: float, seconds: float, waited: float) -> dict[str, float]:
     return {
         "pictures_per_s": pictures / seconds,
@@ -123,7 +112,8 @@ def _rates(pictures: float, seconds: float, waited: float) -> dict[str, float]:
     }
 
 
-def _keras_predict(home: str, data: str) -> dict[str, float]:
+def keras_predict(home: str, data: str) -> dict[str, float]:
+    """A loop over the files with OpenCV, one call of model.predict, a CSV. wait_s: see `_predict`."""
     import keras
     import numpy as np
     import pandas as pd
@@ -151,7 +141,7 @@ def _keras_predict(home: str, data: str) -> dict[str, float]:
         "pictures": len(table),
         "convert_s": converted - began,
         "predict_s": ended - converted,
-        "wait_s": waited,
+        **_rates(len(table), ended - began, waited),
     }
 
 
@@ -182,7 +172,7 @@ def _classify(classifier: Any, images: Any) -> tuple[Any, float]:
     return classifier.probabilities(images), 0.0
 
 
-def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, singles: int, rounds: int) -> dict[str, Any]:
+def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls: int, singles: int) -> dict[str, Any]:
     """The network alone on arrays, by turns; then single pictures: ms from a PNG's bytes to its class."""
     import keras
     import numpy as np
@@ -197,13 +187,13 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, single
     files = sorted(Path(data, "test_images").iterdir())
     pngs = [path.read_bytes() for path in files[: max(arrays, singles)]]
     images = np.stack([prepare(png, preprocess)[..., None] for png in pngs[:arrays]])
-    calls = {name: partial(_classify, classifier, images) for name, classifier in ours.items()}
-    calls[KERAS] = partial(_predict, network, images)
-    told: dict[str, Any] = {name: [] for name in calls}
-    for call in calls.values():
+    networks = {name: partial(_classify, classifier, images) for name, classifier in ours.items()}
+    networks[KERAS] = partial(_predict, network, images)
+    told: dict[str, Any] = {name: [] for name in networks}
+    for call in networks.values():
         call()
-    for _ in range(rounds):
-        for name, call in calls.items():
+    for _ in range(calls):
+        for name, call in networks.items():
             began = time.perf_counter()
             _, waited = call()
             told[name].append(_rates(len(images), time.perf_counter() - began, waited))

@@ -67,8 +67,9 @@ def _in_folder(container: str) -> Iterator[str]:
     """
     os.scandir(container).close()
     for folder, _, names in os.walk(container):
-        inside = Path(folder).relative_to(container)
-        yield from ((inside / name).as_posix() for name in names if os.path.isfile(os.path.join(folder, name)))
+        inside = Path(folder).relative_to(container).as_posix()
+        names = (name for name in names if os.path.isfile(os.path.join(folder, name)))
+        yield from names if inside == "." else (join(inside, name) for name in names)
 
 
 def is_zip(container: str) -> bool:

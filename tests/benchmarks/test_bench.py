@@ -52,7 +52,7 @@ def test_an_unknown_section_is_refused_with_those_that_there_are():
         bench.plan(True, ["reed"])
 
 
-def test_a_section_that_fails_leaves_those_before_it_and_a_paper_that_is_there(tmp_path, monkeypatch):
+def test_a_section_that_fails_leaves_those_before_it_and_says_where(tmp_path, monkeypatch, capsys):
     def fail(work, size, tell):
         raise refuse("here", "no more room", "Make room")
 
@@ -65,6 +65,7 @@ def test_a_section_that_fails_leaves_those_before_it_and_a_paper_that_is_there(t
     with pytest.raises(AoiError, match="no more room"):
         bench.run(True, ["convert", "read"], None, out)
     assert out.read_bytes() == before
+    assert str(partial) in capsys.readouterr().err
     assert json.loads(partial.read_text())["sections"] == {"convert": CONVERT}
 
 
