@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 
 import cv2
@@ -25,7 +24,6 @@ REPORT_VERSION = 2  # of what a report holds
 # Pictures that a thread takes at once: by one, threads would hand over so often that cores wait for each other. Where
 # there are many threads they take fewer, or some would idle at the end of a shard.
 AT_ONCE, TURNS = 4, 8
-_VALUES = attrgetter(*(field.name for field in fields(Row)))
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class ShardPlan:
     @cached_property
     def digest(self) -> str:
         """Hash of what decides the shard and its report; one that carries it need not be made again."""
-        rows = [[*_VALUES(row), fold] for row, fold in self.placed()]
+        rows = [[*_plain(row), fold] for row, fold in self.placed()]
         return hash_json([REPORT_VERSION, self.file, rows, self.preprocess.model_dump()])
 
     def placed(self) -> Iterator[tuple[Row, int]]:
@@ -67,7 +65,7 @@ def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `convert_planned`."""
     path = os.path.join(plan.folder, f".{plan.file}.plan.json")
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    plain |= {"rows": [_VALUES(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
+    plain |= {"rows": [_plain(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
     with appearing(Path(path)) as file:
         file.write(json.dumps(plain).encode())
     return path
@@ -78,9 +76,19 @@ def read_plan(path: str) -> ShardPlan:
     with open(path, "rb") as file:
         plain = json.load(file)
     plain["folds"] = tuple(plain["folds"])
-    plain["rows"] = tuple(Row(*values) for values in plain["rows"])
+    plain["rows"] = tuple(_row(*values) for values in plain["rows"])
     plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
     return ShardPlan(**plain)
+
+
+def _plain(row: Row) -> tuple:
+    """A row as JSON can hold it, in the order of its fields."""
+    return row.id, row.row, row.label, row.name, row.sha256.hex(), row.reject
+
+
+def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject: str) -> Row:
+    """The row that `_plain` got."""
+    return Row(picture_id, line, label, name, bytes.fromhex(sha256), reject)
 
 
 def convert_planned(path: str) -> str:
@@ -153,14 +161,14 @@ def _convert(
         return row.reject
     try:
         data = read(row.name)
-        if hashlib.sha256(data).hexdigest() != row.sha256:
+        if hashlib.sha256(data).digest() != row.sha256:
             return "the file changed while it was being ingested"
         pixels = decode(data, preprocess.max_megapixels, checksums=False)  # they held when it was hashed
     except PictureError as error:  # first, since it is a ValueError
         return str(error)
     except READ_ERRORS as error:
         return f"the file can't be read ({reason(error)})"
-    record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256)
+    record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256.hex())
     return frame(encode(record)), measure(pixels)
 
 

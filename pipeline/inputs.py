@@ -28,13 +28,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip."""
+    """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip.
+
+    sha256: 32 bytes, half of what they take as text; none where the file can't be read.
+    """
 
     id: str
     row: int
     label: int
     name: str
-    sha256: str = ""
+    sha256: bytes = b""
     reject: str = ""  # why the picture can't be used, found without decoding it
 
 
@@ -51,7 +54,8 @@ class Inputs:
     @cached_property
     def digest(self) -> str:
         """Hash of what a dataset is made from: rows of the CSV in their order, picture contents, class names."""
-        return hash_json([self.split, self.classes, [(row.id, row.row, row.label, row.sha256) for row in self.rows]])
+        rows = [(row.id, row.row, row.label, row.sha256.hex()) for row in self.rows]
+        return hash_json([self.split, self.classes, rows])
 
 
 def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda done, total: None) -> Inputs:
@@ -270,13 +274,13 @@ def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
         inspect(data)
     except PictureError as error:
         reject = str(error)
-    return replace(row, sha256=hashlib.sha256(data).hexdigest(), reject=reject)
+    return replace(row, sha256=hashlib.sha256(data).digest(), reject=reject)
 
 
 def duplicates(rows: Sequence[Row]) -> list[list[str]]:
     """Groups of ids whose files are byte-identical, sorted."""
     counts = Counter(row.sha256 for row in rows if row.sha256)
-    groups: dict[str, list[str]] = defaultdict(list)
+    groups: dict[bytes, list[str]] = defaultdict(list)
     for row in rows:
         if counts[row.sha256] > 1:
             groups[row.sha256].append(row.id)

@@ -208,7 +208,7 @@ def check(folder: Path, case: Case) -> str:
         return refused(case.expected, error)
     require([row.id for row in inputs.rows] == list(PICTURES), f"not the rows of the CSV: {case.name}")
     for row in inputs.rows:
-        own = hashlib.sha256(PICTURES[row.id]).hexdigest()
+        own = hashlib.sha256(PICTURES[row.id]).digest()
         require(bool(row.reject) or row.sha256 == own, f"not the bytes that were packed as {row.id}: {case.name}")
     reasons = [row.reject for row in inputs.rows if row.reject]
     for reason in reasons:

@@ -517,7 +517,7 @@ def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypat
 
 def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
     rows = tuple(
-        Row(name, line, line % 3 - 1, f"train_images/{name}", "5e" * 32, "cut off" if line == 3 else "")
+        Row(name, line, line % 3 - 1, f"train_images/{name}", b"\x5e" * 32, "cut off" if line == 3 else "")
         for line, name in enumerate(("a.png", 'q"uoted, [1].png', "größe/ß.png", "line\u2028.png"), start=2)
     )
     plan = convert.ShardPlan(
