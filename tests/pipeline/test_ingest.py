@@ -210,6 +210,15 @@ def test_any_number_of_threads_gives_the_same_bytes(whole, tmp_path, monkeypatch
     assert contents(ingested(data, tmp_path / "datasets")) == contents(dataset)
 
 
+def test_threads_that_take_several_pictures_at_once_give_the_same_bytes(whole, tmp_path, monkeypatch):
+    data, _ = whole
+    made = []
+    for cores in (1, 7):  # of one shard with 30 pictures they take three at once, or one
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        made.append(contents(ingested(data, tmp_path / str(cores), settings=IngestSettings(shards=1))))
+    assert made[0] == made[1]
+
+
 def test_the_number_of_shards_changes_no_record_and_no_fold(whole, tmp_path):
     data, dataset = whole
     one = ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=1))
