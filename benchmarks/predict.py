@@ -148,9 +148,8 @@ def keras_predict(home: str, data: str) -> dict[str, float]:
 def _predict(network: Any, images: Any) -> tuple[Any, float]:
     """What model.predict gives, and the seconds that it took to return when its last batch was done.
 
-    They are none or, by chance, up to half of the call: as its iterator goes, tf.data now and then waits for its
-    autotuning thread, which sleeps for 10 ms, 20, 40 and so on, up to a minute (kOptimizationPeriodMinMs and MaxMs in
-    tensorflow/core/framework/model.h). With a callback that sees batches no call was seen to wait.
+    They are none or, by chance, up to half of the call: its iterator waits at its end for tf.data's autotuning thread,
+    see `tfrecords.reader`. With a callback that sees batches no call was seen to wait.
     """
     network.make_predict_function()
     step, ended = network.predict_function, []

@@ -113,14 +113,14 @@ def shard_rows(
 ) -> Iterator[tuple[str, tuple[Row, ...], tuple[int, ...]]]:
     """Every shard's file name with its rows in their order, and their folds. Empty shards are there too."""
     count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
-    usable = ((row.label, row.sha256.hex()) for row in inputs.rows if not row.reject)
+    usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
     fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
     shards: dict[int, list[Row]] = defaultdict(list)
     for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
         shards[shard_index(row.id, count)].append(row)
     for index in range(count):
         rows = tuple(shards.pop(index, ()))
-        folds = tuple(fold_of.get(row.sha256.hex(), NO_FOLD) for row in rows)
+        folds = tuple(fold_of.get(row.sha256, NO_FOLD) for row in rows)
         yield shard_name(inputs.split, index, count), rows, folds
 
 

@@ -38,17 +38,17 @@ def shard_index(picture_id: str, count: int) -> int:
     return shard_key(picture_id) * count >> 64
 
 
-def assign_folds(pictures: Iterable[tuple[int, str]], folds: int) -> dict[str, int]:
-    """Fold of every content, from (label, sha256 in hex) pairs.
+def assign_folds(pictures: Iterable[tuple[int, bytes]], folds: int) -> dict[bytes, int]:
+    """Fold of every content, from (label, sha256) pairs.
 
     The content's hash alone picks the fold, so a new picture moves no other one and byte-identical pictures
     share a fold. The one exception is a class so small that a fold would stay without it: then its fullest
     fold gives one content to each empty one.
     """
-    fold_of: dict[str, int] = {}
-    labels_of: dict[str, set[int]] = defaultdict(set)
+    fold_of: dict[bytes, int] = {}
+    labels_of: dict[bytes, set[int]] = defaultdict(set)
     for label, sha256 in pictures:
-        fold_of[sha256] = int(sha256[:16], 16) % folds
+        fold_of[sha256] = int.from_bytes(sha256[:8], "big") % folds
         labels_of[sha256].add(label)
     for label in sorted(set().union(*labels_of.values())):
         contents = [content for content, labels in labels_of.items() if label in labels]

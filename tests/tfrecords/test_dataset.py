@@ -25,13 +25,13 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FEW = settings(max_examples=100, deadline=None)
 
 
-def content(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
+def content(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
 
 
-def in_fold(fold: int, folds: int, number: int = 0) -> str:
+def in_fold(fold: int, folds: int, number: int = 0) -> bytes:
     """A content whose hash picks the fold."""
-    return f"{folds * (number + 1) + fold:016x}" + content(number)[16:]
+    return (folds * (number + 1) + fold).to_bytes(8, "big") + content(number)[8:]
 
 
 # A few numbers drawn often, so that contents repeat within a class and across classes.
@@ -128,7 +128,7 @@ def test_a_class_that_is_large_does_not_move_for_a_small_one(some, folds):
 
 def test_the_hash_alone_picks_the_fold_where_no_fold_is_empty():
     some = [(0, in_fold(fold, 5, 10 * fold + turn)) for fold in range(5) for turn in range(3)]
-    assert assign_folds(some, 5) == {sha256: int(sha256[:16], 16) % 5 for _, sha256 in some}
+    assert assign_folds(some, 5) == {sha256: int.from_bytes(sha256[:8], "big") % 5 for _, sha256 in some}
 
 
 def test_an_empty_fold_takes_one_content_from_the_fullest():
