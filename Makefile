@@ -2,15 +2,17 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test fuzz faults lock
+.PHONY: demo test lint fuzz faults bench lock
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
 	.venv/bin/aoi run --data aoi-demo/data --home aoi-demo/home --config demo.toml
 
-test: .venv
+lint: .venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+test: lint
 	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # 10,000 hostile inputs of each kind; a few minutes.
@@ -20,6 +22,10 @@ fuzz: .venv
 # Kills, full disks, lost servers, Ctrl-C: see the script. A quarter to half an hour.
 faults: .venv
 	.venv/bin/python tests/faults/faults.py
+
+# Every stage against what one would use without this project; half an hour. Options: make bench BENCH="--only read"
+bench: .venv
+	.venv/bin/python -m benchmarks $(BENCH)
 
 .venv: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

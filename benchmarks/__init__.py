@@ -1,1 +1,1 @@
-"""What `aoi bench` measures: every section against what others would use, in one run on one machine."""
+"""What `python -m benchmarks` measures: every section against what others would use, in one run on one machine."""

@@ -1,4 +1,4 @@
-"""`aoi bench`: which sections run, how large, and what becomes of the figures."""
+"""`python -m benchmarks`: which sections run, how large, and what becomes of the figures."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.core import machine
-from tfrecords.artifact import write_whole
+from tfrecords.artifacts.files import write_whole
 from tfrecords.errors import refuse
 
 SECTIONS = ("convert", "read", "train", "predict", "orchestrate")
@@ -135,7 +135,7 @@ def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
                 tell("stopped", f"what was measured before is in {partial}")
             raise
     words = [" --quick"] * quick + [f" --only {' '.join(only)}"] * bool(only) + [" --data DIR"] * bool(data)
-    result |= {"command": "aoi bench" + "".join(words), "seconds": time.monotonic() - began}
+    result |= {"command": "python -m benchmarks" + "".join(words), "seconds": time.monotonic() - began}
     _write(out, result)
     report.write(result, out)
     partial.unlink()

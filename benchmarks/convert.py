@@ -134,7 +134,7 @@ def steps_to(size_px: int) -> tuple[Callable, ...]:
 
 
 def _convert(paths: list[str], out: Path) -> None:
-    from tfrecords.schema import Record, write
+    from tfrecords.records.schema import Record, write
 
     steps = steps_to(SIZE_PX)
     with open(out, "wb") as file:

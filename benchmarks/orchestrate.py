@@ -77,7 +77,7 @@ def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
 
     chosen = load_settings(overrides=settings)
     began = time.perf_counter()
-    from model import tracking
+    from model.registry import tracking
 
     spent = [time.perf_counter() - began]
     for name in ("log_history", "finish_training", "log_evaluation", "point", "connect"):

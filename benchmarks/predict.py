@@ -80,7 +80,7 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
     from flows.settings import load_settings
     from flows.stages import STAGES
 
-    importlib.import_module("model.predict")  # as the stage does once there is work; the rates leave it out
+    importlib.import_module("model.inference.predict")  # as the stage does once there is work; the rates leave it out
     seen: list[tuple[float, str]] = []
 
     def progress(done: int, total: int, note: str) -> None:
@@ -149,7 +149,7 @@ def _predict(network: Any, images: Any) -> tuple[Any, float]:
     """What model.predict gives, and the seconds that it took to return when its last batch was done.
 
     They are none or, by chance, up to half of the call: its iterator waits at its end for tf.data's autotuning thread,
-    see `tfrecords.reader`. With a callback that sees batches no call was seen to wait.
+    see `tfrecords.records.reader`. With a callback that sees batches no call was seen to wait.
     """
     network.make_predict_function()
     step, ended = network.predict_function, []
@@ -176,8 +176,8 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls:
     import keras
     import numpy as np
 
-    from model.classify import open_classifier
-    from tfrecords.picture import prepare
+    from model.inference.classifier import open_classifier
+    from tfrecords.pictures.preprocessing import prepare
 
     folders = {"litert": _model(home), "litert-int8": next(Path(home, "exports").glob("[!.]*"), None)}
     ours = {name: open_classifier(folders[runtime]) for name, runtime in runtimes.items()}

@@ -131,7 +131,7 @@ def _files(shift: float, data: str, **_: str) -> Epoch:
 
 
 def _ours(shift: float, home: str, **_: str) -> Epoch:
-    from tfrecords.reader import training_batches
+    from tfrecords.records.reader import training_batches
 
     batches = training_batches(_dataset(home), -1, BATCH, 0, shift, cache_mb=2048)
     return lambda epoch: (images for images, _ in batches(epoch))
@@ -141,7 +141,7 @@ def _memory(shift: float, home: str, **_: str) -> Epoch:
     import numpy as np
     import tensorflow as tf
 
-    from tfrecords.arrays import read_arrays
+    from tfrecords.records.arrays import read_arrays
 
     images = np.concatenate([batch["image"] for batch in read_arrays(_dataset(home))])
     if not shift:

@@ -1,4 +1,4 @@
-"""From the figures of `aoi bench` to a paper and a chart."""
+"""From the figures of `python -m benchmarks` to a paper and a chart."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,10 @@ NOTES = {
     " validation; a cell is over the steps.",
     ("train", "recipes"): "`aoi train`; to a bound: its epochs with validation and checkpoints, without start-up,"
     " which `seconds` has. Empty: not reached. Keras' five epochs are extrapolated from measured steps.",
-    ("predict", "whole"): "The stage with all it does, and a loop with one call of `model.predict`. Rates and parts"
+    (
+        "predict",
+        "whole",
+    ): "The stage with all it does, and a loop with one call of `model.predict`. Rates and parts"
     " leave out the libraries' import, `seconds` has it. A call of `model.predict` may wait when its last batch is"
     " done, by chance and for up to half of the call, until a sleeping thread of tf.data's ends. The goals compare the"
     " rates over all rounds together, waiting included, ours at the full number.",
@@ -123,7 +126,7 @@ def paper(result: Mapping[str, Any], name: str) -> str:
     ]
     for section, told in result["sections"].items():
         sizes = "; ".join(f"{key}: {_size(value)}" for key, value in told["size"].items() if value not in (None, []))
-        lines += ["", f"## {TITLES[section]}", "", f"`aoi bench --only {section}`. Sizes: {sizes}."]
+        lines += ["", f"## {TITLES[section]}", "", f"`python -m benchmarks --only {section}`. Sizes: {sizes}."]
         for table, rows in told["tables"].items():
             lines += ["", NOTES[section, table], "", *_rows(rows)]
     return "\n".join(lines) + "\n"

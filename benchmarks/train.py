@@ -80,9 +80,9 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from model.network import build
+    from model.network.build import build
     from tfrecords.dataset import image_size
-    from tfrecords.reader import training_batches
+    from tfrecords.records.reader import training_batches
 
     dataset, chosen = _dataset(home), _settings(settings).train
     network = build(chosen, image_size(dataset), len(dataset.manifest["classes"]))
@@ -135,9 +135,9 @@ def recipe(home: str, settings: list[str], name: str) -> dict[str, float | None]
     reached; and val_accuracy, the best.
     """
     from flows.home import Home, name_of
-    from model.store import store_of
-    from model.tracking import connect
-    from tfrecords.artifact import RECORD
+    from model.registry.store import store_of
+    from model.registry.tracking import connect
+    from tfrecords.artifacts.artifact import RECORD
 
     command(["train", "--home", home, *chosen([*settings, f"train.recipe={name}"])])
     place = Home(Path(home))
@@ -162,8 +162,8 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     import keras
     import numpy as np
 
-    from tfrecords.arrays import read_arrays
     from tfrecords.dataset import class_counts, image_size
+    from tfrecords.records.arrays import read_arrays
 
     dataset, chosen = _dataset(home), _settings(settings).train
     size, classes = image_size(dataset), len(dataset.manifest["classes"])

@@ -126,30 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
-    summary = "measure every stage against what others would use; half an hour or more"
-    _add_sizes(add("bench", _bench, summary, home=False))
     add("rollback", _rollback, "make the champion before the present one champion again")
     add("settings", _settings, "list every setting with default, unit and meaning", home=False)
     add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
     return parser
-
-
-def _add_sizes(bench: argparse.ArgumentParser) -> None:
-    """What a benchmark measures, and where it leaves it."""
-    bench.add_argument(
-        "--quick", action="store_true", help="tiny sizes: minutes, to see that all works; no figures to quote"
-    )
-    bench.add_argument(
-        "--only", metavar="NAME", nargs="+", default=[], help="convert, read, train, predict, orchestrate (default all)"
-    )
-    bench.add_argument("--data", metavar="DIR", help="set for the training section (default: sample pictures)")
-    bench.add_argument(
-        "--out",
-        metavar="FILE.json",
-        type=Path,
-        default=Path("aoi-bench.json"),
-        help="the figures; beside it the paper .md and the chart .png (default aoi-bench.json)",
-    )
 
 
 def _add_options(stage: argparse.ArgumentParser, name: str) -> None:
@@ -280,13 +260,6 @@ def _serve(arguments: argparse.Namespace) -> int:
     return serve(_home(arguments), arguments.data, arguments.host, arguments.prefect_port, arguments.mlflow_port)
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    from benchmarks.bench import run
-
-    print(run(arguments.quick, arguments.only, arguments.data, arguments.out), end="")
-    return 0
-
-
 def _settings(arguments: argparse.Namespace) -> int:
     from flows.settings import describe
 
@@ -307,7 +280,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from flows.home import FOLDERS
-    from tfrecords.artifact import read, verify
+    from tfrecords.artifacts.artifact import read, verify
 
     home = _home(arguments)
     problems, count = [], 0
@@ -330,7 +303,7 @@ def _report_problems(arguments: argparse.Namespace, error: AoiError) -> Path | N
 
     if len(error.problems) <= SHOWN or not hasattr(arguments, "home"):
         return None
-    from tfrecords.artifact import write_whole
+    from tfrecords.artifacts.files import write_whole
 
     path = _home(arguments).root / "problems.csv"
     write_whole(path, problems_csv(error.problems))

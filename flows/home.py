@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.artifact import MANIFEST, Artifact, find, newest, read, write_whole
+from tfrecords.artifacts.artifact import MANIFEST, Artifact, read
+from tfrecords.artifacts.files import write_whole
+from tfrecords.artifacts.make import find, newest
 from tfrecords.errors import AoiError, refuse
 
 FOLDERS = {

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from flows.home import Home
-from model.store import store_of
+from model.registry.store import store_of
 from tfrecords.errors import MISSED, refuse
 
 START_SECONDS = 120

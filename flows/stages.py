@@ -12,19 +12,20 @@ from dataclasses import replace
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import GridPoint, Settings
 from model import stages as model
-from model import sweep as swept
-from model.champion import judge
-from model.drift import warning as drift_warning
+from model.decisions.drift import warning as drift_warning
+from model.evaluation import sweep as swept
+from model.network.weights import ensure_weights
+from model.registry.champion import judge
+from model.registry.store import CHALLENGER, CHAMPION, Store, store_of
 from model.settings import INT8, LITERT_INT8, SUBMISSION
-from model.store import CHALLENGER, CHAMPION, Store, store_of
-from model.weights import ensure_weights
-from pipeline import files
-from pipeline.audit import KIND as AUDIT
-from pipeline.audit import audit
-from pipeline.audit import summary as audit_summary
-from pipeline.ingest import ingest as ingest_split
-from pipeline.inputs import Split, check_inputs, read_classes, read_inputs
-from tfrecords.artifact import Artifact, write_whole
+from pipeline.audit.findings import KIND as AUDIT
+from pipeline.audit.findings import audit
+from pipeline.audit.findings import summary as audit_summary
+from pipeline.inputs import files
+from pipeline.inputs.inputs import Split, check_inputs, read_classes, read_inputs
+from pipeline.job.ingest import ingest as ingest_split
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.files import write_whole
 from tfrecords.dataset import KIND as DATASET
 from tfrecords.errors import AoiError, refuse
 from tfrecords.settings import PreprocessSettings

@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Any
 
 from flows.home import Home, Ref
+from model.evaluation.sweep import BEST, FIGURE, KIND, SECONDS, WORSE, read_table
+from model.registry.store import store_of
 from model.settings import NO_WEIGHTS, SUBMISSION
-from model.store import store_of
-from model.sweep import BEST, FIGURE, KIND, SECONDS, WORSE, read_table
-from tfrecords.artifact import RECORD, Artifact
+from tfrecords.artifacts.artifact import RECORD, Artifact
 
 RATES = (
     ("accuracy", "accuracy"),

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.network.weights import weights_digest
 from model.quiet import stderr_closed
+from model.registry.store import Store
 from model.settings import KERAS, EvaluateSettings, PredictSettings, TrainSettings
-from model.store import Store
-from model.weights import weights_digest
-from tfrecords.artifact import RECORD, Artifact, hash_json, make, verify
+from tfrecords.artifacts.artifact import RECORD, Artifact, verify
+from tfrecords.artifacts.files import hash_json
+from tfrecords.artifacts.make import make
 from tfrecords.dataset import record_count
 from tfrecords.errors import MISSED, refuse
 
@@ -32,7 +34,7 @@ def train(
         progress: called with pictures seen, pictures in all, and a note on the epoch.
 
     Returns:
-        the model's folder (see `model.train.train_model`), and whether it was there before.
+        the model's folder (see `model.training.train.train_model`), and whether it was there before.
 
     Raises:
         AoiError: weights that can't be had, a dataset without labels or without the fold.
@@ -47,7 +49,7 @@ def train(
     def build(work: Path) -> dict[str, Any]:
         verify(dataset)
         _import_tensorflow()
-        from model.train import train_model
+        from model.training.train import train_model
 
         return train_model(dataset, work, store, settings, fingerprint, progress)
 
@@ -81,8 +83,8 @@ def evaluate(
         verify(model)
         verify(dataset)
         _import_tensorflow()
-        from model.evaluate import evaluate_model
-        from model.tracking import log_evaluation
+        from model.evaluation.evaluate import evaluate_model
+        from model.registry.tracking import log_evaluation
 
         measured = evaluate_model(model, dataset, normal, settings, work, progress)
         metrics = measured["metrics"]
@@ -110,7 +112,7 @@ def predict(
     part is for review. exported: of the model, where predict.runtime is litert-int8.
 
     Returns:
-        the prediction's folder (predictions.csv, review.csv and submission.csv, see `model.predict.predict_lot`), and
+        the prediction's folder (predictions.csv, review.csv and submission.csv), and
         whether it was there before.
 
     Raises:
@@ -129,7 +131,7 @@ def predict(
             verify(artifact)
         if settings.runtime == KERAS:
             _import_tensorflow()
-        from model.predict import predict_lot
+        from model.inference.predict import predict_lot
 
         return {**made_from, "settings": chosen, **predict_lot(answering, dataset, known, settings, work, progress)}
 
@@ -142,7 +144,7 @@ def export(
     """A model for LiteRT, in floating point or in 8 bits, checked against Keras on the dataset's pictures.
 
     Returns:
-        the export's folder (see `model.export.export_model`), and whether it was there before.
+        the export's folder (see `model.inference.export.export_model`), and whether it was there before.
 
     Raises:
         AoiError: a dataset of other classes or preprocessing than the model's; answers that differ too much.
@@ -155,7 +157,7 @@ def export(
         verify(model)
         verify(dataset)
         _import_tensorflow()
-        from model.export import export_model
+        from model.inference.export import export_model
 
         return {**made_from, **export_model(model, dataset, precision, work, store, progress)}
 
@@ -163,9 +165,9 @@ def export(
 
 
 def compare_speed(model: Artifact, exported: Artifact, dataset: Artifact) -> str:
-    """See `model.export.compare_speed`."""
+    """See `model.inference.export.compare_speed`."""
     _import_tensorflow()
-    from model import export
+    from model.inference import export
 
     return export.compare_speed(model, exported, dataset)
 
@@ -213,7 +215,7 @@ def ensemble(
     """The models of a cross-validation, one a fold, as one model: found under `root`, or put together.
 
     Returns:
-        the model's folder (see `model.ensemble.build_ensemble`), and whether it was there before.
+        the model's folder (see `model.training.ensemble.build_ensemble`), and whether it was there before.
     """
     fingerprint = hash_json({"version": VERSIONS[MODEL], "members": [member.digest for member in members]})
 
@@ -221,7 +223,7 @@ def ensemble(
         for member in members:
             verify(member)
         _import_tensorflow()
-        from model.ensemble import build_ensemble
+        from model.training.ensemble import build_ensemble
 
         return build_ensemble(members, dataset, work, store, fingerprint)
 
@@ -230,7 +232,7 @@ def ensemble(
 
 def point(model: Artifact, store: Store, alias: str, why: str) -> None:
     """Gives a model an alias in MLflow, and its run the reason. Raises: AoiError."""
-    from model import tracking
+    from model.registry import tracking
 
     tracking.point(store, model.manifest[RECORD]["run_id"], alias, why)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.inputs import AIDEA_CLASSES
+from pipeline.inputs.inputs import AIDEA_CLASSES
 
 CLASS_NAMES = AIDEA_CLASSES
 CLASS_COUNTS = (674, 492, 100, 378, 240, 644)  # AIdea's training set: the balance to copy

@@ -14,7 +14,7 @@ from packaging.version import Version
 import flows.serve
 from flows.cli import _parser
 from flows.home import Home
-from pipeline.inputs import check_inputs, read_inputs
+from pipeline.inputs.inputs import check_inputs, read_inputs
 from tfrecords.errors import AoiError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,7 @@ def test_an_id_in_a_csv_cannot_leave_the_folder_of_the_pictures(data, leave, mon
     with open(data / "test.csv", "a") as file:
         file.write(leave.format(root=data) + ",\r\n")
     opened = []
-    monkeypatch.setattr("pipeline.files.read_bytes", lambda path: opened.append(path) or Path(path).read_bytes())
+    monkeypatch.setattr("pipeline.inputs.files.read_bytes", lambda path: opened.append(path) or Path(path).read_bytes())
     with pytest.raises(AoiError, match="leaves the folder of the pictures"):
         read_inputs(str(data), "test", 5)
     assert str(secret) not in opened
@@ -115,7 +115,7 @@ def test_models_are_loaded_in_keras_safe_mode_alone():
 def test_a_model_file_that_brings_code_along_is_refused(tmp_path):
     import keras
 
-    from model.network import load
+    from model.network.files import load
 
     path, ran = tmp_path / "model.keras", tmp_path / "ran"
     code = keras.layers.Lambda(lambda values, ran=str(ran): (os.makedirs(ran, exist_ok=True), values)[1])

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tfrecords.artifact import Artifact, read
+from tfrecords.artifacts.artifact import Artifact, read
 
 KIND = "dataset"
 NO_FOLD = -1
@@ -18,7 +18,7 @@ def open_dataset(path: Path) -> Artifact:
     """The finished dataset in folder `path`.
 
     Raises:
-        AoiError: see `tfrecords.artifact.read`.
+        AoiError: see `tfrecords.artifacts.artifact.read`.
     """
     return read(path, KIND)
 

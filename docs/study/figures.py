@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from flows.home import Home
-from model.store import store_of
-from model.sweep import FIGURE, KIND, read_table
-from model.tracking import connect
-from pipeline.files import opened
-from tfrecords.artifact import RECORD, read
-from tfrecords.picture import decode, equalize
+from model.evaluation.sweep import FIGURE, KIND, read_table
+from model.registry.store import store_of
+from model.registry.tracking import connect
+from pipeline.inputs.files import opened
+from tfrecords.artifacts.artifact import RECORD, read
+from tfrecords.pictures.formats import decode
+from tfrecords.pictures.preprocessing import equalize
 from tfrecords.settings import PreprocessSettings
 
 HERE = Path(__file__).parent

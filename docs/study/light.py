@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from flows.home import Home
-from model.classify import open_classifier
-from pipeline import files
-from pipeline.inputs import read_inputs
-from tfrecords.picture import decode, finish
+from model.inference.classifier import open_classifier
+from pipeline.inputs import files
+from pipeline.inputs.inputs import read_inputs
+from tfrecords.pictures.formats import decode
+from tfrecords.pictures.preprocessing import finish
 from tfrecords.settings import PreprocessSettings
 
 Relit = Callable[[np.ndarray, np.random.Generator], np.ndarray]

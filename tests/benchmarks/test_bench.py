@@ -15,7 +15,7 @@ from tfrecords.errors import AoiError, refuse
 def result(**sections):
     machine = {"date": "2026-01-31", "processor": "a processor", "cores": 2, "memory_gb": 8, "system": "Linux"}
     machine["versions"] = {"python": "3.12.0"}
-    return {"machine": machine, "command": "aoi bench", "seconds": 60.0, "sections": sections}
+    return {"machine": machine, "command": "python -m benchmarks", "seconds": 60.0, "sections": sections}
 
 
 CONVERT = {
@@ -165,7 +165,7 @@ def test_convert_and_its_paper_from_a_real_run(work, tmp_path):
     for one in section["tables"]["many"]:
         assert one["median"]["pictures_per_s"] > 0
         assert one["median"]["memory_mb"] > 0
-    report.write(told | {"command": "aoi bench", "seconds": 1.0}, tmp_path / "convert.json")
+    report.write(told | {"command": "python -m benchmarks", "seconds": 1.0}, tmp_path / "convert.json")
     assert str(work) not in json.dumps(told)
 
 
@@ -191,7 +191,7 @@ def test_steps_of_our_loop_and_of_one_batch_repeated_take_turns_and_a_slow_reade
     import tensorflow as tf
 
     from benchmarks.train import OURS, REPEATED, loop
-    from tfrecords import reader
+    from tfrecords.records import reader
 
     def waits():
         for number in range(99):

@@ -261,7 +261,7 @@ def record(home: Path, into: Path) -> Callable[[], None]:
 def survey(home: Path) -> list[str]:
     """What a reader of HOME would trip over."""
     from flows.home import FOLDERS, Home, Ref
-    from tfrecords.artifact import read, verify
+    from tfrecords.artifacts.artifact import read, verify
     from tfrecords.errors import AoiError
 
     problems = []
@@ -285,7 +285,7 @@ def survey(home: Path) -> list[str]:
 def digests(home: Path, stage: str) -> dict[str, list[str]]:
     """Digests of what a stage made, by kind; of predict the submission's bytes too."""
     from flows.home import Home
-    from tfrecords.artifact import read
+    from tfrecords.artifacts.artifact import read
 
     stage = "train" if stage == LATE else stage
     place = Home(home)
@@ -426,9 +426,9 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
     old = digests(home, "ingest")["dataset"]
 
     def other(name: str) -> None:
-        import pipeline.ingest
+        import pipeline.job.ingest
 
-        pipeline.ingest.version = lambda package: name
+        pipeline.job.ingest.version = lambda package: name
 
     def open_latest() -> str:
         from flows.home import Home
@@ -623,7 +623,7 @@ def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
 
 def missed_flips(folder: Path, kind: str) -> list[tuple[int, str]]:
     """Places in the manifest where `read` does not notice that the lowest bit of the byte was flipped."""
-    from tfrecords.artifact import read
+    from tfrecords.artifacts.artifact import read
     from tfrecords.errors import AoiError
 
     path, missed = folder / "manifest.json", []
@@ -706,8 +706,8 @@ def moved(lab: Lab, kind: str, stage: str) -> Outcome:
         import mlflow
         import pandas as pd
 
-        from model.store import store_of
-        from model.tracking import connect
+        from model.registry.store import store_of
+        from model.registry.tracking import connect
 
         store = store_of(home, "tiny")
         connect(store)
@@ -722,7 +722,8 @@ def moved(lab: Lab, kind: str, stage: str) -> Outcome:
 def older_schema(lab: Lab, kind: str, train_too: bool) -> Outcome:
     """HOME was written by a version with another schema: refused where it is input, made again where it is output."""
     from flows.home import FOLDERS
-    from tfrecords.artifact import CHECKSUM, hash_json
+    from tfrecords.artifacts.artifact import CHECKSUM
+    from tfrecords.artifacts.files import hash_json
 
     outcome = Outcome(kind, times=1)
     home = shutil.copytree(lab.home, lab.place("older"))
@@ -1127,9 +1128,9 @@ def learn_replace(lab: Lab) -> None:
     home = shutil.copytree(lab.home, lab.place("replace"))
 
     def prepare() -> None:
-        import pipeline.ingest
+        import pipeline.job.ingest
 
-        pipeline.ingest.version = lambda package: "another"
+        pipeline.job.ingest.version = lambda package: "another"
         record(home, home.parent / "changes")()
 
     log = home.parent / "log"

@@ -11,7 +11,7 @@ from flows.home import Home, Ref, data_name, name_of
 from flows.settings import load_settings
 from flows.stages import STAGES, chain, crossval, evaluate, ingest, predict, train
 from flows.summary import trained_epochs
-from tfrecords.artifact import Artifact
+from tfrecords.artifacts.artifact import Artifact
 from tfrecords.errors import AoiError
 
 KIND_OF = {"ingest": "dataset", "train": "model", "evaluate": "evaluation", "predict": "prediction"}

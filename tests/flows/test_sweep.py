@@ -9,10 +9,10 @@ import pytest
 from flows.cli import main
 from flows.settings import parse_grid
 from flows.stages import evaluate, sweep
-from model import sweep as stage
-from model.store import CHAMPION, store_of
-from model.tracking import COPY_TAG, MLFLOW_PARENT_RUN_ID, connect
-from tfrecords.artifact import RECORD
+from model.evaluation import sweep as stage
+from model.registry.store import CHAMPION, store_of
+from model.registry.tracking import COPY_TAG, MLFLOW_PARENT_RUN_ID, connect
+from tfrecords.artifacts.artifact import RECORD
 from tfrecords.errors import AoiError
 
 BASE = {"train": {"recipe": "frozen", "frozen_copies": 1}, "preprocess": {"image_size_px": 64}}
@@ -189,7 +189,7 @@ def test_what_the_last_point_would_trip_over_is_refused_before_the_first(case, m
 
 
 def test_weights_of_another_width_are_found_before_the_first_point(made, tmp_path):
-    from model.backbone import mobilenet
+    from model.network.backbones import mobilenet
 
     data, home, settings, _ = made
     path = tmp_path / "quarter.weights.h5"

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from oracle import DAMAGED, EITHER, REJECTED, WHOLE, accepted, refused, rejected, require
 
-from pipeline.inputs import read_inputs
+from pipeline.inputs.inputs import read_inputs
 from tfrecords.errors import AoiError
 
 FOLDS = 2

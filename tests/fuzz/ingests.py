@@ -13,11 +13,11 @@ from oracle import DAMAGED, EQUAL, listing, rejected, require
 from flows.home import Home
 from flows.settings import parse_settings
 from flows.stages import ingest
-from tfrecords.artifact import Artifact, verify
+from tfrecords.artifacts.artifact import Artifact, verify
 from tfrecords.dataset import ROWS
 from tfrecords.errors import AoiError
-from tfrecords.picture import prepare
-from tfrecords.schema import UNLABELLED, Record, write
+from tfrecords.pictures.preprocessing import prepare
+from tfrecords.records.schema import UNLABELLED, Record, write
 from tfrecords.settings import PreprocessSettings
 
 

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from oracle import DAMAGED, EITHER, WHOLE, accepted, rejected, require
 
-from pipeline.convert import measure
-from tfrecords.picture import PictureError, decode, prepare
+from pipeline.job.shard import measure
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.formats import decode
+from tfrecords.pictures.preprocessing import prepare
 from tfrecords.settings import PreprocessSettings
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from oracle import DAMAGED, EITHER, WHOLE, accepted, refused, require
 
-from pipeline.inputs import read_inputs
+from pipeline.inputs.inputs import read_inputs
 from tfrecords.errors import AoiError
 
 FOLDS = 2

@@ -20,10 +20,11 @@ from oracle import DAMAGED, EITHER, EQUAL, REJECTED, WHOLE
 from flows.home import Home
 from flows.settings import load_settings, parse_settings
 from flows.stages import ingest
-from pipeline import files
-from pipeline.inputs import read_inputs
+from pipeline.inputs import files
+from pipeline.inputs.inputs import read_inputs
 from tfrecords.errors import AoiError
-from tfrecords.picture import PictureError, prepare
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.preprocessing import prepare
 from tfrecords.settings import PreprocessSettings
 
 CASES = 250

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from model.evaluate import measure
+from model.evaluation.metrics import measure
+from model.registry.store import store_of
 from model.settings import EvaluateSettings
 from model.stages import check_passed, check_same, evaluate, normal_class
-from model.store import store_of
 from tfrecords.errors import AoiError
 
 TABLES = {"metrics.json", "operating.json", "confusion.csv", "per_class.csv", "predictions.csv", "label_audit.csv"}

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from flows.stages import export, predict
-from model.classify import open_classifier
-from model.convert import to_litert
-from model.export import LABELS_THAT_DIFFER
-from model.network import build, compiled
-from model.runtime import open_network
+from model.inference.classifier import open_classifier
+from model.inference.export import LABELS_THAT_DIFFER
+from model.inference.keras_runtime import compiled
+from model.inference.litert import to_litert
+from model.inference.runtime import open_network
+from model.network.build import build
 from model.settings import TrainSettings
 from tfrecords.errors import MISSED, AoiError
 

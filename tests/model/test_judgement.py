@@ -5,11 +5,12 @@ import csv
 import numpy as np
 import pytest
 
-from model import drift
-from model.balance import best_epoch, class_weights, scores
-from model.champion import judge
+from model.decisions import drift
+from model.registry.champion import judge
 from model.settings import TrainSettings
-from tfrecords.artifact import Artifact
+from model.training.best_epoch import best_epoch, scores
+from model.training.class_weights import class_weights
+from tfrecords.artifacts.artifact import Artifact
 
 
 @pytest.fixture

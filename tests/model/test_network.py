@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from model.gradcam import gradcam
-from model.network import build, load, save
+from model.evaluation.gradcam import gradcam
+from model.network.build import build
+from model.network.files import load, save
+from model.network.weights import ensure_weights, weights_digest
 from model.settings import TrainSettings
-from model.weights import ensure_weights, weights_digest
 from tfrecords.errors import AoiError
 
 SIZE, CLASSES = 32, 3

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.operating import (
+from model.decisions.operating import (
     ACCEPT,
     REJECT,
     REVIEW,

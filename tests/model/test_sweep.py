@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
+from model.evaluation.sweep import Point, label, rows
 from model.figures import parallel
-from model.sweep import Point, label, rows
-from tfrecords.artifact import Artifact
+from tfrecords.artifacts.artifact import Artifact
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from flows.stages import evaluate, rollback, train
-from model.store import CHAMPION, STORE_VARIABLE, store_of
-from model.tracking import connect, flatten
-from tfrecords.artifact import RECORD
+from model.registry.store import CHAMPION, STORE_VARIABLE, store_of
+from model.registry.tracking import connect, flatten
+from tfrecords.artifacts.artifact import RECORD
 from tfrecords.errors import AoiError
 
 CLASSES = ["plain", "rows", "columns"]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from model.balance import best_epoch
-from model.network import load
+from model.network.files import load
+from model.registry.store import Store, store_of
+from model.registry.tracking import TRAINING_TAG
 from model.stages import train
-from model.store import Store, store_of
-from model.tracking import TRAINING_TAG
-from tfrecords.artifact import RECORD
+from model.training.best_epoch import best_epoch
+from tfrecords.artifacts.artifact import RECORD
 from tfrecords.errors import AoiError
-from tfrecords.reader import validation_batches
+from tfrecords.records.reader import validation_batches
 
 FOLDER = {"model.keras", "model.tflite", "card.json", "curves.png", "history.csv", "manifest.json"}
 

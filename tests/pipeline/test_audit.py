@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.audit import PICTURE, find, outliers, read_pictures, same_pictures
-from tfrecords.artifact import Artifact
+from pipeline.audit.findings import PICTURE, find, outliers, read_pictures, same_pictures
+from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import ROWS
 
 CLASSES = ("plain", "rows")

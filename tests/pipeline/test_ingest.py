@@ -13,17 +13,19 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import convert, files, ingest
-from pipeline.ingest import refuse_lossy, shard_rows
-from pipeline.inputs import Row, read_inputs
+from pipeline.inputs import files
+from pipeline.inputs.inputs import Row, read_inputs
+from pipeline.job import ingest
+from pipeline.job import shard as convert
+from pipeline.job.ingest import refuse_lossy, shard_rows
 from pipeline.settings import IngestSettings
-from tfrecords import artifact
-from tfrecords.arrays import read_arrays
-from tfrecords.artifact import MANIFEST, Artifact, verify
+from tfrecords.artifacts import artifact
+from tfrecords.artifacts.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
 from tfrecords.errors import MISSED, AoiError
-from tfrecords.picture import prepare
-from tfrecords.schema import UNLABELLED
+from tfrecords.pictures.preprocessing import prepare
+from tfrecords.records.arrays import read_arrays
+from tfrecords.records.schema import UNLABELLED
 from tfrecords.settings import PreprocessSettings
 
 SMALL = PreprocessSettings(image_size_px=32)

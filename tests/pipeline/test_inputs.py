@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import files
-from pipeline.inputs import AIDEA_CLASSES, check_inputs, duplicates, read_classes, read_inputs
+from pipeline.inputs import files
+from pipeline.inputs.inputs import AIDEA_CLASSES, check_inputs, duplicates, read_classes, read_inputs
 from pipeline.settings import IngestSettings
 from tfrecords.errors import AoiError, Problem
-from tfrecords.schema import UNLABELLED
+from tfrecords.records.schema import UNLABELLED
 
 FOLDS = 5
 
@@ -77,7 +77,7 @@ def test_the_test_split_needs_no_labels_and_takes_any(data):
 
 
 def test_progress_counts_every_picture_hashed(data, monkeypatch):
-    monkeypatch.setattr("pipeline.inputs.HASHED_AT_ONCE", 4)
+    monkeypatch.setattr("pipeline.inputs.inputs.HASHED_AT_ONCE", 4)
     seen = []
     read_inputs(str(data), "test", FOLDS, lambda done, total: seen.append((done, total)))
     assert seen == [(4, 6), (6, 6)]

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tfrecords import artifact
-from tfrecords.artifact import CHECKSUM, MANIFEST, RECORD, Artifact, find, hash_json, make, read, verify, write_whole
+from tfrecords.artifacts import artifact
+from tfrecords.artifacts.artifact import CHECKSUM, MANIFEST, RECORD, Artifact, read, verify
+from tfrecords.artifacts.files import hash_json, write_whole
+from tfrecords.artifacts.make import find, make
 from tfrecords.errors import MISSED, AoiError, refuse
 
 FINGERPRINT = "0123456789abcdef"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tfrecords.artifact import Artifact, make
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.make import make
 from tfrecords.dataset import (
     assign_folds,
     class_counts,

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords.picture import PictureError, decode, equalize, inspect, pad, perceptual_hash, prepare, resize
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.formats import decode, inspect
+from tfrecords.pictures.perceptual_hash import perceptual_hash
+from tfrecords.pictures.preprocessing import equalize, pad, prepare, resize
 from tfrecords.settings import PreprocessSettings
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

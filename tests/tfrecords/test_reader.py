@@ -10,20 +10,15 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.arrays import read_arrays
-from tfrecords.artifact import Artifact, hash_file, make, read
+from tfrecords.artifacts.artifact import Artifact, read
+from tfrecords.artifacts.files import hash_file
+from tfrecords.artifacts.make import make
 from tfrecords.dataset import KIND, count_folds, image_size, shard_name
 from tfrecords.errors import AoiError
-from tfrecords.reader import (
-    bordered,
-    relight,
-    shift,
-    shift_corners,
-    shift_offsets,
-    training_batches,
-    validation_batches,
-)
-from tfrecords.schema import Record, write
+from tfrecords.records.arrays import read_arrays
+from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
+from tfrecords.records.reader import training_batches, validation_batches
+from tfrecords.records.schema import Record, write
 
 SIZE, COUNT, FOLDS, BATCH = 6, 300, 5, 16
 FIVE = np.arange(25, dtype=np.uint8).reshape(5, 5)

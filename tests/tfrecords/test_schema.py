@@ -13,9 +13,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords import schema
-from tfrecords.reader import parse
-from tfrecords.schema import UNLABELLED, Record, RecordError, decode, encode, frame, read, write
+from tfrecords.records import schema
+from tfrecords.records.reader import parse
+from tfrecords.records.schema import UNLABELLED, Record, RecordError, decode, encode, frame, read, write
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

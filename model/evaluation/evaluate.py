@@ -1,0 +1,141 @@
+"""The evaluate stage: what a model gets right and wrong on the fold that it did not train on."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from model import figures
+from model.decisions import drift
+from model.decisions.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
+from model.evaluation.gradcam import draw_gradcam
+from model.evaluation.label_issues import write_label_issues
+from model.evaluation.metrics import measure
+from model.evaluation.predictions import Predictions
+from model.inference.classifier import Classifier, open_classifier, prediction_table
+from model.settings import EvaluateSettings
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.dataset import ROWS
+from tfrecords.errors import refuse
+from tfrecords.records.arrays import read_arrays
+
+MISTAKES_SHOWN = 24
+
+
+Progress = Callable[[int, int, str], None]
+
+
+def evaluate_model(
+    model: Artifact,
+    dataset: Artifact,
+    normal: int | None,
+    settings: EvaluateSettings,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measures the model on its validation fold and writes the evaluation's files into `folder`.
+
+    normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`,
+    reference: see `model.decisions.drift.describe`}.
+    """
+    classes = dataset.manifest["classes"]
+    classifier = open_classifier(model.path)
+    seen = _answer(classifier, dataset, progress)
+    predicted = seen.probabilities.argmax(axis=1)
+    metrics = measure(seen.labels, predicted, len(classes), normal)
+    operating = _operate(seen.probabilities, seen.labels, normal, settings, folder)
+    metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
+    metrics["suspicious_labels"] = write_label_issues(seen, classes, folder)
+
+    table = prediction_table(seen.probabilities, classes)
+    table.insert(0, "ID", seen.ids)
+    table.insert(1, "true_label", seen.labels)
+    table.insert(2, "true_name", [classes[label] for label in seen.labels])
+    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
+    matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
+    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label="true")
+    title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
+    figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
+    _draw_mistakes(seen, classes, folder / "mistakes.png")
+    draw_gradcam(model.path, seen, classes, folder / "gradcam.png")
+    return {
+        "metrics": metrics,
+        "operating": operating,
+        "reference": _reference(dataset, seen, classifier),
+    }
+
+
+def _reference(dataset: Artifact, seen: Predictions, classifier: Classifier) -> dict[str, Any]:
+    """What lots are compared with: brightness and contrast of all training pictures, answers about unseen ones."""
+    classes = len(classifier.classes)
+    values = drift.measures(pd.read_csv(dataset.path / ROWS, keep_default_na=False))
+    if len(classifier.networks) == 1:  # several together are less sure of a lot than the one that was asked here
+        values["confidence"] = seen.probabilities.max(axis=1)
+    return drift.describe(values, seen.probabilities.argmax(axis=1), classes)
+
+
+def _answer(classifier: Classifier, dataset: Artifact, progress: Progress) -> Predictions:
+    """Every record of the folds that a network of the classifier did not train on, named by those networks."""
+    counts = dataset.manifest["counts"].values()
+    total = sum(count.get(str(fold), 0) for count in counts for fold in classifier.folds)
+    if not total:
+        seen = f"no record in fold {classifier.folds[0]}, which validates this model"
+        raise refuse(dataset.path, seen, "Name its own dataset")
+    ids, labels, folds, images, parts = [], [], [], [], []
+    for fold in classifier.folds:
+        for batch in read_arrays(dataset, fold):
+            ids += batch["id"].tolist()
+            labels += batch["label"].tolist()
+            folds += batch["fold"].tolist()
+            images += list(batch["image"][..., 0])
+            parts.append(classifier.unseen(batch["image"], fold))
+            progress(len(ids), total, "pictures")
+    return Predictions(ids, np.array(labels), np.array(folds), images, np.concatenate(parts))
+
+
+def _operate(
+    probabilities: np.ndarray, labels: np.ndarray, normal: int | None, settings: EvaluateSettings, folder: Path
+) -> dict[str, Any]:
+    """Chooses the operating point, writes operating.json and tradeoff.png.
+
+    Returns: the point under "point", the bounds, the calibration error before and after, and what the decisions
+    mean on this fold (see `model.decisions.operating.outcome`); thresholds and outcome come from the same pictures.
+    """
+    point = choose(probabilities, labels, normal, settings.max_escape_rate, settings.max_overkill_rate)
+    scaled = calibrate(probabilities, point.temperature)
+    made = outcome(decide(probabilities, point), labels, probabilities.argmax(axis=1), normal)
+    operating = {
+        "point": point.to_json(),
+        "max_escape_rate": settings.max_escape_rate,
+        "max_overkill_rate": settings.max_overkill_rate,
+        "ece_before": expected_calibration_error(probabilities, labels),
+        "ece_after": expected_calibration_error(scaled, labels),
+        **made,
+    }
+    (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
+    figures.tradeoff(*curve(scaled, labels, normal), point.accept_at, normal is not None, folder / "tradeoff.png")
+    return operating
+
+
+def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0
+    )
+    columns = {"name": classes, "precision": precision, "recall": recall, "f1": f1, "pictures": support}
+    pd.DataFrame(columns).to_csv(path, index_label="label", float_format="%.6f")
+
+
+def _draw_mistakes(seen: Predictions, classes: Sequence[str], path: Path) -> None:
+    """The mistakes that the model was surest of come first."""
+    wrong = seen.mistakes()
+    worst = wrong[:MISTAKES_SHOWN]
+    captions = [seen.caption(place, classes) for place in worst]
+    shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
+    title = f"{len(wrong)} mistakes in {len(seen.ids)} pictures{shown}"
+    figures.picture_sheet([seen.images[place] for place in worst], captions, title, path)

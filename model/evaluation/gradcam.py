@@ -1,0 +1,61 @@
+"""Where the network looks: Grad-CAM sheets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from model import figures
+from model.evaluation.predictions import Predictions
+from model.inference.classifier import read_networks
+from model.network.files import load
+
+MISTAKES_SHOWN = 6
+
+
+def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: Path) -> None:
+    """A typical picture of each class (the one its true class is surest of), then the worst mistakes.
+
+    Each beside itself with a heat map of what spoke for the answer. model: folder of the networks that answered.
+    """
+    networks = {fold: load(model / f"{name}.keras") for name, fold in read_networks(model).items()}
+    typical = [
+        max(places, key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
+        for label in range(len(classes))
+        if len(places := np.flatnonzero(seen.labels == label))
+    ]
+    pictures, captions = [], []
+    for place in [*typical, *seen.mistakes()[:MISTAKES_SHOWN]]:
+        heat = gradcam(networks[seen.folds[place]], seen.images[place], int(seen.probabilities[place].argmax()))
+        pictures += [seen.images[place], overlay(seen.images[place], heat)]
+        captions += [seen.caption(place, classes), ""]
+    title = "what spoke for the answer: one typical picture a class, then the worst mistakes"
+    figures.picture_sheet(pictures, captions, title, path, columns=6)
+
+
+def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:
+    """Evidence for a class over a picture, uint8 (S, S): float32 (S, S), 0..1, 0 where nothing spoke for it.
+
+    Source: Selvaraju et al., Grad-CAM, ICCV 2017. Behind global average pooling and one dense layer the gradient
+    is that layer's weights, so none has to be computed (Zhou et al., CAM, CVPR 2016: the same map). Behind flatten
+    every place has weights of its own.
+    """
+    backbone = network.get_layer("mobilenet")
+    convolutions = keras.Model(backbone.input, backbone.get_layer("features").input)
+    scaled = network.get_layer("scale")(image[None, :, :, None])
+    maps = keras.ops.convert_to_numpy(convolutions(scaled, training=False))[0]
+    weights = network.get_layer("probabilities").get_weights()[0][:, label]
+    spoke = maps @ weights if len(weights) == maps.shape[-1] else (maps * weights.reshape(maps.shape)).sum(axis=-1)
+    heat = np.maximum(spoke, 0)
+    heat = cv2.resize(heat.astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(heat / max(float(heat.max()), 1e-6), 0, 1)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Gray uint8 (S, S) with heat (S, S), 0..1, in color over it: uint8 (S, S, 3), RGB."""
+    color = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    gray = np.repeat(image[..., None], 3, axis=2)
+    share = 0.65 * heat[..., None]
+    return (gray * (1 - share) + color * share).astype(np.uint8)

@@ -1,0 +1,124 @@
+"""The sweep stage: the points of a grid side by side."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.registry.champion import judge
+from model.registry.store import Store
+from tfrecords.artifacts.artifact import RECORD, Artifact
+from tfrecords.artifacts.files import entry_of, hash_json, write_whole
+from tfrecords.artifacts.make import make
+
+KIND = "sweep"
+VERSION = 1  # raise it when the same points would give another result
+TABLE, FIGURE = "table.csv", "parallel.png"
+SECONDS = "training_seconds"
+BEST, WORSE = "best", "worse"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was made at one point of a grid. values: of the axes alone, {"train.alpha": 0.5}."""
+
+    values: Mapping[str, Any]
+    dataset: Artifact
+    model: Artifact
+    evaluation: Artifact
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """'train.alpha=0.5 train.seed=1'"""
+    return " ".join(f"{name}={value}" for name, value in values.items())
+
+
+def sweep(points: Sequence[Point], root: Path, store: Store, force: bool) -> tuple[Artifact, bool]:
+    """The table of a grid: found under `root`, or written and recorded in MLflow.
+
+    Its fingerprint, and its digest, come from what was measured. The seconds that the trainings took are a clock: they
+    come from the models' records, and table.csv and parallel.png, which show them, are listed in the sweep's own.
+
+    Returns:
+        the sweep's folder (table.csv, parallel.png), and whether it was there before.
+    """
+    facts = rows(points)
+    measured = [(row, point.evaluation.digest) for row, point in zip(facts, points, strict=True)]
+    fingerprint = hash_json({"version": VERSION, "points": measured})
+
+    def build(work: Path) -> dict[str, Any]:
+        from model import figures  # MLflow and matplotlib: seconds, and only where there is work
+        from model.registry import tracking
+
+        best = next(row for row in facts if row["standing"] == BEST)
+        axes = list(points[0].values)
+        shared = points[0].model.manifest["settings"] | {"evaluate": points[0].evaluation.manifest["settings"]}
+        params = tracking.flatten(shared) | {
+            name: ", ".join(dict.fromkeys(str(point.values[name]) for point in points)) for name in axes
+        }
+        datasets = list({point.dataset.fingerprint: point.dataset for point in points}.values())
+        name = f"sweep-{len(points)} {' '.join(axes)} {fingerprint[:6]}"
+        with tracking.training_run(store, fingerprint, name, params, datasets, None) as record:
+            tracking.adopt(store, record["run_id"], [point.model.manifest[RECORD]["run_id"] for point in points])
+            timed = [_timed(row, point) for row, point in zip(facts, points, strict=True)]
+            write_whole(work / TABLE, _csv(timed))
+            figures.parallel(
+                {name: [row[name] for row in timed] for name in axes},
+                {name: [row[name] for row in timed] for name in ("accuracy", SECONDS)},
+                f"{len(points)} points; best: {label({name: best[name] for name in axes})}",
+                work / FIGURE,
+            )
+            summary = {"points": len(points), "best_accuracy": best["accuracy"]}
+            tracking.finish_sweep(store, record["run_id"], summary, work)
+        return {RECORD: {**record, "files": [entry_of(work, file) for file in (TABLE, FIGURE)]}, "points": facts}
+
+    return make(root, store.name, KIND, fingerprint, build, force)
+
+
+def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """A row a point, in their order: the axes' values, figures of merit, parameters, standing, the model's fingerprint.
+
+    standing: "best" (by accuracy, then macro F1, then fewer parameters); "worse" where an exact McNemar test at 5 %
+    tells the point from the best one on the pictures that neither trained on; else "".
+    """
+    made = []
+    for point in points:
+        metrics = point.evaluation.manifest["metrics"]
+        pictures = metrics["pictures"]
+        made.append(
+            {
+                **point.values,
+                **{key: round(metrics[key], 6) for key in ("accuracy", "balanced_accuracy", "macro_f1")},
+                "mistakes": round((1 - metrics["accuracy"]) * pictures),
+                "pictures": pictures,
+                "parameters": point.model.manifest["parameters"],
+            }
+        )
+    best = max(range(len(made)), key=lambda at: (made[at]["accuracy"], made[at]["macro_f1"], -made[at]["parameters"]))
+    for at, point in enumerate(points):
+        told_apart = at != best and not judge(point.evaluation, points[best].evaluation).promoted
+        made[at] |= {"standing": BEST if at == best else WORSE if told_apart else "", "model": point.model.fingerprint}
+    return made
+
+
+def read_table(sweep: Artifact) -> list[dict[str, str]]:
+    """The rows of table.csv: `rows`, and the seconds that the trainings took."""
+    with open(sweep.path / TABLE, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _timed(row: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """A row with the seconds before its standing."""
+    seconds = round(point.model.manifest[RECORD]["seconds"], 1)
+    last = {key: row[key] for key in ("standing", "model")}
+    return {key: value for key, value in row.items() if key not in last} | {SECONDS: seconds} | last
+
+
+def _csv(table: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(table[0]))
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Trained networks in use: runtimes, export, prediction, the model in MLflow."""

@@ -1,0 +1,119 @@
+"""A trained model in use: PNG bytes or record pixels in, classes and probabilities out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from model.inference.runtime import Network, open_network
+from model.settings import CARD_FILE, KERAS, LITERT
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.preprocessing import prepare
+from tfrecords.settings import PreprocessSettings
+
+TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One network, or an ensemble of them, with what belongs to it. folds: what each did not train on."""
+
+    networks: tuple[Network, ...]
+    folds: tuple[int, ...]
+    classes: tuple[str, ...]
+    preprocess: PreprocessSettings
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S, 1), 0..255, to float32 (N, classes): the mean over the networks."""
+        return np.mean([network(images) for network in self.networks], axis=0)
+
+    def shifted(self, images: np.ndarray, copies: int) -> np.ndarray:
+        """As `probabilities`, averaged over the pictures and `copies` (0 to 4) of them moved along a diagonal."""
+        if not copies:
+            return self.probabilities(images)
+        most = max(1, round(TEST_SHIFT * images.shape[1]))
+        padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
+        size = images.shape[1]
+        corners = [(0, 0), (2 * most, 2 * most), (0, 2 * most), (2 * most, 0)][:copies]
+        moved = [padded[:, row : row + size, column : column + size] for row, column in corners]
+        return np.mean([self.probabilities(each) for each in [images, *moved]], axis=0)
+
+    def unseen(self, images: np.ndarray, fold: int) -> np.ndarray:
+        """As `probabilities`, for pictures of a fold, by the networks that did not train on it."""
+        networks = [network for network, own in zip(self.networks, self.folds, strict=True) if own == fold]
+        return np.mean([network(images) for network in networks], axis=0)
+
+    def classify(self, pictures: Sequence[bytes]) -> pd.DataFrame:
+        """Files as an inspection machine writes them, with the very preprocessing of ingest.
+
+        Args:
+            pictures: PNG files' bytes.
+
+        Returns: a row a picture: label (int), name, and one probability a class under the class's name.
+
+        Raises:
+            PictureError: names the first picture (by its place) that is no usable PNG.
+        """
+        prepared = []
+        for place, data in enumerate(pictures):
+            try:
+                prepared.append(prepare(data, self.preprocess))
+            except PictureError as error:
+                raise PictureError(f"picture {place}: {error}") from None
+        size = self.preprocess.image_size_px
+        return prediction_table(
+            self.probabilities(np.reshape(prepared, (-1, size, size, 1)).astype(np.uint8)), self.classes
+        )
+
+
+def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """float32 (N, classes) to a table: label, name, and one probability a class under the class's name."""
+    labels = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, int)
+    table = pd.DataFrame({"label": labels, "name": [classes[label] for label in labels]})
+    return pd.concat([table, pd.DataFrame(probabilities, columns=list(classes))], axis=1)
+
+
+def write_card(
+    folder: Path, classes: Sequence[str], preprocess: PreprocessSettings, networks: Mapping[str, int]
+) -> None:
+    """Puts beside the networks what they are of no use without.
+
+    networks: a name, of which the files NAME.keras and NAME.tflite have theirs, to the fold it did not train on.
+    """
+    card = {"classes": list(classes), "preprocess": preprocess.model_dump(), "networks": dict(networks)}
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_networks(folder: Path) -> dict[str, int]:
+    """Names of the networks in a model's folder, with the fold that each did not train on."""
+    return _read_card(folder)["networks"]
+
+
+def open_classifier(folder: Path, runtime: str = LITERT) -> Classifier:
+    """The classifier in a model's folder.
+
+    runtime: KERAS for the networks as they were trained, which exports are measured against; else LiteRT.
+
+    Raises: AoiError where a network can't be loaded.
+    """
+    card = _read_card(folder)
+    networks = tuple(_open(folder, name, runtime) for name in card["networks"])
+    preprocess = PreprocessSettings(**card["preprocess"])
+    return Classifier(networks, tuple(card["networks"].values()), tuple(card["classes"]), preprocess)
+
+
+def _open(folder: Path, name: str, runtime: str) -> Network:
+    if runtime == KERAS:
+        from model.inference.keras_runtime import compiled  # TensorFlow, which the other runtimes do without
+        from model.network.files import load
+
+        return compiled(load(folder / f"{name}.keras"))
+    return open_network(folder / f"{name}.tflite")
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))

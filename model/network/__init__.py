@@ -1,0 +1,1 @@
+"""The Keras network: backbones, first weights, files."""

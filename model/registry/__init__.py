@@ -1,0 +1,1 @@
+"""The record of trainings in MLflow, and which model is champion."""

@@ -1,0 +1,210 @@
+"""The train stage: a MobileNet from a dataset, recorded in MLflow."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from model import figures
+from model.inference.classifier import write_card
+from model.inference.keras_runtime import compiled
+from model.inference.litert import to_litert
+from model.network.build import build
+from model.network.files import load, save
+from model.network.weights import weights_digest
+from model.registry import tracking
+from model.registry.store import Store
+from model.settings import NETWORK, TrainSettings
+from model.training.best_epoch import best_epoch, scores
+from model.training.class_weights import class_weights
+from model.training.linear_probe import fit_linear_probe
+from tfrecords.artifacts.artifact import RECORD, Artifact
+from tfrecords.artifacts.files import write_whole
+from tfrecords.dataset import class_counts, image_size, training_counts
+from tfrecords.records.arrays import read_arrays
+from tfrecords.records.reader import training_batches, validation_batches
+from tfrecords.settings import PreprocessSettings
+
+STATE = ".state.json"
+KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
+Progress = Callable[[int, int, str], None]
+
+
+def train_model(
+    dataset: Artifact,
+    work: Path,
+    store: Store,
+    settings: TrainSettings,
+    fingerprint: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
+
+    Leaves model.keras (the best epoch), the same as model.tflite, card.json, curves.png and history.csv; the MLflow
+    run has all of them.
+
+    Returns: the manifest's entries. Raises: AoiError for weights that can't be had.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
+    size, classes = image_size(dataset), dataset.manifest["classes"]
+    all_settings = {**dataset.manifest["settings"], "train": settings.model_dump()}
+    counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
+    facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest["records"]}}
+    run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
+    state = _read_state(work)
+    # Ahead of the run, so that refused weights leave no trace in MLflow.
+    if state["history"]:
+        network = load(_checkpoint(work, len(state["history"])), compile=True)
+    else:
+        network = _compiled(settings, dataset)
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state["run"]) as record:
+        run_id = record["run_id"]
+        state["run"] = record
+        _write_state(work, state)
+        tracking.log_history(store, run_id, state["history"], state["seconds"])
+        recipe = {"full": _epochs, "frozen": _probe}[settings.recipe]
+        for _ in recipe(network, state, dataset, work, settings, progress):
+            tracking.log_history(store, run_id, state["history"], state["seconds"])
+        best = state["history"][state["best"] - 1]
+        _finish(work, state, classes, dataset, settings)
+        seconds, parameters = sum(state["seconds"]), network.count_params()
+        summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
+        summary |= {"training_seconds": seconds, "parameters": parameters}
+        picture = next(read_arrays(dataset))["image"][0]
+        tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
+    return {
+        RECORD: {**record, "seconds": seconds},
+        "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
+        "classes": classes,
+        "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
+        "folds": [settings.fold],
+        "parameters": parameters,
+        "best": {key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
+        "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
+    }
+
+
+def _train_steps(dataset: Artifact, settings: TrainSettings) -> tuple[int, int]:
+    """Training pictures an epoch, and steps an epoch."""
+    pictures = sum(training_counts(dataset, settings.fold))
+    return pictures, math.ceil(pictures / settings.batch_size)
+
+
+def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
+    network = build(settings, image_size(dataset), len(dataset.manifest["classes"]))
+    _, steps = _train_steps(dataset, settings)
+    warmup = max(1, steps // 2)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps * settings.epochs - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
+    )
+    network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+
+
+def _epochs(
+    network: keras.Model,
+    state: dict[str, Any],
+    dataset: Artifact,
+    work: Path,
+    settings: TrainSettings,
+    progress: Progress,
+) -> Iterator[None]:
+    """Trains the epochs that `state` has not yet; each is checkpointed, and in `state`, when it is yielded."""
+    batches = training_batches(
+        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
+    )
+    validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
+    pictures, _ = _train_steps(dataset, settings)
+    weights = class_weights(training_counts(dataset, settings.fold), settings.class_weights)
+    ask = compiled(network)
+    for epoch in range(len(state["history"]), settings.epochs):
+        if epoch - state["best"] >= settings.patience:
+            break
+        # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
+        network.get_layer("dropout").seed_generator.state.assign([settings.seed, epoch])
+        began = perf_counter()
+
+        def seen(step: int, logs: Any, epoch: int = epoch) -> None:
+            done = epoch * pictures + min(pictures, (step + 1) * settings.batch_size)
+            progress(done, settings.epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
+
+        result = network.fit(
+            batches(epoch, settings.light_fraction),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            class_weight=dict(enumerate(weights)),
+            shuffle=False,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=seen)],
+        )
+        row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+        answers, labels = zip(*((ask(images.numpy()), labels.numpy()) for images, labels in validation), strict=True)
+        found = scores(np.concatenate(answers), np.concatenate(labels))
+        row |= {f"val_{key}": value for key, value in found.items()}
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        yield
+
+
+def _probe(
+    network: keras.Model,
+    state: dict[str, Any],
+    dataset: Artifact,
+    work: Path,
+    settings: TrainSettings,
+    progress: Progress,
+) -> Iterator[None]:
+    """The frozen recipe's one step, where it is not done yet; checkpointed as an epoch is."""
+    if not state["history"]:
+        began = perf_counter()
+        row = fit_linear_probe(network, dataset, settings, progress)
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        yield
+
+
+def _checkpoint_epoch(
+    network: keras.Model, state: dict[str, Any], row: dict[str, float], seconds: float, work: Path
+) -> None:
+    """Network first, then the state that names it; a kill between the two repeats the epoch."""
+    save(network, _checkpoint(work, int(row["epoch"])))
+    state["history"].append(row)
+    state["seconds"].append(seconds)
+    state["best"] = best_epoch(state["history"])
+    _write_state(work, state)
+    kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
+    for old in work.glob(".epoch-*.keras"):
+        if old not in kept:
+            old.unlink()
+
+
+def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact, settings: TrainSettings) -> None:
+    """Leaves in `work` what a model's folder holds, and nothing else."""
+    network = load(_checkpoint(work, state["best"]))
+    save(network, work / f"{NETWORK}.keras")
+    (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
+    preprocess = PreprocessSettings(**dataset.manifest["settings"]["preprocess"])
+    write_card(work, classes, preprocess, {NETWORK: settings.fold})
+    pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
+    figures.training_curves(state["history"], state["best"], work / "curves.png")
+
+
+def _read_state(work: Path) -> dict[str, Any]:
+    path = work / STATE
+    return json.loads(path.read_text()) if path.exists() else {"run": None, "history": [], "seconds": [], "best": 0}
+
+
+def _write_state(work: Path, state: dict[str, Any]) -> None:
+    write_whole(work / STATE, json.dumps(state))
+
+
+def _checkpoint(work: Path, epoch: int) -> Path:
+    return work / f".epoch-{epoch:03d}.keras"

@@ -1,0 +1,164 @@
+"""What a person should know about the pictures before trusting a model: duplicates, conflicts, leaks, outliers.
+
+Works on the rows tables of datasets alone; the pictures were measured when they were converted.
+"""
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.audit.figure import draw_audit
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.files import hash_json
+from tfrecords.artifacts.make import make
+from tfrecords.dataset import ROWS, class_counts
+
+KIND = "audit"
+
+
+VERSION = 3
+
+
+# Hamming distance of 64-bit perceptual hashes up to which pictures count as near-identical. Of unrelated ones
+# one pair in about 10^10 comes as close.
+NEAR_BITS = 6
+
+
+# Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.
+OUTLIER_DEVIATIONS = 6.0
+
+
+CONCERNS = ("conflict", "leak", "duplicate", "outlier")  # the gravest first
+
+
+COLUMNS = ("finding", "concern", "split", "id", "label", "other_split", "other_id", "other_label", "seen")
+
+
+# What is known of a picture. label: -1 where there is none; size: "512 x 512", in pixels; mean: gray level. As an
+# array they take half the memory that they would as objects.
+PICTURE = np.dtype(
+    {
+        "names": ("split", "id", "label", "sha256", "size", "mean", "phash"),
+        "formats": (object, object, int, "V32", object, float, np.uint64),
+    }
+)
+
+
+def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact, bool]:
+    """Compares all pictures of the training set, and of the lot where there is one.
+
+    Returns:
+        the audit's folder (audit.csv with COLUMNS, audit.png), and whether it was there before. Its manifest has
+        the number of findings by concern.
+    """
+    fingerprint = hash_json({"version": VERSION, "datasets": [dataset.digest for dataset in datasets]})
+
+    def build(work: Path) -> dict[str, Any]:
+        concerns, means = _compare(datasets, work / "audit.csv")
+        draw_audit(class_counts(datasets[0]), means, concerns, work / "audit.png")
+        return {
+            "datasets": [{"fingerprint": dataset.fingerprint, "digest": dataset.digest} for dataset in datasets],
+            "pictures": sum(dataset.manifest["records"] + dataset.manifest["rejects"] for dataset in datasets),
+            "concerns": concerns,
+        }
+
+    return make(root, name, KIND, fingerprint, build)
+
+
+def summary(audit: Artifact) -> str:
+    """One line for people: '2 leaks, 1 duplicate', or '' where nothing was found."""
+    found = audit.manifest["concerns"].items()
+    return ", ".join(f"{count} {concern}{'s' if count > 1 else ''}" for concern, count in found if count)
+
+
+def _compare(datasets: Sequence[Artifact], path: Path) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """Writes the findings to `path`. Returns: their number by concern, and every picture's mean gray by split."""
+    pictures = np.fromiter(chain.from_iterable(map(read_pictures, datasets)), PICTURE)
+    findings = find(pictures, datasets[0].manifest["classes"])
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(findings)
+    found = Counter(concern for _, concern, *_ in findings)
+    splits = [dataset.manifest["split"] for dataset in datasets]
+    means = {split: pictures["mean"][pictures["split"] == split] for split in splits}
+    return {concern: found[concern] for concern in CONCERNS}, means
+
+
+def read_pictures(dataset: Artifact) -> Iterator[tuple]:
+    """The pictures in a dataset's rows table, with the values of PICTURE; those that could not be read are left out."""
+    with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["phash"]:
+                size = sys.intern(f"{row['width']} x {row['height']}")
+                facts = (
+                    int(row["label"]),
+                    bytes.fromhex(row["sha256"]),
+                    size,
+                    float(row["mean"]),
+                    int(row["phash"], 16),
+                )
+                yield dataset.manifest["split"], row["id"], *facts
+
+
+def find(pictures: np.ndarray, classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Findings among the PICTUREs, the gravest first, as tuples of COLUMNS.
+
+    concern: conflict (same picture, two labels), leak (same picture in training and test), duplicate, outlier.
+    """
+    label_name = {-1: "", **dict(enumerate(classes))}
+    findings = []
+    for first, second, distance in same_pictures(pictures):
+        a, b = pictures[first], pictures[second]
+        finding = "identical" if a["sha256"] == b["sha256"] else "near-identical"
+        same_label = "duplicate" if a["label"] == b["label"] else "conflict"
+        concern = same_label if a["split"] == b["split"] else "leak"
+        seen = "the same bytes" if finding == "identical" else f"perceptual hashes differ in {distance} of 64 bits"
+        pair = ((one["split"], one["id"], label_name[one["label"]]) for one in (a, b))
+        findings.append((finding, concern, *chain.from_iterable(pair), seen))
+    findings.sort()
+    findings.sort(key=lambda pair: CONCERNS.index(pair[1]))
+    for index, finding, seen in outliers(pictures):
+        one = pictures[index]
+        findings.append((finding, "outlier", one["split"], one["id"], label_name[one["label"]], "", "", "", seen))
+    return findings
+
+
+def same_pictures(pictures: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(picture, later picture, differing bits) of byte-identical and near-identical pictures.
+
+    A later picture is told once for each concern, with the nearest one before it: a thousand copies of a picture
+    are a thousand findings and not half a million.
+    """
+    hashes, labels, splits = (np.ascontiguousarray(pictures[field]) for field in ("phash", "label", "split"))
+    for later, own in enumerate(hashes):
+        bits = np.bitwise_count(hashes[:later] ^ own)
+        near = np.flatnonzero(bits <= NEAR_BITS)
+        concern = 2 * (splits[near] == splits[later]) + (labels[near] == labels[later])
+        for kind in sorted(set(concern.tolist())):
+            same = near[concern == kind]
+            nearest = same[bits[same].argmin()]
+            yield int(nearest), later, int(bits[nearest])
+
+
+def outliers(pictures: np.ndarray) -> Iterator[tuple[int, str, str]]:
+    """(picture, finding, what was seen) of pictures of an odd size or brightness."""
+    if not len(pictures):
+        return
+    (usual, most), *others = Counter(pictures["size"]).most_common()
+    # Sets of many sizes have none that is odd.
+    odd = {size for size, count in others if count <= 0.01 * len(pictures) and most > 0.9 * len(pictures)}
+    for index, size in enumerate(pictures["size"]):
+        if size in odd:
+            yield index, "size", f"{size} px; {usual} is usual"
+    means = pictures["mean"]
+    middle = float(np.median(means))
+    away = np.abs(means - middle)
+    for index in np.flatnonzero(away > OUTLIER_DEVIATIONS * max(1.4826 * float(np.median(away)), 1.0)).tolist():
+        yield index, "brightness", f"mean gray {means[index]:.1f}; the median is {middle:.1f}"

@@ -1,0 +1,288 @@
+"""The one place where a CSV and a heap of pictures become validated rows."""
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from pipeline.inputs import files
+from pipeline.inputs.files import READ_ERRORS, reason
+from tfrecords.artifacts.files import hash_json
+from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.formats import inspect
+from tfrecords.records.schema import UNLABELLED
+
+AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
+COLUMNS = ("ID", "Label")
+RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "true_label", "true_name"}
+HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
+Split = Literal["train", "test"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip.
+
+    sha256: 32 bytes, half of what they take as text; none where the file can't be read.
+    """
+
+    id: str
+    row: int
+    label: int
+    name: str
+    sha256: bytes = b""
+    reject: str = ""  # why the picture can't be used, found without decoding it
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a split holds, checked. container: folder or zip of the pictures."""
+
+    split: Split
+    csv: str
+    container: str
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what a dataset is made from: rows of the CSV in their order, picture contents, class names."""
+        rows = [(row.id, row.row, row.label, row.sha256.hex()) for row in self.rows]
+        return hash_json([self.split, self.classes, rows])
+
+
+def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda done, total: None) -> Inputs:
+    """Reads and checks one split of AIdea's layout, and hashes every picture.
+
+    Args:
+        data: folder with classes.txt (optional), SPLIT.csv, and SPLIT_images/ or SPLIT_images.zip. The folder
+            wins where there are both.
+        folds: for "train": how many pictures a class must have at least.
+        progress: called with pictures hashed and their number.
+
+    Raises:
+        AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
+            damaged bytes is no error here: its row says so in `reject`.
+    """
+    table, container, classes, rows = _checked(data, split, folds)
+    _hash(rows, container, progress)
+    return Inputs(split, table, container, classes, tuple(rows))
+
+
+def check_inputs(data: str, split: Split, folds: int) -> None:
+    """All that `read_inputs` refuses, without opening a picture. Raises: AoiError."""
+    _checked(data, split, folds)
+
+
+def _checked(data: str, split: Split, folds: int) -> tuple[str, str, tuple[str, ...], list[Row]]:
+    """CSV, container, classes and located rows of a split."""
+    if not files.exists(data):
+        raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
+    table = files.join(data, f"{split}.csv")
+    container = _container(data, split)
+    classes = read_classes(data)
+    rows, named, problems = _parse(table, classes, labelled=split == "train")
+    rows, unmatched = _locate(rows, named, table, container, split)
+    problems += unmatched
+    if split == "train" and not problems:
+        problems = _too_few(rows, table, classes, folds)
+    if problems:
+        raise AoiError(problems)
+    return table, container, classes, rows
+
+
+def read_classes(data: str) -> tuple[str, ...]:
+    """Class names in label order: the lines of classes.txt, or AIdea's six where there is none."""
+    path = files.join(data, "classes.txt")
+    if not files.exists(path):
+        return AIDEA_CLASSES
+    names = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise refuse(path, f"the name {repeated[0]!r} stands there twice", "Give every class a name of its own")
+    if taken := sorted(set(names) & RESERVED_NAMES):
+        raise refuse(path, f"{taken[0]!r} is a column of predictions.csv already", "Choose another name")
+    if len(names) < 2:
+        raise refuse(path, f"{len(names)} class name(s)", "Write at least two, one a line, in label order")
+    return names
+
+
+def _container(data: str, split: Split) -> str:
+    folder, archive = (files.join(data, f"{split}_images{suffix}") for suffix in ("", ".zip"))
+    for path in (folder, archive):
+        if files.exists(path):
+            return path
+    raise refuse(folder, f"neither this folder nor {split}_images.zip is there", "Put the pictures in one of them")
+
+
+def _text(path: str) -> str:
+    try:
+        data = files.read_bytes(path)
+    except FileNotFoundError:
+        raise refuse(path, "there is no such file", "Put it beside the pictures, with the columns ID,Label")
+    except OSError as error:
+        raise refuse(path, f"it can't be read ({error.strerror or error})", "Make it a readable file")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        raise refuse(path, "it begins with a byte order mark", "Save it as plain UTF-8 without a BOM")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        raise refuse(path, f"byte {error.start} is not UTF-8", "Save it as plain UTF-8", row)
+    if "\0" in text:
+        row = text[: text.index("\0")].count("\n") + 1
+        raise refuse(path, "it holds a NUL character", "Save it as plain UTF-8 text", row)
+    return text
+
+
+def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row], set[str], list[Problem]]:
+    """Rows of the CSV, every id that a line names, and a problem for every line that fails.
+
+    A row whose label alone is wrong is there too, without a label, so that its picture is looked for.
+    """
+    reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
+    rows, named, problems, first_seen = [], set(), [], {}
+    line = 0
+    try:
+        header = next(reader, [])
+        missing = [column for column in COLUMNS if column not in header]
+        if missing:
+            seen = f"the header is {','.join(header)[:80]!r}, without {' and '.join(missing)}"
+            raise refuse(table, seen, "Begin it with the line ID,Label", 1)
+        id_at, label_at = (header.index(column) for column in COLUMNS)
+        line = reader.line_num
+        for cells in reader:
+            line = reader.line_num
+            if not cells:
+                continue
+            named.update(cells[id_at : id_at + 1])
+            if len(cells) != len(header):
+                problems.append(Problem(table, f"{len(cells)} fields", f"Write {len(header)}, as the header", line))
+                continue
+            picture_id, label = cells[id_at], cells[label_at]
+            seen = _bad_id(picture_id)
+            if not seen and picture_id in first_seen:
+                seen = f"{picture_id} stands in row {first_seen[picture_id]} already"
+            if seen:
+                problems.append(Problem(table, seen, "Name each picture once, by its file in the folder", line))
+                continue
+            first_seen[picture_id] = line
+            number = _label(label, len(classes)) if labelled else UNLABELLED
+            if number is None:
+                problems.append(Problem(table, *_bad_label(picture_id, label, classes), line))
+            rows.append(Row(picture_id, line, UNLABELLED if number is None else number, picture_id))
+    except csv.Error as error:
+        # What follows is unread, so nothing can be said about its pictures.
+        problems.append(Problem(table, f"not readable as CSV ({error})", "Mend what begins there", line + 1))
+        raise AoiError(problems)
+    if not rows and not problems:
+        problems.append(Problem(table, "no row below the header", "Add a row for every picture"))
+    return rows, named, problems
+
+
+def _bad_id(picture_id: str) -> str:
+    if not picture_id.strip():
+        return "the ID is blank"
+    if picture_id.startswith("/") or ".." in picture_id.split("/") or "\\" in picture_id or ":" in picture_id:
+        return f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
+    return "" if picture_id.isprintable() else f"the ID {picture_id[:80]!r} holds a control character"
+
+
+def _label(text: str, classes: int) -> int | None:
+    text = text.strip(" \t")
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < classes:
+        return int(text)
+    return None
+
+
+def _bad_label(picture_id: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
+    seen = f"the label {label[:40]!r} of {picture_id}" if label.strip() else f"{picture_id} has no label"
+    return seen, f"Write a whole number from 0 to {len(classes) - 1} ({', '.join(classes)[:120]})"
+
+
+def _locate(
+    rows: list[Row], named: set[str], table: str, container: str, split: Split
+) -> tuple[list[Row], list[Problem]]:
+    """Finds every row's picture; rows without one and pictures without a row are problems."""
+    try:
+        names = files.list_pictures(container)
+    except READ_ERRORS as error:
+        raise refuse(container, f"it can't be read ({reason(error)})", "Copy or download it again")
+    prefix = f"{split}_images/" if files.is_zip(container) else ""
+    name_of: dict[str, str] = {}
+    problems = []
+    for name in names:
+        picture_id = name.removeprefix(prefix)
+        if picture_id in name_of:
+            problems.append(Problem(f"{container}/{name}", "the zip holds this name twice", "Keep one of them"))
+        name_of[picture_id] = name
+    located = []
+    for row in rows:
+        if name := name_of.pop(row.id, None):
+            located.append(row if name == row.name else replace(row, name=name))
+        else:
+            remedy = f"Put the picture into {container} or take the row out"
+            problems.append(Problem(table, f"no picture {row.id}", remedy, row.row))
+    remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
+    problems += [
+        Problem(files.join(container, name), "no row names this picture", remedy)
+        for picture_id, name in name_of.items()
+        if picture_id not in named
+    ]
+    return located, problems
+
+
+def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int) -> list[Problem]:
+    counts = Counter(row.label for row in rows)
+    problems = []
+    for label, name in enumerate(classes):
+        if not counts[label]:
+            remedy = "Add pictures of it, or take the class out of classes.txt"
+            problems.append(Problem(table, f"no picture of class {label} ({name})", remedy))
+        elif counts[label] < folds:
+            seen = f"{counts[label]} picture(s) of class {label} ({name}), fewer than the {folds} folds"
+            problems.append(Problem(table, seen, "Add pictures of it, or lower ingest.folds"))
+    return problems
+
+
+def _hash(rows: list[Row], container: str, progress: Progress) -> None:
+    """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
+    starts = range(0, len(rows), HASHED_AT_ONCE)
+    # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
+    threads = 32 if files.is_remote(container) else os.cpu_count() or 1
+    with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
+        for at, part in zip(starts, parts, strict=True):
+            rows[at : at + HASHED_AT_ONCE] = part
+            progress(at + len(part), len(rows))
+
+
+def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
+    try:
+        data = read(row.name)
+    except READ_ERRORS as error:
+        return replace(row, reject=f"the file can't be read ({reason(error)})")
+    reject = ""
+    try:
+        inspect(data)
+    except PictureError as error:
+        reject = str(error)
+    return replace(row, sha256=hashlib.sha256(data).digest(), reject=reject)
+
+
+def duplicates(rows: Sequence[Row]) -> list[list[str]]:
+    """Groups of ids whose files are byte-identical, sorted."""
+    counts = Counter(row.sha256 for row in rows if row.sha256)
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for row in rows:
+        if counts[row.sha256] > 1:
+            groups[row.sha256].append(row.id)
+    return sorted(map(sorted, groups.values()))

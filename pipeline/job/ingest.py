@@ -1,0 +1,207 @@
+"""The ingest stage: a Beam job whose work item is a shard (one shard needs none), and the commit of what it wrote."""
+
+import csv
+import io
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.inputs.inputs import Inputs, Row, duplicates
+from pipeline.job.beam import Progress, open_runner, refuse_lossy, run_shards, unreadable_options
+from pipeline.job.shard import ShardPlan, read_report
+from pipeline.settings import IngestSettings
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.files import hash_json, write_whole
+from tfrecords.artifacts.make import make
+from tfrecords.dataset import (
+    KIND,
+    MEASURES,
+    NO_FOLD,
+    ROW_COLUMNS,
+    ROWS,
+    assign_folds,
+    count_folds,
+    shard_index,
+    shard_key,
+    shard_name,
+)
+from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.pictures import preprocessing
+from tfrecords.records import schema
+from tfrecords.settings import PreprocessSettings
+
+VERSION = 3  # of the plan: raise it when the same inputs would give other shards or another manifest
+
+
+BLANK, UNREAD = ("",) * len(MEASURES), (0, 0, 0.0, 0.0, "")
+
+
+FOUND = np.dtype([("fold", int), *zip(MEASURES, (int, int, float, float, "S16"), strict=True)])
+
+
+REJECTS = "rejects.csv"
+
+
+REJECT_COLUMNS = ("id", "row", "reason", "remedy")
+
+
+REJECT_REMEDY = "copy the picture again, or take it out with its row"
+
+
+def ingest(
+    inputs: Inputs,
+    root: Path,
+    name: str,
+    settings: IngestSettings,
+    preprocess: PreprocessSettings,
+    beam: str = "",
+    force: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Artifact, bool]:
+    """The dataset of one split: found under `root`, or made.
+
+    Args:
+        root: folder of the datasets; the result is root/NAME-SPLIT-FINGERPRINT.
+        beam: Beam's own pipeline options, as on a command line. They never change the bytes.
+        progress: called with the pictures in finished shards and their number.
+
+    Returns:
+        the dataset, and whether it was there before.
+
+    Raises:
+        AoiError: more unusable training pictures than are tolerated; Beam options that are refused. Unusable
+            pictures of the test split never stop it: they stand in rejects.csv.
+    """
+    try:
+        options = shlex.split(beam)
+    except ValueError as error:
+        raise unreadable_options(str(error))
+    refuse_lossy(options)
+    fingerprint = hash_json(
+        {
+            "versions": [VERSION, schema.VERSION, preprocessing.VERSION],
+            "input": inputs.digest,
+            "preprocess": preprocess.model_dump(),
+            "layout": settings.model_dump(exclude={"max_rejects"}),
+        }
+    )
+
+    def build(work: Path) -> dict[str, Any]:
+        _refuse_rejects(inputs, [(row.id, row.row, row.reject) for row in inputs.rows if row.reject], settings)
+        return _build(inputs, work, settings, preprocess, options, progress)
+
+    dataset, cached = make(root, f"{name}-{inputs.split}", KIND, fingerprint, build, force)
+    # It may have been made when more was tolerated.
+    _refuse_rejects(inputs, _read_rejects(dataset), settings)
+    return dataset, cached
+
+
+def shard_rows(
+    inputs: Inputs, settings: IngestSettings, image_size_px: int
+) -> Iterator[tuple[str, tuple[Row, ...], tuple[int, ...]]]:
+    """Every shard's file name with its rows in their order, and their folds. Empty shards are there too."""
+    count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
+    usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
+    fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
+    shards: dict[int, list[Row]] = defaultdict(list)
+    for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
+        shards[shard_index(row.id, count)].append(row)
+    for index in range(count):
+        rows = tuple(shards.pop(index, ()))
+        folds = tuple(fold_of.get(row.sha256, NO_FOLD) for row in rows)
+        yield shard_name(inputs.split, index, count), rows, folds
+
+
+def _build(
+    inputs: Inputs,
+    work: Path,
+    settings: IngestSettings,
+    preprocess: PreprocessSettings,
+    options: list[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
+    # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
+    runner, threads = open_runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
+    plans = [
+        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, threads) for file, rows, folds in shards
+    ]
+    for left in work.glob(".*.tmp"):  # by a try that was killed
+        left.unlink()
+    run_shards(plans, runner, options, progress)
+    written, rejects = [], []
+    found = np.zeros(1 + max(row.row for row in inputs.rows), FOUND)
+    for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
+        report = read_report(plan)
+        _reconcile(inputs, plan, report)
+        written.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
+        rejects += [tuple(reject) for reject in report["rejects"]]
+        for row, fold in plan.placed():
+            found[row.row] = (fold, *report["written"].get(row.id, UNREAD))
+    rejects.sort()
+    _refuse_rejects(inputs, rejects, settings)
+    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
+    rows = (
+        (row.row, row.id, row.label, fold, row.sha256.hex(), *((*measures, phash.decode()) if phash else BLANK))
+        for row in inputs.rows
+        for fold, *measures, phash in [found[row.row].item()]
+    )
+    write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
+    rejected = {picture_id for picture_id, *_ in rejects}
+    placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
+    return {
+        "split": inputs.split,
+        "classes": list(inputs.classes),
+        "settings": {"preprocess": preprocess.model_dump(), "ingest": settings.model_dump(exclude={"max_rejects"})},
+        "input_digest": inputs.digest,
+        "records": sum(shard["records"] for shard in written),
+        "counts": count_folds(placed, inputs.classes),
+        "rejects": len(rejects),
+        "duplicates": duplicates(inputs.rows),
+        "versions": {"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
+        "shards": written,
+    }
+
+
+def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
+    """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
+    if report is None:
+        raise refuse(plan.file, "the job finished without writing it", "Run it again, or on another Beam runner")
+    told = [*report["written"], *(reject[0] for reject in report["rejects"])]
+    planned = [row.id for row in plan.rows]
+    if sorted(told) != sorted(planned):
+        lost = sorted(set(planned) ^ set(told))
+        seen = f"{len(lost)} pictures differ between plan and {plan.file}, first {lost[:1]}"
+        raise refuse(inputs.csv, seen, "Run it again with --force, or on another Beam runner")
+
+
+def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], settings: IngestSettings) -> None:
+    if inputs.split == "train" and len(rejects) > settings.max_rejects:
+        remedy = f"Mend or remove it with its row {{}} of {os.path.basename(inputs.csv)}, or raise ingest.max_rejects"
+        raise AoiError(
+            Problem(f"{inputs.container}/{picture_id}", reason, remedy.format(row))
+            for picture_id, row, reason in rejects
+        )
+
+
+def _read_rejects(dataset: Artifact) -> list[tuple[str, int, str]]:
+    with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
+        return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The lines of a CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for row in chain([columns], rows):
+        writer.writerow(row)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()

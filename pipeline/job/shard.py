@@ -1,0 +1,182 @@
+"""The work of one shard: read, decode, equalize, resize and write its pictures. Runs here or on any Beam worker."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.inputs.files import READ_ERRORS, opened, reason
+from pipeline.inputs.inputs import Row
+from tfrecords.artifacts.files import appearing, hash_json
+from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.formats import decode
+from tfrecords.pictures.perceptual_hash import perceptual_hash
+from tfrecords.pictures.preprocessing import finish
+from tfrecords.records.schema import Record, encode, frame
+from tfrecords.settings import PreprocessSettings
+
+REPORT_VERSION = 2  # of what a report holds
+# Pictures that a thread takes at once: by one, threads would hand over so often that cores wait for each other. Where
+# there are many threads they take fewer, or some would idle at the end of a shard.
+AT_ONCE, TURNS = 4, 8
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Everything a worker needs for one shard. rows: in the order of the shard; folds: theirs.
+
+    It travels as a file beside the shard: a job that held a million rows itself would take the memory of several
+    copies of them, and engines bound the size of a job (Dataflow: 10 MB).
+    """
+
+    folder: str
+    file: str
+    container: str
+    rows: tuple[Row, ...]
+    folds: tuple[int, ...]
+    preprocess: PreprocessSettings
+    threads: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what decides the shard and its report; one that carries it need not be made again."""
+        rows = [[*_plain(row), fold] for row, fold in self.placed()]
+        return hash_json([REPORT_VERSION, self.file, rows, self.preprocess.model_dump()])
+
+    def placed(self) -> Iterator[tuple[Row, int]]:
+        """Each row with its fold."""
+        return zip(self.rows, self.folds, strict=True)
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.folder, self.file)
+
+    @property
+    def report_path(self) -> str:
+        return os.path.join(self.folder, f".{self.file}.json")
+
+
+def write_plan(plan: ShardPlan) -> str:
+    """Puts the plan beside its shard-to-be. Returns: where it lies, for `write_planned_shard`."""
+    path = os.path.join(plan.folder, f".{plan.file}.plan.json")
+    plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    plain |= {"rows": [_plain(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
+    with appearing(Path(path)) as file:
+        file.write(json.dumps(plain).encode())
+    return path
+
+
+def read_plan(path: str) -> ShardPlan:
+    """The plan as `write_plan` got it."""
+    with open(path, "rb") as file:
+        plain = json.load(file)
+    plain["folds"] = tuple(plain["folds"])
+    plain["rows"] = tuple(_row(*values) for values in plain["rows"])
+    plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
+    return ShardPlan(**plain)
+
+
+def _plain(row: Row) -> tuple:
+    """A row as JSON can hold it, in the order of its fields."""
+    return row.id, row.row, row.label, row.name, row.sha256.hex(), row.reject
+
+
+def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject: str) -> Row:
+    """The row that `_plain` got."""
+    return Row(picture_id, line, label, name, bytes.fromhex(sha256), reject)
+
+
+def write_planned_shard(path: str) -> str:
+    """`write_shard` for the plan that lies at `path`."""
+    return write_shard(read_plan(path))
+
+
+def read_report(plan: ShardPlan) -> dict | None:
+    """The report of a shard that is written and whole; None where it still has to be made.
+
+    A report is {plan, file, records, bytes, sha256, written: {id: measures}, rejects: [[id, row, reason], ...]}.
+    """
+    try:
+        with open(plan.report_path, "rb") as file:
+            report = json.load(file)
+        size = os.path.getsize(plan.path)
+    except (OSError, ValueError):
+        return None
+    return report if (report["plan"], report["bytes"]) == (plan.digest, size) else None
+
+
+def write_shard(plan: ShardPlan) -> str:
+    """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
+    if read_report(plan):
+        return plan.file
+    written, rejects, digest = {}, [], hashlib.sha256()
+    with (
+        opened(plan.container) as read,
+        ThreadPoolExecutor(plan.threads) as pool,
+        appearing(Path(plan.path)) as shard,
+    ):
+        placed = list(plan.placed())
+        step = max(1, min(AT_ONCE, len(placed) // (TURNS * plan.threads)))
+        # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
+        # later pictures are still being converted, or cores would idle at the end of every shard.
+        parts = pool.map(
+            lambda at: [_convert(read, *one, plan.preprocess) for one in placed[at : at + step]],
+            range(0, len(placed), step),
+        )
+        try:
+            for row, result in zip(plan.rows, chain.from_iterable(parts), strict=True):
+                if isinstance(result, str):
+                    rejects.append([row.id, row.row, result])
+                else:
+                    entry, written[row.id] = result
+                    digest.update(entry)
+                    shard.write(entry)
+        finally:  # after an error nothing waits for the rest of the shard
+            pool.shutdown(wait=False, cancel_futures=True)
+        size = shard.tell()
+    report = {
+        "plan": plan.digest,
+        "file": plan.file,
+        "records": len(written),
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+        "written": written,
+        "rejects": rejects,
+    }
+    with appearing(Path(plan.report_path)) as file:
+        file.write(json.dumps(report).encode())
+    return plan.file
+
+
+def _convert(
+    read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings
+) -> tuple[bytes, tuple] | str:
+    """The row's entry of the shard and what was measured of its picture, or the reason why there is none."""
+    if row.reject:
+        return row.reject
+    try:
+        data = read(row.name)
+        if hashlib.sha256(data).digest() != row.sha256:
+            return "the file changed while it was being ingested"
+        pixels = decode(data, preprocess.max_megapixels, checksums=False)  # they held when it was hashed
+    except PictureError as error:  # first, since it is a ValueError
+        return str(error)
+    except READ_ERRORS as error:
+        return f"the file can't be read ({reason(error)})"
+    record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256.hex())
+    return frame(encode(record)), measure(pixels)
+
+
+def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
+    """What the audit needs of a picture, uint8 (height, width): dataset.MEASURES, gray levels from 0 to 255."""
+    mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
+    height, width = pixels.shape
+    return width, height, mean, deviation, f"{perceptual_hash(pixels):016x}"

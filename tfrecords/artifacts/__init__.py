@@ -1,0 +1,1 @@
+"""Finished artefacts: folders that appear whole, with a manifest as their commit mark."""

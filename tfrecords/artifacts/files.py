@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all, and hashes of them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def hash_json(value: Any) -> str:
+    """First 16 hex digits of the sha256 of `value` as canonical JSON (keys sorted, no blanks)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def entry_of(folder: Path, file: str) -> dict[str, Any]:
+    """What a manifest says of a file in a folder."""
+    path = folder / file
+    return {"file": file, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends well; readers see the old one or the new one, no part."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # unlike any other machine's on a shared disk
+    try:
+        with open(aside, "xb") as file:
+            yield file
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text file, or the pieces of one, as `appearing` does, and safe from a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,59 @@
+"""From decoded pixels to the pixels of a record: equalize, pad, resize. Ingest and the served model share it."""
+
+import cv2
+import numpy as np
+
+from tfrecords.pictures.formats import decode
+from tfrecords.settings import PreprocessSettings
+
+VERSION = 2  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
+
+
+def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
+    """Evens out contrast: uint8 (height, width) in, the same shape out.
+
+    `clahe` is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994).
+    """
+    match settings.equalize:
+        case "clahe":
+            grid = (settings.clahe_tile_grid, settings.clahe_tile_grid)
+            return cv2.createCLAHE(settings.clahe_clip_limit, grid).apply(pixels)
+        case "histogram":
+            return cv2.equalizeHist(pixels)
+        case "none":
+            return pixels
+
+
+def resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """uint8 (height, width) to uint8 (size, size): area average along a side that shrinks, bilinear along one that
+    grows. Bilinear along a shrinking side would step over thin defects.
+    """
+    height, width = (min(side, size_px) for side in pixels.shape)
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+
+
+def pad(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (height, width) to a square of the longer side, centred, the mirrored picture around it.
+
+    Mirrored, since an even border would be an edge, which networks look at before all else.
+    """
+    height, width = pixels.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return cv2.copyMakeBorder(pixels, top, side - height - top, left, side - width - left, cv2.BORDER_REFLECT_101)
+
+
+def finish(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
+    """A decoded picture to the pixels of a record: uint8 (height, width) to uint8 (size, size)."""
+    even = equalize(pixels, settings)
+    return resize(pad(even) if settings.fit == "pad" else even, settings.image_size_px)
+
+
+def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
+    """PNG bytes to the pixels of a record: uint8 (size, size), 0..255.
+
+    Raises:
+        PictureError: see `decode`.
+    """
+    return finish(decode(data, settings.max_megapixels), settings)

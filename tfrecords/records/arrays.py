@@ -1,0 +1,60 @@
+"""From shards to arrays, without TensorFlow: to import it takes longer than to name the parts of a small lot."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.dataset import image_size, record_count
+from tfrecords.errors import AoiError, refuse
+from tfrecords.records.schema import Record, RecordError, read
+
+BATCH = 64
+
+
+def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Records in shard order as batches of arrays, of one fold or of all.
+
+    Yields: id str (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
+
+    Raises:
+        AoiError: a shard that can't be read, or a count that is not the manifest's; it names the shard.
+    """
+    seen = 0
+    for shard in dataset.manifest["shards"]:
+        path = Path(dataset.path, shard["file"])
+        in_shard = 0
+        try:
+            with open(path, "rb") as file:
+                records = read(file)
+                while some := list(islice(records, BATCH)):
+                    in_shard += len(some)
+                    if kept := [record for record in some if fold in (None, record.fold)]:
+                        yield _arrays(kept, image_size(dataset))
+        except FileNotFoundError:
+            raise _damaged(path, "there is no such file any more")
+        except RecordError as error:
+            raise _damaged(path, f"a damaged record ({error})")
+        if in_shard != shard["records"]:
+            raise _damaged(path, f"{in_shard} records, not {shard['records']}")
+        seen += in_shard
+    if seen != record_count(dataset):
+        raise _damaged(dataset.path, f"{seen} records, not {record_count(dataset)}")
+
+
+def _arrays(records: list[Record], size_px: int) -> dict[str, np.ndarray]:
+    for record in records:
+        if record.pixels.shape != (size_px, size_px):
+            raise RecordError(f"{record.id} has {record.pixels.shape} pixels, not {(size_px, size_px)}")
+    return {
+        "id": np.array([record.id for record in records], dtype=object),
+        "image": np.stack([record.pixels for record in records])[..., None],
+        "label": np.array([record.label for record in records], dtype=np.int64),
+        "fold": np.array([record.fold for record in records], dtype=np.int64),
+    }
+
+
+def _damaged(path: Path, seen: str) -> AoiError:
+    return refuse(path, seen, "Ingest again with --force")

@@ -1,0 +1,57 @@
+"""Random changes of training pictures: shift and light. Pure functions of pictures and keys."""
+
+import tensorflow as tf
+
+# What a change of light is in gray levels. Contrast leaves MIDDLE_GRAY as it is. The others go well beyond what a
+# network shall bear, for at the end of what it saw it is weak: CLAHE makes up to 11.5 levels of a sensor's 6 (NEU),
+# where a change by 0.3 has up to 18; and bright parts that burn out at 30 % more exposure are white after CLAHE too.
+MIDDLE_GRAY, NOISE_LEVELS, EXPOSURE_SPAN = 128.0, 60.0, 2.0
+
+
+def bordered(picture: tf.Tensor, most_px: int) -> tf.Tensor:
+    """A picture with its mirrored border: uint8 (S, S, 1) to (S + 2 most_px, S + 2 most_px, 1). most_px: below S."""
+    return tf.pad(picture, [[most_px, most_px], [most_px, most_px], [0, 0]], "REFLECT")
+
+
+def shift(picture: tf.Tensor, corner: tf.Tensor, size_px: int) -> tf.Tensor:
+    """Moves a picture; what comes in from outside is the mirrored border.
+
+    Args:
+        picture: with its border, see `bordered`.
+        corner: int32 (3,), of the part that is kept: row, column, 0. See `shift_corners`.
+
+    Returns: uint8 (size, size, 1).
+    """
+    return tf.ensure_shape(tf.slice(picture, corner, [size_px, size_px, 1]), [size_px, size_px, 1])
+
+
+def shift_corners(offsets: tf.Tensor, most_px: int) -> tf.Tensor:
+    """Offsets, int32 (N, 2), rows down and columns right, each from -most_px to most_px, to int32 (N, 3)."""
+    return tf.pad(most_px - offsets, [[0, 0], [0, 1]])
+
+
+def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.Tensor:
+    """Shifts of all `count` records in one epoch: int32 (count, 2), each from -most_px to most_px.
+
+    Stateless: the same (seed, epoch, index) gives the same shift, in whatever order records are read.
+    """
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.stateless_uniform([count, 2], key, -most_px, most_px + 1, tf.int32)
+
+
+def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:
+    """A picture in another light: contrast, exposure and sensor noise, each anew for each key.
+
+    Args:
+        picture: uint8 (S, S, 1).
+        key: int64 (2,); the same key gives the same light.
+        most: largest change of contrast, as a part of it; of exposure EXPOSURE_SPAN times it, and the noise's
+            deviation NOISE_LEVELS times it.
+
+    Returns: uint8 (S, S, 1).
+    """
+    contrast, exposure, noise = tf.unstack(most * tf.random.stateless_uniform([3], key, -1.0, 1.0))
+    grain = NOISE_LEVELS * tf.abs(noise) * tf.random.stateless_normal(tf.shape(picture), key + 1)
+    flat = (tf.cast(picture, tf.float32) - MIDDLE_GRAY) * (1 + contrast) + MIDDLE_GRAY
+    lit = flat * (1 + EXPOSURE_SPAN * exposure) + grain
+    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(lit), 0, 255), tf.uint8), picture.shape)

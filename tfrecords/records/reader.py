@@ -1,0 +1,142 @@
+"""From shards to batches: the tf.data reader."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.dataset import image_size
+from tfrecords.errors import refuse
+from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
+
+PARSE_BATCH = 64
+
+
+FEATURES = {
+    "id": tf.io.FixedLenFeature([], tf.string),
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "label": tf.io.FixedLenFeature([], tf.int64),
+    "fold": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
+    """A batch of serialized records, string (B,), to their features.
+
+    Returns: id string (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
+    """
+    features = tf.io.parse_example(serialized, FEATURES)
+    pixels = tf.ensure_shape(tf.io.decode_raw(features.pop("image"), tf.uint8), [None, size_px * size_px])
+    return {**features, "image": tf.reshape(pixels, [-1, size_px, size_px, 1])}
+
+
+def records(dataset: Artifact) -> tf.data.Dataset:
+    """Every record in batches as `parse` returns them: always in the same order, blocks of four shards by turns."""
+    paths = [str(dataset.path / shard["file"]) for shard in dataset.manifest["shards"]]
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    raw = files.interleave(
+        lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
+        cycle_length=len(paths) if len(paths) < 4 else 4,
+        block_length=PARSE_BATCH,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    size_px = image_size(dataset)
+    return raw.batch(PARSE_BATCH).map(lambda batch: parse(batch, size_px), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def in_folds(batches: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+    """Single (image, label) records of the folds for which `keep` (int64 (B,) to bool (B,)) says so."""
+
+    def select(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        kept = keep(batch["fold"])
+        return tf.boolean_mask(batch["image"], kept), tf.boolean_mask(batch["label"], kept)
+
+    return batches.map(select, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+
+def training_batches(
+    dataset: Artifact,
+    validation_fold: int,
+    batch_size: int,
+    seed: int,
+    shift_fraction: float,
+    cache_mb: int,
+) -> Callable[..., tf.data.Dataset]:
+    """The training records as a function of the epoch.
+
+    Args:
+        validation_fold: left out.
+        seed: the same seed gives the same batches in the same epoch, resumed or not. It becomes TensorFlow's own.
+        shift_fraction: largest shift, as a part of the picture's size, both ways.
+        cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
+            shuffled within a buffer of that size.
+
+    Returns:
+        (epoch, light_fraction=0) -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe
+        smaller; light_fraction: largest change of light, see `relight`.
+    """
+    count = sum(
+        n for folds in dataset.manifest["counts"].values() for fold, n in folds.items() if int(fold) != validation_fold
+    )
+    if not count:
+        raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Name another fold")
+    size = image_size(dataset)
+    room = cache_mb << 20
+    most_px = round(shift_fraction * size)
+    single = in_folds(records(dataset), lambda fold: fold != validation_fold)
+    # A border costs more than cutting it, so it is kept with the pictures where there is room for it.
+    kept_border = most_px > 0 and count * (size + 2 * most_px) ** 2 <= room
+    if kept_border:
+        single = single.map(
+            lambda picture, label: (bordered(picture, most_px), label), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    single = single.enumerate().apply(tf.data.experimental.assert_cardinality(count))
+    fits = count * size * size <= room
+    if fits:
+        single = single.cache()
+    buffer = count if fits else max(batch_size, room // (size * size))
+
+    def epoch_batches(epoch: int, light_fraction: float = 0.0) -> tf.data.Dataset:
+        corners = shift_corners(shift_offsets(seed, tf.constant(epoch), count, most_px), most_px)
+
+        def move(index: tf.Tensor, item: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            picture, label = item
+            if most_px and not kept_border:
+                picture = bordered(picture, most_px)
+            if most_px:
+                picture = shift(picture, corners[index], size)
+            if light_fraction:
+                picture = relight(
+                    picture, tf.stack([tf.constant(seed, tf.int64), epoch * count + index]), light_fraction
+                )
+            return picture, label
+
+        tf.random.set_seed(seed)  # tf.data mixes the process's seed into the order
+        shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
+        # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.
+        return _delivered(shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
+
+    return epoch_batches
+
+
+def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
+    """The records of one fold, always in the same order: batches (uint8 (B, S, S, 1), int64 (B,))."""
+    single = in_folds(records(dataset), lambda folds: folds == fold)
+    count = sum(folds.get(str(fold), 0) for folds in dataset.manifest["counts"].values())
+    single = single.apply(tf.data.experimental.assert_cardinality(count))
+    if count * image_size(dataset) ** 2 <= cache_mb << 20:
+        single = single.cache()
+    return _delivered(single, batch_size)
+
+
+def _delivered(single: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Records in batches, the next two made while one is used.
+
+    Without tf.data's autotuning: its thread sleeps for 10 ms, 20, 40 and so on, up to a minute, and an iterator that is
+    done waits for it, so an epoch may end many seconds after its last batch (kOptimizationPeriodMinMs and MaxMs in
+    tensorflow/core/framework/model.h). AUTOTUNE then stands for as many threads as TensorFlow has.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return single.batch(batch_size).prefetch(2).with_options(options)
