@@ -5,25 +5,29 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from tfrecords.errors import AoiError
+from flows.stages import SUMMARIES, load_stage
+from tfrecords.errors import AoiError, Problem
+
+if TYPE_CHECKING:  # pydantic and all that it brings: help does without
+    from flows.home import Home, Ref
+    from flows.stages.stage import Job, Options, Stage
 
 EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home, else $AOI_HOME, else ./aoi-home."
-
 HOME_HELP = "folder of all that is made (default $AOI_HOME or ./aoi-home)"
-
-DATA_HELP = "folder with train.csv, train_images(.zip), test.csv, test_images(.zip)"
-BEAM_HELP = 'Beam\'s own options, as one string: "--direct_running_mode=multi_processing --direct_num_workers=2"'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
+    words = _beam_joined(sys.argv[1:] if argv is None else argv)
     quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)  # as a scheduler stops a job: like Ctrl-C, not in mid-air
-    arguments = _parser().parse_args(_beam_joined(sys.argv[1:] if argv is None else argv))
+    arguments = _parser(words).parse_args(words)
     try:
         return arguments.command(arguments)
     except AoiError as error:
@@ -75,7 +79,8 @@ def quiet_libraries() -> None:
         logging.getLogger(ours).setLevel(logging.WARNING)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line. Only the stage that is named has its options, for to load a stage takes time."""
     parser = argparse.ArgumentParser(
         prog="aoi",
         description="Names the defect on inspection pictures: ingest, train, evaluate, predict.",
@@ -83,20 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command, summary: str, home: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[..., int], summary: str, home: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG, allow_abbrev=False)
         added.set_defaults(command=command, home=None)
         if home:
             added.add_argument("--home", metavar="DIR", help=HOME_HELP)
         return added
-
-    def add_stage(name: str, summary: str) -> None:
-        stage = add(name, {"run": _run, "sweep": _sweep}.get(name, _stage), summary)
-        stage.set_defaults(stage=name)
-        stage.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
-        stage.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
-        stage.add_argument("--force", action="store_true", help="make it again, even if it is there")
-        _add_options(stage, name)
 
     sample = add("sample", _sample, "write a look-alike set of AIdea's pictures", home=False)
     sample.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist, or be empty")
@@ -106,17 +103,22 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", metavar="S", type=int, default=0, help="the same seed gives the same bytes (default 0)"
     )
 
-    for name, summary in (
-        ("run", "the whole chain: pictures in, submission out"),
-        ("ingest", "pictures to a dataset of TFRecords"),
-        ("train", "a dataset to a model"),
-        ("evaluate", "a model to its figures of merit"),
-        ("predict", "test pictures to a submission"),
-        ("crossval", "a model for every fold, and all of them as one"),
-        ("export", "a model for machines without Keras, checked against it"),
-        ("sweep", "a model for every combination of settings, and a table of them"),
-    ):
-        add_stage(name, summary)
+    run = add("run", _run, "the whole chain: pictures in, submission out")
+    if "run" in argv:
+        from flows.stages.chain import chain
+        from flows.stages.stage import options_of
+
+        _add_options(run, options_of(chain))
+        _add_settings(run)
+    for name, summary in SUMMARIES.items():
+        added = add(name, _stage, summary)
+        if name in argv:
+            stage = load_stage(name)
+            added.set_defaults(name=name, stage=stage)
+            _add_options(added, stage.options())
+            for option, setting in stage.shortcuts.items():
+                added.add_argument(f"--{option}", metavar="NAME", help=f"short for --set {setting}=NAME")
+            _add_settings(added, stage.has_settings)
 
     serve = add("serve", _serve, "a Prefect server, the MLflow UI and the deployments aoi/...")
     serve.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
@@ -126,39 +128,36 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
-    add("rollback", _rollback, "make the champion before the present one champion again")
+    rollback = add("rollback", _rollback, "make the champion before the present one champion again")
+    rollback.add_argument("--product", metavar="NAME", help="whose champion (default: the only product of HOME)")
     add("settings", _settings, "list every setting with default, unit and meaning", home=False)
     add("verify", _verify, "read everything finished in HOME and compare it with its manifests")
     return parser
 
 
-def _add_options(stage: argparse.ArgumentParser, name: str) -> None:
-    """What a stage is told beside its settings."""
-    if name == "sweep":
-        grid_help = "settings in sections, such as [train]; those whose value is a list are combined"
-        stage.add_argument("grid", metavar="GRID.toml", help=grid_help)
-    if name in ("run", "ingest", "predict", "sweep"):
-        required = name == "run"
-        latest = "" if required else " (default: used last)"
-        stage.add_argument("--data", metavar="DIR", required=required, help=DATA_HELP + latest)
-    if name in ("run", "ingest", "predict"):
-        stage.add_argument("--beam", metavar="OPTIONS", default="", help=BEAM_HELP)
-    if name in ("train", "evaluate", "crossval"):
-        default = "the one that the model was trained on" if name == "evaluate" else "the latest"
-        stage.add_argument("--dataset", metavar="NAME", help=f"a dataset's folder or name (default: {default})")
-    if name in ("evaluate", "predict", "export"):
-        default = "the latest" if name == "evaluate" else "the champion"
-        stage.add_argument("--model", metavar="NAME", help=f"a model's folder or name (default: {default})")
-    if name == "predict":
-        stage.add_argument(
-            "--runtime", metavar="NAME", help="litert, litert-int8 or keras: short for --set predict.runtime=NAME"
-        )
-    if name == "export":
-        stage.add_argument("--format", choices=["litert"], default="litert", help="of the file (default litert)")
-        stage.add_argument("--precision", choices=["float", "int8"], default="float", help="default float")
+def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
+    """What a stage can be told beside its settings; a word of its own for what it can't do without."""
+    for name, (parameter, option) in options.items():
+        if option.read:
+            parser.add_argument(name, metavar=option.metavar, help=option.help)
+        elif option.choices:
+            parser.add_argument(f"--{name}", choices=option.choices, default=parameter.default, help=option.help)
+        else:
+            required = parameter.default is parameter.empty
+            default = None if required else parameter.default
+            parser.add_argument(
+                f"--{name}", metavar=option.metavar, required=required, default=default, help=option.help
+            )
 
 
-def _home(arguments: argparse.Namespace):
+def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True) -> None:
+    if has_settings:
+        parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
+        parser.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
+    parser.add_argument("--force", action="store_true", help="make it again, even if it is there")
+
+
+def _home(arguments: argparse.Namespace) -> "Home":
     from flows.home import Home
 
     return Home(Path(arguments.home or os.environ.get("AOI_HOME") or "aoi-home").absolute())
@@ -189,68 +188,54 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _stage(arguments: argparse.Namespace) -> int:
-    from flows.settings import load_settings
-    from flows.stages import STAGES
+    from flows.settings import Settings, load_settings, override
+    from flows.stages.stage import Job
 
-    overrides = [*arguments.set]
-    if getattr(arguments, "runtime", None):
-        overrides.append(f"predict.runtime={arguments.runtime}")
-    settings = load_settings(arguments.config, overrides)
-    parameters = {"model": "model_name"}
-    given = {
-        parameters.get(option, option): getattr(arguments, option)
-        for option in ("data", "beam", "dataset", "model", "precision")
-        if hasattr(arguments, option)
-    }
+    stage, given = arguments.stage, {}
+    for name, (_, option) in stage.options().items():
+        value = getattr(arguments, name)
+        given[name] = option.read(value) if option.read else value
+    settings = Settings()
+    if stage.has_settings:
+        shortcuts = {setting: getattr(arguments, option) for option, setting in stage.shortcuts.items()}
+        overrides = [*arguments.set, *(f"{setting}={value}" for setting, value in shortcuts.items() if value)]
+        if stage.overridden:
+            given[stage.overridden] = override(given[stage.overridden], overrides)
+            overrides = []
+        settings = load_settings(arguments.config, overrides)
     home = _home(arguments)
-    ref = _watched(arguments.stage, STAGES[arguments.stage], home, settings, force=arguments.force, **given)
-    if arguments.stage == "predict":
-        print(f"submission  {home.root / 'submission.csv'}")
-    print(f"{ref.kind:<11} {home.root / ref.folder}")
-    return 0
-
-
-def _sweep(arguments: argparse.Namespace) -> int:
-    from flows.settings import load_grid, load_settings
-    from flows.stages import STAGES
-    from flows.summary import sweep_table
-
-    points = load_grid(arguments.grid, load_settings(arguments.config), arguments.set)
-    home = _home(arguments)
-    ref = _watched("sweep", STAGES["sweep"], home, points, data=arguments.data, force=arguments.force)
-    print(sweep_table(home, ref))
+    ref = _watched(arguments.name, stage, Job(home, settings, arguments.force), given)
+    if stage.show:
+        print(stage.show(home, ref))
     print(f"{ref.kind:<11} {home.root / ref.folder}")
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from flows.settings import load_settings
-    from flows.stages import STAGES, chain
+    from flows.stages.chain import chain
+    from flows.stages.stage import Job
     from flows.summary import summary
 
-    settings = load_settings(arguments.config, arguments.set)
-    home = _home(arguments)
-
-    def run(stage: str, **given):
-        return _watched(stage, STAGES[stage], home, settings, force=arguments.force, **given)
-
-    refs = chain(run, home, settings, arguments.data, arguments.beam)
-    print(summary(home, refs))
+    job = Job(_home(arguments), load_settings(arguments.config, arguments.set), arguments.force)
+    refs = chain(
+        lambda name, **given: _watched(name, load_stage(name), job, given), job, arguments.data, arguments.beam
+    )
+    print(summary(job.home, refs))
     return 0
 
 
-def _watched(name: str, stage, home, settings, **given):
+def _watched(name: str, stage: "Stage", job: "Job", given: Mapping[str, Any]) -> "Ref":
     """Runs a stage with its progress on stderr, and one line when it is done."""
     from flows.progress import duration, terminal_meter
 
     began = monotonic()
-    ref = stage(home, settings, progress=terminal_meter(name), **given)
+    ref = stage.run(replace(job, progress=terminal_meter(name)), **given)
     _clear()
     how = "was there" if ref.cached else f"done in {duration(monotonic() - began)}"
     print(f"{name:<9} {how}: {ref.folder}", file=sys.stderr)
-    if ref.note:
-        for line in ref.note.splitlines():
-            print(f"{'':<9} {line}", file=sys.stderr)
+    for line in ref.note.splitlines():
+        print(f"{'':<9} {line}", file=sys.stderr)
     return ref
 
 
@@ -271,20 +256,22 @@ def _settings(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from flows.stages import rollback
+    from flows.products import rollback
 
     home = _home(arguments)
-    print(f"champion    {home.root / rollback(home).folder}")
+    ref, product = rollback(home, arguments.product)
+    print(f"champion    {home.root / ref.folder}, of {product}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from flows.home import FOLDERS
+    from flows.stages import load_stages
     from tfrecords.artifacts.artifact import read, verify
 
     home = _home(arguments)
-    problems, count = [], 0
-    for kind in FOLDERS:
+    problems: list[Problem] = []
+    count = 0
+    for kind in dict.fromkeys(kind for stage in load_stages().values() for kind in stage.makes):
         for path in home.committed(kind):
             count += 1
             try:

@@ -6,20 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.artifacts.artifact import MANIFEST, Artifact, read
+from model.manifests import Evaluation, EvaluationManifest
+from tfrecords.artifacts.artifact import Artifact, M, read
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.make import find, newest
+from tfrecords.artifacts.manifest import MANIFEST, Manifest
 from tfrecords.errors import AoiError, refuse
-
-FOLDERS = {
-    "dataset": "datasets",
-    "audit": "audits",
-    "model": "models",
-    "evaluation": "evaluations",
-    "prediction": "predictions",
-    "export": "exports",
-    "sweep": "sweeps",
-}
 
 
 @dataclass(frozen=True)
@@ -42,20 +34,21 @@ class Home:
 
     root: Path
 
-    def folder(self, kind: str) -> Path:
+    def folder(self, kind: type[Manifest]) -> Path:
         """Where artefacts of a kind lie."""
-        return self.root / FOLDERS[kind]
+        return self.root / kind.FOLDER
 
     def ref(self, artifact: Artifact, cached: bool) -> Ref:
+        """The reference of an artefact, wherever it lies."""
         path = artifact.path.resolve()
         root = self.root.resolve()
         folder = path.relative_to(root) if path.is_relative_to(root) else path
-        return Ref(artifact.manifest["kind"], folder.as_posix(), artifact.fingerprint, cached)
+        return Ref(artifact.manifest.KIND, folder.as_posix(), artifact.fingerprint, cached)
 
-    def open(self, ref: Ref) -> Artifact:
+    def open(self, ref: Ref, kind: type[M]) -> Artifact[M]:
         """The artefact of a reference, or what replaced it. Raises: AoiError where it is gone or damaged."""
         path = self.root / ref.folder
-        return find(path.parent, ref.kind, ref.fingerprint) or read(path, ref.kind)
+        return find(path.parent, kind, ref.fingerprint) or read(path, kind)
 
     def remember(self, what: str, value: dict[str, Any]) -> None:
         """Notes what was used last under a name, such as "model"."""
@@ -64,9 +57,10 @@ class Home:
     def recall(self, what: str) -> dict[str, Any] | None:
         """What `remember` noted; None where nothing was."""
         try:
-            return json.loads((self.root / "latest" / f"{what}.json").read_text(encoding="utf-8"))
+            noted: dict[str, Any] = json.loads((self.root / "latest" / f"{what}.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        return noted
 
     def finished(self, artifact: Artifact, cached: bool, *names: str) -> Ref:
         """Notes an artefact as the latest of its kind (or under other names) and gives its reference."""
@@ -75,39 +69,45 @@ class Home:
             self.remember(name, asdict(ref))
         return ref
 
-    def choose(self, kind: str, named: str | None, latest: str, remedy: str) -> Artifact:
-        """The artefact that is named (a folder, or a name or part of it in HOME), else the latest one.
+    def latest(self, kind: type[M], remedy: str) -> Artifact[M]:
+        """The artefact of a kind that was made or found last. Raises: AoiError where there is none."""
+        noted = self.recall(kind.KIND)
+        if noted is None:
+            raise refuse(self.root, f"no finished {kind.KIND} yet", remedy)
+        return self.open(Ref(**noted), kind)
+
+    def named(self, kind: type[M], name: str) -> Artifact[M]:
+        """The artefact that is named: a folder, or a name or part of it in HOME.
 
         Raises: AoiError where there is none, more than one, or it is damaged.
         """
-        if named is None:
-            noted = self.recall(latest)
-            if noted is None:
-                raise refuse(self.root, f"no finished {latest} yet", remedy)
-            return self.open(Ref(**noted))
-        for path in (self.root / named, Path(named)):
+        for path in (self.root / name, Path(name)):
             if (path / MANIFEST).is_file():
                 return read(path, kind)
-        found = [path for path in self.committed(kind) if named in path.name]
+        found = [path for path in self.committed(kind) if name in path.name]
         if len(found) != 1:
             names = ", ".join(path.name for path in found or self.committed(kind)) or "none"
-            seen = f"{len(found)} of the {kind}s in {self.folder(kind)} have {named!r} in their name"
-            raise refuse(f"--{kind}", seen, f"Name one of: {names}")
+            seen = f"{len(found)} of the {kind.KIND}s in {self.folder(kind)} have {name!r} in their name"
+            raise refuse(f"--{kind.KIND}", seen, f"Name one of: {names}")
         return read(found[0], kind)
 
-    def by_fingerprint(self, kind: str, fingerprint: str) -> Artifact:
-        """The artefact with a fingerprint. Raises: AoiError where it is gone or damaged."""
-        return self.choose(kind, fingerprint, kind, "")
+    def choose(self, kind: type[M], name: str | None, remedy: str) -> Artifact[M]:
+        """The artefact that is named, else the latest one. Raises: AoiError, see `named` and `latest`."""
+        return self.latest(kind, remedy) if name is None else self.named(kind, name)
 
-    def evaluation_of(self, fingerprint: str) -> Artifact | None:
+    def find(self, kind: type[M], fingerprint: str) -> Artifact[M] | None:
+        """The artefact with a fingerprint; None where it is gone or damaged."""
+        return find(self.folder(kind), kind, fingerprint)
+
+    def evaluation_of(self, fingerprint: str) -> Evaluation | None:
         """The latest evaluation of the model with a fingerprint; None where there is none any more."""
         noted = self.recall(f"evaluation-{fingerprint}")
         try:
-            return self.open(Ref(**noted)) if noted else None
+            return self.open(Ref(**noted), EvaluationManifest) if noted else None
         except AoiError:
             return None
 
-    def committed(self, kind: str) -> list[Path]:
+    def committed(self, kind: type[Manifest]) -> list[Path]:
         """Folders of finished artefacts of a kind, sorted."""
         return newest(self.folder(kind))
 
@@ -121,5 +121,5 @@ def data_name(data: str) -> str:
 def name_of(artifact: Artifact) -> str:
     """Name of the data behind an artefact, from its folder's name (NAME-FINGERPRINT, NAME-SPLIT-FINGERPRINT)."""
     name = artifact.path.name.rpartition("-")[0]
-    split = artifact.manifest.get("split")
+    split = getattr(artifact.manifest, "split", None)
     return name.removesuffix(f"-{split}") if split else name

@@ -16,7 +16,7 @@ def main(home: str, data: str | None = None) -> None:
     deployments = []
     for name, flow in DEPLOYED.items():
         parameters = {"home": home}
-        if data and name in ("full", "ingest", "predict", "sweep"):
+        if data and "data" in flow.parameters.properties:
             parameters["data"] = data
         # One flow name over all, so that every stage is aoi/STAGE; by module, since files move with the package.
         named = flow.with_options(name=FLOW)

@@ -45,18 +45,15 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
             names are told.
     """
     values = _read_toml(config, "Name a TOML file with --config") if config else {}
-    _override(values, overrides)
-    return parse_settings(values, config or "--set")
+    return parse_settings(override(values, overrides), config or "--set")
 
 
-def load_grid(path: str, settings: Settings, overrides: Iterable[str] = ()) -> list[GridPoint]:
-    """The points of a TOML file like a settings file, in which a list stands for an axis; overrides may add axes.
+def read_grid(path: str) -> dict[str, Any]:
+    """The nested values of a TOML file like a settings file, in which a list stands for several values.
 
-    Raises: AoiError, see `load_settings` and `parse_grid`.
+    Raises: AoiError for a file that can't be read.
     """
-    values = _read_toml(path, "Name a TOML file with lists in it")
-    _override(values, overrides)
-    return parse_grid(values, settings, path)
+    return _read_toml(path, "Name a TOML file with lists in it")
 
 
 def parse_grid(grid: Mapping[str, Any], settings: Settings, origin: str) -> list[GridPoint]:
@@ -112,16 +109,18 @@ def _swept(settings: Settings, name: str) -> Any:
     return Path(value).name if name == "train.weights" else value
 
 
-def _override(values: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Puts NAME=VALUE texts into nested values. Raises: AoiError for a text or name that is none."""
-    for override in overrides:
-        name, equals, text = override.partition("=")
+def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Nested values with NAME=VALUE texts put into them. Raises: AoiError for a text or name that is none."""
+    changed = {section: dict(inside) if isinstance(inside, Mapping) else inside for section, inside in values.items()}
+    for given in overrides:
+        name, equals, text = given.partition("=")
         if not equals:
-            raise refuse("--set", f"{override!r} is no NAME=VALUE", "Write it as --set train.epochs=3")
+            raise refuse("--set", f"{given!r} is no NAME=VALUE", "Write it as --set train.epochs=3")
         section, dot, key = name.strip().partition(".")
-        if not dot or not isinstance(values.setdefault(section, {}), dict):
+        if not dot or not isinstance(changed.setdefault(section, {}), dict):
             raise refuse("--set", f"{name!r} names no setting", _known(name))
-        values[section][key] = _value(text.strip())
+        changed[section][key] = _value(text.strip())
+    return changed
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:

@@ -16,3 +16,11 @@ def stderr_closed() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its greetings. It takes seconds, so only where there is work for it."""
+    with stderr_closed():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices("GPU")

@@ -2,25 +2,58 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-from tfrecords.artifacts.artifact import Artifact, read
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.manifest import Facts, FileEntry, Manifest
+from tfrecords.settings import LayoutSettings, PreprocessSettings
 
-KIND = "dataset"
 NO_FOLD = -1
 ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
 MEASURES = ("width", "height", "mean", "deviation", "phash")  # of the picture as decoded; blank where it was not
 ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)
 
 
-def open_dataset(path: Path) -> Artifact:
-    """The finished dataset in folder `path`.
+class ShardEntry(FileEntry):
+    """A shard file. records: how many it holds."""
 
-    Raises:
-        AoiError: see `tfrecords.artifacts.artifact.read`.
+    records: int
+
+
+class DatasetSettings(Facts):
+    """The settings that a dataset was made with."""
+
+    preprocess: PreprocessSettings
+    ingest: LayoutSettings
+
+
+class DatasetManifest(Manifest):
+    """A dataset folder.
+
+    split: "train" or "test"; classes: their names in label order; input_digest: hash of the rows of the CSV, the
+    contents of the pictures and the classes; counts: records per class name and fold; duplicates: groups of ids whose
+    files are byte-identical.
     """
-    return read(path, KIND)
+
+    KIND = "dataset"
+    FOLDER = "datasets"
+
+    split: str
+    classes: tuple[str, ...]
+    settings: DatasetSettings
+    input_digest: str
+    records: int
+    counts: dict[str, dict[str, int]]
+    rejects: int
+    duplicates: tuple[tuple[str, ...], ...]
+    versions: dict[str, int | str]
+    shards: tuple[ShardEntry, ...]
+
+    def listed(self) -> tuple[FileEntry, ...]:
+        return self.shards
+
+
+Dataset = Artifact[DatasetManifest]
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -73,26 +106,26 @@ def count_folds(records: Iterable[tuple[int, int]], classes: Sequence[str]) -> d
     return {name: dict(sorted(counts.items())) for name, counts in sorted(table.items())}
 
 
-def image_size(dataset: Artifact) -> int:
+def image_size(dataset: Dataset) -> int:
     """Width and height of the dataset's records, in pixels."""
-    return dataset.manifest["settings"]["preprocess"]["image_size_px"]
+    return dataset.manifest.settings.preprocess.image_size_px
 
 
-def record_count(dataset: Artifact) -> int:
+def record_count(dataset: Dataset) -> int:
     """Number of records that the manifest promises."""
-    return sum(shard["records"] for shard in dataset.manifest["shards"])
+    return sum(shard.records for shard in dataset.manifest.shards)
 
 
-def class_counts(dataset: Artifact, folds: set[int] | None = None) -> dict[str, int]:
+def class_counts(dataset: Dataset, folds: set[int] | None = None) -> dict[str, int]:
     """Records per class in label order, of the given folds or of all."""
-    counts: Mapping[str, Mapping[str, int]] = dataset.manifest["counts"]
+    counts = dataset.manifest.counts
     return {
         name: sum(n for fold, n in counts.get(name, {}).items() if folds is None or int(fold) in folds)
-        for name in dataset.manifest["classes"]
+        for name in dataset.manifest.classes
     }
 
 
-def training_counts(dataset: Artifact, fold: int) -> list[int]:
+def training_counts(dataset: Dataset, fold: int) -> list[int]:
     """Records per class, in label order, of all folds but the one that validates."""
-    folds = dataset.manifest["settings"]["ingest"]["folds"]
+    folds = dataset.manifest.settings.ingest.folds
     return list(class_counts(dataset, set(range(folds)) - {fold}).values())

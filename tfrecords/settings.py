@@ -30,3 +30,11 @@ class PreprocessSettings(StageSettings):
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE a side")
     max_megapixels: float = Field(100.0, gt=0, description="largest declared picture size that is decoded")
+
+
+class LayoutSettings(StageSettings):
+    """How a dataset is divided."""
+
+    folds: int = Field(5, ge=2, le=100, description="stratified folds; one of them validates")
+    shards: int = Field(0, ge=0, le=99999, description="number of shard files; 0: from shard_size_mb")
+    shard_size_mb: int = Field(8, ge=1, le=1024, description="size of a shard to aim at, in MiB")

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from model.manifests import Drift, Feature
+
 BINS = 10
 PSI_LIMIT = 0.2  # the usual mark of a change that matters (Siddiqi, Credit Risk Scorecards, 2006)
 FLOOR = 1e-3  # an empty bin's share, so that the logarithm is finite
@@ -18,7 +20,7 @@ def measures(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(rows[column])[readable].astype(float) for name, column in columns.items()}
 
 
-def describe(values: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> dict[str, Any]:
+def describe(values: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> dict[str, Feature]:
     """The reference to compare lots with: each feature's ten quantile bins, and the shares of the classes.
 
     values: feature name to float (N,); labels: predicted, int (M,).
@@ -27,15 +29,13 @@ def describe(values: Mapping[str, np.ndarray], labels: np.ndarray, classes: int)
     for name, numbers in values.items():
         edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1)[1:-1]))
         shares = _shares(np.digitize(numbers, edges), len(edges) + 1)
-        features[name] = {"edges": edges.tolist(), "shares": shares, "count": len(numbers)}
+        features[name] = Feature(edges=tuple(edges.tolist()), shares=tuple(shares), count=len(numbers))
     shares = _shares(labels, classes)
-    return {**features, "predicted class": {"shares": shares, "count": len(labels)}}
+    return {**features, "predicted class": Feature(shares=tuple(shares), count=len(labels))}
 
 
-def compare(
-    reference: Mapping[str, Any], values: Mapping[str, np.ndarray], labels: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    """Population stability index of every feature of a lot: {feature: {psi, limit, drifted}}.
+def compare(reference: Mapping[str, Feature], values: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Drift]:
+    """Population stability index of every feature of a lot.
 
     A small lot differs by chance: the limit is 0.2 or, if larger, what chance exceeds once in a hundred times.
     Source: Yurdakul, Statistical Properties of Population Stability Index, 2018.
@@ -44,21 +44,21 @@ def compare(
 
     found = {}
     for name, known in reference.items():
-        lot = labels if "edges" not in known else np.digitize(values[name], known["edges"])
+        lot = labels if known.edges is None else np.digitize(values[name], known.edges)
         if not len(lot):
             continue
-        expected = np.maximum(known["shares"], FLOOR)
+        expected = np.maximum(known.shares, FLOOR)
         actual = np.maximum(_shares(lot, len(expected)), FLOOR)
         psi = float(np.sum((actual - expected) * np.log(actual / expected)))
-        chance = float(chi2.ppf(SURENESS, len(expected) - 1)) * (1 / len(lot) + 1 / known["count"])
+        chance = float(chi2.ppf(SURENESS, len(expected) - 1)) * (1 / len(lot) + 1 / known.count)
         limit = max(PSI_LIMIT, chance)
-        found[name] = {"psi": round(psi, 4), "limit": round(limit, 4), "drifted": psi > limit}
+        found[name] = Drift(psi=round(psi, 4), limit=round(limit, 4), drifted=psi > limit)
     return found
 
 
-def warning(found: Mapping[str, Mapping[str, Any]]) -> str:
+def warning(found: Mapping[str, Drift]) -> str:
     """'brightness (PSI 0.91)' for each that drifted; '' where the lot looks as usual."""
-    return ", ".join(f"{name} (PSI {feature['psi']:.2f})" for name, feature in found.items() if feature["drifted"])
+    return ", ".join(f"{name} (PSI {feature.psi:.2f})" for name, feature in found.items() if feature.drifted)
 
 
 def _shares(places: Sequence[int] | np.ndarray, count: int) -> list[float]:

@@ -3,34 +3,17 @@
 All on the validation fold, which the network did not train on.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
+from model.manifests import OperatingPoint
+
 ECE_BINS = 15
 CONFIDENCE = 0.95
 ACCEPT, REJECT, REVIEW = "accept", "reject", "review"
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """How a part is decided from its calibrated probabilities.
-
-    normal: label of good parts, or None. With one: accept where P(normal) >= accept_at, reject where
-    P(normal) <= reject_at, else review. Without: a part is always a defect of some class; reject where the
-    largest probability is >= accept_at, else review; reject_at is not used.
-    """
-
-    temperature: float
-    normal: int | None
-    accept_at: float
-    reject_at: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -95,11 +78,12 @@ def choose(
     scaled = calibrate(probabilities, temperature)
     if normal is None:
         confidence, wrong = scaled.max(axis=1), scaled.argmax(axis=1) != labels
-        return OperatingPoint(temperature, None, _surest_wrong(confidence, wrong, max_escape_rate), 0.0)
+        accept_at = _surest_wrong(confidence, wrong, max_escape_rate)
+        return OperatingPoint(temperature=temperature, normal=None, accept_at=accept_at, reject_at=0.0)
     good, score = labels == normal, scaled[:, normal]
     accept_at = max(0.5, _above(score[~good], max_escape_rate))
     reject_at = min(0.5, 1 - _above(1 - score[good], max_overkill_rate))
-    return OperatingPoint(temperature, normal, accept_at, reject_at)
+    return OperatingPoint(temperature=temperature, normal=normal, accept_at=accept_at, reject_at=reject_at)
 
 
 def _above(scores: np.ndarray, rate: float) -> float:

@@ -17,9 +17,9 @@ from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
 from model.evaluation.predictions import Predictions
 from model.inference.classifier import Classifier, open_classifier, prediction_table
+from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
-from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import ROWS
+from tfrecords.dataset import ROWS, Dataset
 from tfrecords.errors import refuse
 from tfrecords.records.arrays import read_arrays
 
@@ -30,19 +30,18 @@ Progress = Callable[[int, int, str], None]
 
 
 def evaluate_model(
-    model: Artifact,
-    dataset: Artifact,
+    model: Model,
+    dataset: Dataset,
     normal: int | None,
     settings: EvaluateSettings,
     folder: Path,
     progress: Progress,
-) -> dict[str, Any]:
+) -> EvaluationManifest:
     """Measures the model on its validation fold and writes the evaluation's files into `folder`.
 
-    normal: label of good parts, or None. Returns: {metrics: see `measure`, operating: see `_operate`,
-    reference: see `model.decisions.drift.describe`}.
+    normal: label of good parts, or None.
     """
-    classes = dataset.manifest["classes"]
+    classes = dataset.manifest.classes
     classifier = open_classifier(model.path)
     seen = _answer(classifier, dataset, progress)
     predicted = seen.probabilities.argmax(axis=1)
@@ -64,14 +63,18 @@ def evaluate_model(
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(seen, classes, folder / "mistakes.png")
     draw_gradcam(model.path, seen, classes, folder / "gradcam.png")
-    return {
-        "metrics": metrics,
-        "operating": operating,
-        "reference": _reference(dataset, seen, classifier),
-    }
+    return EvaluationManifest(
+        model=model.made_from,
+        dataset=dataset.made_from,
+        settings=settings,
+        metrics=metrics,
+        operating=Operating(**operating),
+        reference=_reference(dataset, seen, classifier),
+        passed=metrics["accuracy"] >= settings.minimum_accuracy,
+    )
 
 
-def _reference(dataset: Artifact, seen: Predictions, classifier: Classifier) -> dict[str, Any]:
+def _reference(dataset: Dataset, seen: Predictions, classifier: Classifier) -> dict[str, Feature]:
     """What lots are compared with: brightness and contrast of all training pictures, answers about unseen ones."""
     classes = len(classifier.classes)
     values = drift.measures(pd.read_csv(dataset.path / ROWS, keep_default_na=False))
@@ -80,9 +83,9 @@ def _reference(dataset: Artifact, seen: Predictions, classifier: Classifier) -> 
     return drift.describe(values, seen.probabilities.argmax(axis=1), classes)
 
 
-def _answer(classifier: Classifier, dataset: Artifact, progress: Progress) -> Predictions:
+def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Predictions:
     """Every record of the folds that a network of the classifier did not train on, named by those networks."""
-    counts = dataset.manifest["counts"].values()
+    counts = dataset.manifest.counts.values()
     total = sum(count.get(str(fold), 0) for count in counts for fold in classifier.folds)
     if not total:
         seen = f"no record in fold {classifier.folds[0]}, which validates this model"
@@ -111,7 +114,7 @@ def _operate(
     scaled = calibrate(probabilities, point.temperature)
     made = outcome(decide(probabilities, point), labels, probabilities.argmax(axis=1), normal)
     operating = {
-        "point": point.to_json(),
+        "point": point.model_dump(),
         "max_escape_rate": settings.max_escape_rate,
         "max_overkill_rate": settings.max_overkill_rate,
         "ece_before": expected_calibration_error(probabilities, labels),

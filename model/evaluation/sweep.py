@@ -1,4 +1,4 @@
-"""The sweep stage: the points of a grid side by side."""
+"""The points of a grid side by side."""
 
 import csv
 import io
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.registry.champion import judge
+from model.manifests import Evaluation, Model, Sweep, SweepManifest
+from model.registry.champion import Judged, judge
 from model.registry.store import Store
-from tfrecords.artifacts.artifact import RECORD, Artifact
-from tfrecords.artifacts.files import entry_of, hash_json, write_whole
-from tfrecords.artifacts.make import make
+from tfrecords.artifacts.artifact import entry_of
+from tfrecords.artifacts.files import write_whole
+from tfrecords.artifacts.manifest import RunRecord
+from tfrecords.dataset import Dataset
 
-KIND = "sweep"
-VERSION = 1  # raise it when the same points would give another result
 TABLE, FIGURE = "table.csv", "parallel.png"
 SECONDS = "training_seconds"
 BEST, WORSE = "best", "worse"
@@ -25,9 +25,9 @@ class Point:
     """What was made at one point of a grid. values: of the axes alone, {"train.alpha": 0.5}."""
 
     values: Mapping[str, Any]
-    dataset: Artifact
-    model: Artifact
-    evaluation: Artifact
+    dataset: Dataset
+    model: Model
+    evaluation: Evaluation
 
 
 def label(values: Mapping[str, Any]) -> str:
@@ -35,46 +35,41 @@ def label(values: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def sweep(points: Sequence[Point], root: Path, store: Store, force: bool) -> tuple[Artifact, bool]:
-    """The table of a grid: found under `root`, or written and recorded in MLflow.
+def write_sweep(
+    points: Sequence[Point], facts: Sequence[dict[str, Any]], work: Path, store: Store, fingerprint: str
+) -> SweepManifest:
+    """Writes table.csv and parallel.png into `work`, and records the sweep in MLflow as parent of its points' runs.
 
-    Its fingerprint, and its digest, come from what was measured. The seconds that the trainings took are a clock: they
-    come from the models' records, and table.csv and parallel.png, which show them, are listed in the sweep's own.
-
-    Returns:
-        the sweep's folder (table.csv, parallel.png), and whether it was there before.
+    facts: `rows` of the points. The seconds that the trainings took are a clock: they come from the models' records,
+    and the two files, which show them, are listed in the sweep's own record.
     """
-    facts = rows(points)
-    measured = [(row, point.evaluation.digest) for row, point in zip(facts, points, strict=True)]
-    fingerprint = hash_json({"version": VERSION, "points": measured})
+    from model import figures
+    from model.registry import tracking
 
-    def build(work: Path) -> dict[str, Any]:
-        from model import figures  # MLflow and matplotlib: seconds, and only where there is work
-        from model.registry import tracking
-
-        best = next(row for row in facts if row["standing"] == BEST)
-        axes = list(points[0].values)
-        shared = points[0].model.manifest["settings"] | {"evaluate": points[0].evaluation.manifest["settings"]}
-        params = tracking.flatten(shared) | {
-            name: ", ".join(dict.fromkeys(str(point.values[name]) for point in points)) for name in axes
-        }
-        datasets = list({point.dataset.fingerprint: point.dataset for point in points}.values())
-        name = f"sweep-{len(points)} {' '.join(axes)} {fingerprint[:6]}"
-        with tracking.training_run(store, fingerprint, name, params, datasets, None) as record:
-            tracking.adopt(store, record["run_id"], [point.model.manifest[RECORD]["run_id"] for point in points])
-            timed = [_timed(row, point) for row, point in zip(facts, points, strict=True)]
-            write_whole(work / TABLE, _csv(timed))
-            figures.parallel(
-                {name: [row[name] for row in timed] for name in axes},
-                {name: [row[name] for row in timed] for name in ("accuracy", SECONDS)},
-                f"{len(points)} points; best: {label({name: best[name] for name in axes})}",
-                work / FIGURE,
-            )
-            summary = {"points": len(points), "best_accuracy": best["accuracy"]}
-            tracking.finish_sweep(store, record["run_id"], summary, work)
-        return {RECORD: {**record, "files": [entry_of(work, file) for file in (TABLE, FIGURE)]}, "points": facts}
-
-    return make(root, store.name, KIND, fingerprint, build, force)
+    best = next(row for row in facts if row["standing"] == BEST)
+    axes = list(points[0].values)
+    shared = points[0].model.manifest.settings.model_dump()
+    shared |= {"evaluate": points[0].evaluation.manifest.settings.model_dump()}
+    params = tracking.flatten(shared) | {
+        name: ", ".join(dict.fromkeys(str(point.values[name]) for point in points)) for name in axes
+    }
+    datasets = list({point.dataset.fingerprint: point.dataset for point in points}.values())
+    name = f"sweep-{len(points)} {' '.join(axes)} {fingerprint[:6]}"
+    with tracking.training_run(store, fingerprint, name, params, datasets, None) as record:
+        tracking.adopt(store, record["run_id"], [point.model.manifest.mlflow.run_id for point in points])
+        timed = [_timed(row, point) for row, point in zip(facts, points, strict=True)]
+        write_whole(work / TABLE, _csv(timed))
+        figures.parallel(
+            {name: [row[name] for row in timed] for name in axes},
+            {name: [row[name] for row in timed] for name in ("accuracy", SECONDS)},
+            f"{len(points)} points; best: {label({name: best[name] for name in axes})}",
+            work / FIGURE,
+        )
+        summary = {"points": len(points), "best_accuracy": best["accuracy"]}
+        tracking.finish_sweep(store, record["run_id"], summary, work)
+    seconds = sum(point.model.manifest.mlflow.seconds for point in points)
+    files = tuple(entry_of(work, file) for file in (TABLE, FIGURE))
+    return SweepManifest(mlflow=RunRecord(**record, seconds=seconds, files=files), points=tuple(facts))
 
 
 def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -85,7 +80,7 @@ def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     """
     made = []
     for point in points:
-        metrics = point.evaluation.manifest["metrics"]
+        metrics = point.evaluation.manifest.metrics
         pictures = metrics["pictures"]
         made.append(
             {
@@ -93,17 +88,21 @@ def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
                 **{key: round(metrics[key], 6) for key in ("accuracy", "balanced_accuracy", "macro_f1")},
                 "mistakes": round((1 - metrics["accuracy"]) * pictures),
                 "pictures": pictures,
-                "parameters": point.model.manifest["parameters"],
+                "parameters": point.model.manifest.parameters,
             }
         )
     best = max(range(len(made)), key=lambda at: (made[at]["accuracy"], made[at]["macro_f1"], -made[at]["parameters"]))
     for at, point in enumerate(points):
-        told_apart = at != best and not judge(point.evaluation, points[best].evaluation).promoted
+        told_apart = at != best and not judge(_judged(point), _judged(points[best])).promoted
         made[at] |= {"standing": BEST if at == best else WORSE if told_apart else "", "model": point.model.fingerprint}
     return made
 
 
-def read_table(sweep: Artifact) -> list[dict[str, str]]:
+def _judged(point: Point) -> Judged:
+    return Judged(point.evaluation, point.dataset)
+
+
+def read_table(sweep: Sweep) -> list[dict[str, str]]:
     """The rows of table.csv: `rows`, and the seconds that the trainings took."""
     with open(sweep.path / TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -111,7 +110,7 @@ def read_table(sweep: Artifact) -> list[dict[str, str]]:
 
 def _timed(row: Mapping[str, Any], point: Point) -> dict[str, Any]:
     """A row with the seconds before its standing."""
-    seconds = round(point.model.manifest[RECORD]["seconds"], 1)
+    seconds = round(point.model.manifest.mlflow.seconds, 1)
     last = {key: row[key] for key in ("standing", "model")}
     return {key: value for key, value in row.items() if key not in last} | {SECONDS: seconds} | last
 

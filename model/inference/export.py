@@ -4,20 +4,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from model.inference.classifier import open_classifier, read_networks, write_card
 from model.inference.litert import to_litert
+from model.manifests import Export, ExportCheck, ExportManifest, Model
 from model.network.files import load
 from model.registry import tracking
 from model.registry.store import Store
 from model.settings import INT8, KERAS, LITERT
-from tfrecords.artifacts.artifact import RECORD, Artifact
+from tfrecords.dataset import Dataset
 from tfrecords.errors import MISSED, refuse
 from tfrecords.records.arrays import read_arrays
-from tfrecords.settings import PreprocessSettings
 
 CALIBRATION_PICTURES = 200
 CHECKED_PICTURES = 500
@@ -29,30 +28,29 @@ LABELS_THAT_DIFFER = {"float": 0.0, INT8: 1e-3}
 
 
 def export_model(
-    model: Artifact,
-    dataset: Artifact,
+    model: Model,
+    dataset: Dataset,
     precision: str,
     work: Path,
     store: Store,
     progress: Callable[[int, int, str], None],
-) -> dict[str, Any]:
+) -> ExportManifest:
     """Writes the networks of `model` into `work` as NAME.tflite, with the card that opens them, and check.json.
 
     precision: "float", or INT8, calibrated on pictures that the networks trained on. check.json compares the answers
     with Keras' on up to 500 pictures of the dataset, those of the validation folds first:
     {pictures, labels_differ, largest_difference, bytes, keras_bytes}. The model's MLflow run gets all files.
 
-    Returns: the manifest's entries. Raises: AoiError (exit code 1) where the answers differ more than they may.
+    Raises: AoiError (exit code 1) where the answers differ more than they may.
     """
     networks = read_networks(model.path)
     checked = _pictures(dataset, set(networks.values()), CHECKED_PICTURES)
     total = 2 * len(checked)
     for name, fold in networks.items():
-        learned = set(range(dataset.manifest["settings"]["ingest"]["folds"])) - {fold}
+        learned = set(range(dataset.manifest.settings.ingest.folds)) - {fold}
         calibration = _pictures(dataset, learned, CALIBRATION_PICTURES) if precision == INT8 else ()
         (work / f"{name}.tflite").write_bytes(to_litert(load(model.path / f"{name}.keras"), calibration))
-    settings = model.manifest["settings"]
-    write_card(work, dataset.manifest["classes"], PreprocessSettings(**settings["preprocess"]), networks)
+    write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
     answers = []
     for folder, runtime in ((model.path, KERAS), (work, LITERT)):
         classifier, parts = open_classifier(folder, runtime), []
@@ -78,18 +76,25 @@ def export_model(
             exit_code=MISSED,
         )
     (work / CHECK).write_text(json.dumps(check, indent=1) + "\n")
-    tracking.log_export(store, model.manifest[RECORD]["run_id"], f"{LITERT}-{precision}", check, work)
-    return {"classes": dataset.manifest["classes"], "settings": settings, "precision": precision, "check": check}
+    tracking.log_export(store, model.manifest.mlflow.run_id, f"{LITERT}-{precision}", check, work)
+    return ExportManifest(
+        model=model.made_from,
+        dataset=dataset.made_from,
+        classes=dataset.manifest.classes,
+        settings=model.manifest.settings,
+        precision=precision,
+        check=ExportCheck(**check),
+    )
 
 
-def compare_speed(model: Artifact, exported: Artifact, dataset: Artifact) -> str:
+def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     """A table: what Keras and the export take on this machine to load and for one picture, and how they differ."""
-    checked = exported.manifest["check"]
+    checked = exported.manifest.check
     pictures = _pictures(dataset, set(read_networks(model.path).values()), TIMED_PICTURES)
     lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, a picture at a time"]
     for name, folder, runtime, size in (
-        (KERAS, model.path, KERAS, checked["keras_bytes"]),
-        (f"{LITERT}-{exported.manifest['precision']}", exported.path, LITERT, checked["bytes"]),
+        (KERAS, model.path, KERAS, checked.keras_bytes),
+        (f"{LITERT}-{exported.manifest.precision}", exported.path, LITERT, checked.bytes),
     ):
         began = perf_counter()
         classifier = open_classifier(folder, runtime)
@@ -104,15 +109,15 @@ def compare_speed(model: Artifact, exported: Artifact, dataset: Artifact) -> str
         figures = f"{1e3 * loaded:6.0f} ms {1e3 * median:6.1f} ms {1e3 * slow:6.1f} ms {size / 1e6:6.1f} MB"
         lines.append(f"{name:<12} {figures}")
     lines.append(
-        f"on {checked['pictures']:,} pictures {checked['labels_differ']} labels differ from Keras'; "
-        f"largest difference of a probability: {checked['largest_difference']:.2g}"
+        f"on {checked.pictures:,} pictures {checked.labels_differ} labels differ from Keras'; "
+        f"largest difference of a probability: {checked.largest_difference:.2g}"
     )
     return "\n".join(lines)
 
 
-def _pictures(dataset: Artifact, first: set[int], most: int) -> np.ndarray:
+def _pictures(dataset: Dataset, first: set[int], most: int) -> np.ndarray:
     """Up to `most` pictures, uint8 (N, S, S, 1): of the folds `first`, then, where those are too few, of the others."""
-    folds = range(dataset.manifest["settings"]["ingest"]["folds"])
+    folds = range(dataset.manifest.settings.ingest.folds)
     found, count = [], 0
     for fold in sorted(folds, key=lambda fold: (fold not in first, fold)):
         for batch in read_arrays(dataset, fold):

@@ -1,12 +1,22 @@
 """Whether tonight's model may replace last night's."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfrecords.artifacts.artifact import Artifact
+from model.manifests import Evaluation
+from tfrecords.dataset import ROWS, Dataset
 
 SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation, and the dataset whose pictures it is about; None where that is gone."""
+
+    evaluation: Evaluation
+    dataset: Dataset | None
 
 
 @dataclass(frozen=True)
@@ -17,29 +27,46 @@ class Verdict:
     why: str
 
 
-def judge(challenger: Artifact, champion: Artifact | None) -> Verdict:
+def judge(challenger: Judged, champion: Judged | None) -> Verdict:
     """Compares two evaluations on the pictures that neither model trained on.
 
-    The challenger stays one if it is significantly worse: exact one-sided McNemar test (Psychometrika, 1947) on
-    the pictures that only one of them names right, at 5 %. Otherwise, equal or untested, the newer one wins.
+    Pictures are the same where their files have the same content, whatever their names. The challenger stays one if it
+    is significantly worse: exact one-sided McNemar test (Psychometrika, 1947) on the pictures that only one of them
+    names right, at 5 %. Otherwise, equal or untested, the newer one wins.
     """
     from scipy.stats import binom  # half a second, and only where there is work
 
     if champion is None:
         return Verdict(True, "there was no champion to compare with")
-    ours, theirs = _right(challenger.path), _right(champion.path)
-    common = sorted(ours.keys() & theirs.keys())
+    ours, theirs = _right(challenger), _right(champion)
+    if theirs is None:
+        return Verdict(True, "the champion's dataset is gone, so they can't be compared")
+    if ours is None:
+        return Verdict(True, "this model's dataset is gone, so they can't be compared")
+    common = ours.keys() & theirs.keys()
     if not common:
         return Verdict(True, "no picture is new to both models, so they can't be compared")
-    gained = sum(ours[picture] and not theirs[picture] for picture in common)
-    lost = sum(theirs[picture] and not ours[picture] for picture in common)
+    gained = sum(ours[content] and not theirs[content] for content in common)
+    lost = sum(theirs[content] and not ours[content] for content in common)
     probability = float(binom.sf(lost - 1, gained + lost, 0.5)) if lost else 1.0
-    told = f"of {len(common)} common pictures it alone names {gained} right, the champion alone {lost}"
+    counted = f"of {len(common)} common pictures it alone names {gained} right, the champion alone {lost}"
     if probability < SIGNIFICANCE:
-        return Verdict(False, f"{told}: worse (McNemar, p = {probability:.3g})")
-    return Verdict(True, f"{told}: not worse (McNemar, p = {probability:.3g})")
+        return Verdict(False, f"{counted}: worse (McNemar, p = {probability:.3g})")
+    return Verdict(True, f"{counted}: not worse (McNemar, p = {probability:.3g})")
 
 
-def _right(evaluation: Path) -> dict[str, bool]:
-    with open(evaluation / "predictions.csv", encoding="utf-8", newline="") as file:
-        return {row["ID"]: row["label"] == row["true_label"] for row in csv.DictReader(file)}
+def _right(judged: Judged) -> dict[str, bool] | None:
+    """Content (sha256 of the file, in hex) to whether the model named it right, all of its copies; None: unknown."""
+    if judged.dataset is None:
+        return None
+    content_of = {row["id"]: row["sha256"] for row in _rows(judged.dataset.path / ROWS)}
+    right: dict[str, bool] = {}
+    for row in _rows(judged.evaluation.path / "predictions.csv"):
+        content = content_of[row["ID"]]
+        right[content] = right.get(content, True) and row["label"] == row["true_label"]
+    return right
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)

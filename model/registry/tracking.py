@@ -24,8 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model.registry.store import STORE_VARIABLE, Store
 from model.settings import CARD_FILE
-from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import ROWS
+from tfrecords.dataset import ROWS, Dataset
 from tfrecords.errors import MISSED, refuse
 from tfrecords.system import locked
 
@@ -101,7 +100,7 @@ def training_run(
     fingerprint: str,
     run_name: str,
     params: Mapping[str, Any],
-    datasets: Sequence[Artifact],
+    datasets: Sequence[Dataset],
     known: Mapping[str, str] | None,
 ) -> Iterator[dict[str, str]]:
     """The run of a training, or of several as one: a new one, or the one that an interrupted try noted.
@@ -152,7 +151,7 @@ def _create_run(
     fingerprint: str,
     run_name: str,
     params: Mapping[str, Any],
-    datasets: Sequence[Artifact],
+    datasets: Sequence[Dataset],
 ) -> str:
     tags = {TRAINING_TAG: fingerprint, "aoi.dataset": ", ".join(dataset.fingerprint for dataset in datasets)}
     run_id = client.create_run(experiment, run_name=run_name, tags=tags).info.run_id
@@ -184,7 +183,7 @@ def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]
 
 
 def finish_training(
-    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, classes: list[str], example: bytes
+    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, classes: Sequence[str], example: bytes
 ) -> None:
     """Logs what a training left in `folder`, registers the model, and ends the run.
 

@@ -13,15 +13,14 @@ from model.inference.runtime import open_network
 from model.settings import TrainSettings
 from model.training.best_epoch import scores
 from model.training.class_weights import class_weights
-from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import record_count, training_counts
+from tfrecords.dataset import Dataset, record_count, training_counts
 from tfrecords.records.reader import training_batches, validation_batches
 
 REGULARIZATION = 0.1  # sklearn's C, for features of unit deviation; 0.01 to 1 differ by under 0.2 points on NEU
 
 
 def fit_linear_probe(
-    network: keras.Model, dataset: Artifact, settings: TrainSettings, progress: Callable[[int, int, str], None]
+    network: keras.Model, dataset: Dataset, settings: TrainSettings, progress: Callable[[int, int, str], None]
 ) -> dict[str, float]:
     """Fits the last layer of `network`, in place, as a logistic regression on the backbone's features.
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from model import figures
 from model.inference.classifier import write_card
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
+from model.manifests import ModelManifest, ModelSettings
 from model.network.build import build
 from model.network.files import load, save
 from model.network.weights import weights_digest
@@ -27,12 +28,11 @@ from model.settings import NETWORK, TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from model.training.linear_probe import fit_linear_probe
-from tfrecords.artifacts.artifact import RECORD, Artifact
 from tfrecords.artifacts.files import write_whole
-from tfrecords.dataset import class_counts, image_size, training_counts
+from tfrecords.artifacts.manifest import RunRecord
+from tfrecords.dataset import Dataset, class_counts, image_size, training_counts
 from tfrecords.records.arrays import read_arrays
 from tfrecords.records.reader import training_batches, validation_batches
-from tfrecords.settings import PreprocessSettings
 
 STATE = ".state.json"
 KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
@@ -40,26 +40,26 @@ Progress = Callable[[int, int, str], None]
 
 
 def train_model(
-    dataset: Artifact,
+    dataset: Dataset,
     work: Path,
     store: Store,
     settings: TrainSettings,
     fingerprint: str,
     progress: Progress,
-) -> dict[str, Any]:
+) -> ModelManifest:
     """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
 
     Leaves model.keras (the best epoch), the same as model.tflite, card.json, curves.png and history.csv; the MLflow
     run has all of them.
 
-    Returns: the manifest's entries. Raises: AoiError for weights that can't be had.
+    Raises: AoiError for weights that can't be had.
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
-    size, classes = image_size(dataset), dataset.manifest["classes"]
-    all_settings = {**dataset.manifest["settings"], "train": settings.model_dump()}
+    size, classes = image_size(dataset), dataset.manifest.classes
+    all_settings = {**dataset.manifest.settings.model_dump(), "train": settings.model_dump()}
     counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
-    facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest["records"]}}
+    facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
     run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
     state = _read_state(work)
     # Ahead of the run, so that refused weights leave no trace in MLflow.
@@ -82,26 +82,28 @@ def train_model(
         summary |= {"training_seconds": seconds, "parameters": parameters}
         picture = next(read_arrays(dataset))["image"][0]
         tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
-    return {
-        RECORD: {**record, "seconds": seconds},
-        "dataset": {"fingerprint": dataset.fingerprint, "digest": dataset.digest},
-        "classes": classes,
-        "settings": {**all_settings, "train": {**settings.model_dump(), "weights": weights_digest(settings.weights)}},
-        "folds": [settings.fold],
-        "parameters": parameters,
-        "best": {key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
-        "versions": {"tensorflow": version("tensorflow"), "keras": version("keras")},
-    }
+    named = settings.model_copy(update={"weights": weights_digest(settings.weights)})
+    made_with = dataset.manifest.settings
+    return ModelManifest(
+        mlflow=RunRecord(**record, seconds=seconds),
+        dataset=dataset.made_from,
+        classes=classes,
+        settings=ModelSettings(preprocess=made_with.preprocess, ingest=made_with.ingest, train=named),
+        folds=(settings.fold,),
+        parameters=parameters,
+        best={key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
+        versions={"tensorflow": version("tensorflow"), "keras": version("keras")},
+    )
 
 
-def _train_steps(dataset: Artifact, settings: TrainSettings) -> tuple[int, int]:
+def _train_steps(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
     """Training pictures an epoch, and steps an epoch."""
     pictures = sum(training_counts(dataset, settings.fold))
     return pictures, math.ceil(pictures / settings.batch_size)
 
 
-def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
-    network = build(settings, image_size(dataset), len(dataset.manifest["classes"]))
+def _compiled(settings: TrainSettings, dataset: Dataset) -> keras.Model:
+    network = build(settings, image_size(dataset), len(dataset.manifest.classes))
     _, steps = _train_steps(dataset, settings)
     warmup = max(1, steps // 2)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -114,7 +116,7 @@ def _compiled(settings: TrainSettings, dataset: Artifact) -> keras.Model:
 def _epochs(
     network: keras.Model,
     state: dict[str, Any],
-    dataset: Artifact,
+    dataset: Dataset,
     work: Path,
     settings: TrainSettings,
     progress: Progress,
@@ -158,7 +160,7 @@ def _epochs(
 def _probe(
     network: keras.Model,
     state: dict[str, Any],
-    dataset: Artifact,
+    dataset: Dataset,
     work: Path,
     settings: TrainSettings,
     progress: Progress,
@@ -186,12 +188,14 @@ def _checkpoint_epoch(
             old.unlink()
 
 
-def _finish(work: Path, state: dict[str, Any], classes: list[str], dataset: Artifact, settings: TrainSettings) -> None:
+def _finish(
+    work: Path, state: dict[str, Any], classes: Sequence[str], dataset: Dataset, settings: TrainSettings
+) -> None:
     """Leaves in `work` what a model's folder holds, and nothing else."""
     network = load(_checkpoint(work, state["best"]))
     save(network, work / f"{NETWORK}.keras")
     (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
-    preprocess = PreprocessSettings(**dataset.manifest["settings"]["preprocess"])
+    preprocess = dataset.manifest.settings.preprocess
     write_card(work, classes, preprocess, {NETWORK: settings.fold})
     pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
     figures.training_curves(state["history"], state["best"], work / "curves.png")

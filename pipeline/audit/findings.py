@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,8 @@ from pipeline.audit.figure import draw_audit
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import ROWS, class_counts
-
-KIND = "audit"
-
+from tfrecords.artifacts.manifest import MadeFrom, Manifest
+from tfrecords.dataset import ROWS, Dataset, class_counts
 
 VERSION = 3
 
@@ -50,7 +47,21 @@ PICTURE = np.dtype(
 )
 
 
-def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact, bool]:
+class AuditManifest(Manifest):
+    """What was found in a training set, and in the lot where there is one. concerns: findings by concern."""
+
+    KIND = "audit"
+    FOLDER = "audits"
+
+    datasets: tuple[MadeFrom, ...]
+    pictures: int
+    concerns: dict[str, int]
+
+
+Audit = Artifact[AuditManifest]
+
+
+def audit(datasets: Sequence[Dataset], root: Path, name: str) -> tuple[Audit, bool]:
     """Compares all pictures of the training set, and of the lot where there is one.
 
     Returns:
@@ -59,39 +70,39 @@ def audit(datasets: Sequence[Artifact], root: Path, name: str) -> tuple[Artifact
     """
     fingerprint = hash_json({"version": VERSION, "datasets": [dataset.digest for dataset in datasets]})
 
-    def build(work: Path) -> dict[str, Any]:
+    def build(work: Path) -> AuditManifest:
         concerns, means = _compare(datasets, work / "audit.csv")
         draw_audit(class_counts(datasets[0]), means, concerns, work / "audit.png")
-        return {
-            "datasets": [{"fingerprint": dataset.fingerprint, "digest": dataset.digest} for dataset in datasets],
-            "pictures": sum(dataset.manifest["records"] + dataset.manifest["rejects"] for dataset in datasets),
-            "concerns": concerns,
-        }
+        return AuditManifest(
+            datasets=tuple(dataset.made_from for dataset in datasets),
+            pictures=sum(dataset.manifest.records + dataset.manifest.rejects for dataset in datasets),
+            concerns=concerns,
+        )
 
-    return make(root, name, KIND, fingerprint, build)
+    return make(root, name, AuditManifest, fingerprint, build)
 
 
-def summary(audit: Artifact) -> str:
+def summary(audit: Audit) -> str:
     """One line for people: '2 leaks, 1 duplicate', or '' where nothing was found."""
-    found = audit.manifest["concerns"].items()
+    found = audit.manifest.concerns.items()
     return ", ".join(f"{count} {concern}{'s' if count > 1 else ''}" for concern, count in found if count)
 
 
-def _compare(datasets: Sequence[Artifact], path: Path) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+def _compare(datasets: Sequence[Dataset], path: Path) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """Writes the findings to `path`. Returns: their number by concern, and every picture's mean gray by split."""
     pictures = np.fromiter(chain.from_iterable(map(read_pictures, datasets)), PICTURE)
-    findings = find(pictures, datasets[0].manifest["classes"])
+    findings = find(pictures, datasets[0].manifest.classes)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(findings)
     found = Counter(concern for _, concern, *_ in findings)
-    splits = [dataset.manifest["split"] for dataset in datasets]
+    splits = [dataset.manifest.split for dataset in datasets]
     means = {split: pictures["mean"][pictures["split"] == split] for split in splits}
     return {concern: found[concern] for concern in CONCERNS}, means
 
 
-def read_pictures(dataset: Artifact) -> Iterator[tuple]:
+def read_pictures(dataset: Dataset) -> Iterator[tuple]:
     """The pictures in a dataset's rows table, with the values of PICTURE; those that could not be read are left out."""
     with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -104,7 +115,7 @@ def read_pictures(dataset: Artifact) -> Iterator[tuple]:
                     float(row["mean"]),
                     int(row["phash"], 16),
                 )
-                yield dataset.manifest["split"], row["id"], *facts
+                yield dataset.manifest.split, row["id"], *facts
 
 
 def find(pictures: np.ndarray, classes: Sequence[str]) -> list[tuple[str, ...]]:

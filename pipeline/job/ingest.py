@@ -17,15 +17,17 @@ from pipeline.inputs.inputs import Inputs, Row, duplicates
 from pipeline.job.beam import Progress, open_runner, refuse_lossy, run_shards, unreadable_options
 from pipeline.job.shard import ShardPlan, read_report
 from pipeline.settings import IngestSettings
-from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import (
-    KIND,
     MEASURES,
     NO_FOLD,
     ROW_COLUMNS,
     ROWS,
+    Dataset,
+    DatasetManifest,
+    DatasetSettings,
+    ShardEntry,
     assign_folds,
     count_folds,
     shard_index,
@@ -64,7 +66,7 @@ def ingest(
     beam: str = "",
     force: bool = False,
     progress: Progress = lambda done, total: None,
-) -> tuple[Artifact, bool]:
+) -> tuple[Dataset, bool]:
     """The dataset of one split: found under `root`, or made.
 
     Args:
@@ -89,15 +91,15 @@ def ingest(
             "versions": [VERSION, schema.VERSION, preprocessing.VERSION],
             "input": inputs.digest,
             "preprocess": preprocess.model_dump(),
-            "layout": settings.model_dump(exclude={"max_rejects"}),
+            "layout": settings.layout.model_dump(),
         }
     )
 
-    def build(work: Path) -> dict[str, Any]:
+    def build(work: Path) -> DatasetManifest:
         _refuse_rejects(inputs, [(row.id, row.row, row.reject) for row in inputs.rows if row.reject], settings)
         return _build(inputs, work, settings, preprocess, options, progress)
 
-    dataset, cached = make(root, f"{name}-{inputs.split}", KIND, fingerprint, build, force)
+    dataset, cached = make(root, f"{name}-{inputs.split}", DatasetManifest, fingerprint, build, force)
     # It may have been made when more was tolerated.
     _refuse_rejects(inputs, _read_rejects(dataset), settings)
     return dataset, cached
@@ -126,7 +128,7 @@ def _build(
     preprocess: PreprocessSettings,
     options: list[str],
     progress: Progress,
-) -> dict[str, Any]:
+) -> DatasetManifest:
     shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
     # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
     runner, threads = open_runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
@@ -141,7 +143,7 @@ def _build(
     for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
         report = read_report(plan)
         _reconcile(inputs, plan, report)
-        written.append({key: report[key] for key in ("file", "records", "bytes", "sha256")})
+        written.append(ShardEntry(**{key: report[key] for key in ("file", "records", "bytes", "sha256")}))
         rejects += [tuple(reject) for reject in report["rejects"]]
         for row, fold in plan.placed():
             found[row.row] = (fold, *report["written"].get(row.id, UNREAD))
@@ -156,18 +158,18 @@ def _build(
     write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
     rejected = {picture_id for picture_id, *_ in rejects}
     placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
-    return {
-        "split": inputs.split,
-        "classes": list(inputs.classes),
-        "settings": {"preprocess": preprocess.model_dump(), "ingest": settings.model_dump(exclude={"max_rejects"})},
-        "input_digest": inputs.digest,
-        "records": sum(shard["records"] for shard in written),
-        "counts": count_folds(placed, inputs.classes),
-        "rejects": len(rejects),
-        "duplicates": duplicates(inputs.rows),
-        "versions": {"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
-        "shards": written,
-    }
+    return DatasetManifest(
+        split=inputs.split,
+        classes=inputs.classes,
+        settings=DatasetSettings(preprocess=preprocess, ingest=settings.layout),
+        input_digest=inputs.digest,
+        records=sum(shard.records for shard in written),
+        counts=count_folds(placed, inputs.classes),
+        rejects=len(rejects),
+        duplicates=duplicates(inputs.rows),
+        versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
+        shards=tuple(written),
+    )
 
 
 def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
@@ -191,7 +193,7 @@ def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], setting
         )
 
 
-def _read_rejects(dataset: Artifact) -> list[tuple[str, int, str]]:
+def _read_rejects(dataset: Dataset) -> list[tuple[str, int, str]]:
     with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
         return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
 

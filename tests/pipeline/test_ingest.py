@@ -19,7 +19,7 @@ from pipeline.job import ingest
 from pipeline.job import shard as convert
 from pipeline.job.ingest import refuse_lossy, shard_rows
 from pipeline.settings import IngestSettings
-from tfrecords.artifacts import artifact
+from tfrecords.artifacts import files as artifact_files
 from tfrecords.artifacts.artifact import MANIFEST, Artifact, verify
 from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
 from tfrecords.errors import MISSED, AoiError
@@ -235,7 +235,7 @@ def test_one_shard_is_made_without_beam_and_with_it_the_same(whole, tmp_path):
     data, _ = whole
     words = f"""
 import sys; from pathlib import Path
-from pipeline.ingest import ingest; from pipeline.inputs import read_inputs
+from pipeline.job.ingest import ingest; from pipeline.inputs.inputs import read_inputs
 from pipeline.settings import IngestSettings; from tfrecords.settings import PreprocessSettings
 inputs = read_inputs({str(data)!r}, "train", 5)
 small = PreprocessSettings(image_size_px=32)
@@ -315,7 +315,7 @@ def test_a_picture_that_changed_makes_another_dataset_and_the_first_stays(data, 
 
 def test_the_same_request_is_answered_without_a_job(whole, monkeypatch):
     data, dataset = whole
-    monkeypatch.setattr(ingest, "_run", lambda *_: pytest.fail("a job was run"))
+    monkeypatch.setattr(ingest, "run_shards", lambda *_: pytest.fail("a job was run"))
     inputs = read_inputs(str(data), "train", 5)
     again, cached = ingest.ingest(inputs, data / "datasets", "tiny", FOUR, SMALL)
     assert cached
@@ -475,7 +475,7 @@ def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monk
         case "writing":
             if not os.path.exists("/dev/full"):
                 pytest.skip("there is no /dev/full here")
-            monkeypatch.setattr(artifact, "open", open_on_a_full_disk, raising=False)
+            monkeypatch.setattr(artifact_files, "open", open_on_a_full_disk, raising=False)
         case "renaming":
             replace = os.replace
             monkeypatch.setattr(
@@ -554,7 +554,7 @@ def test_a_runner_that_loses_or_doubles_something_is_found_out_and_nothing_is_le
                 report["rejects"].append([next(iter(report["written"])), 1, "again"])
             path.write_text(json.dumps(report))
 
-    monkeypatch.setattr(ingest, "_run", run)
+    monkeypatch.setattr(ingest, "run_shards", run)
     with pytest.raises(AoiError) as refused:
         ingested(data, tmp_path / "datasets")
     assert "another" in refused.value.problems[0].remedy

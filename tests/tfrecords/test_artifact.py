@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tfrecords.artifacts import artifact
+from tfrecords import system
+from tfrecords.artifacts import artifact, files
 from tfrecords.artifacts.artifact import CHECKSUM, MANIFEST, RECORD, Artifact, read, verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import find, make
@@ -82,7 +83,7 @@ def test_files_that_the_build_lists_as_shards_are_not_listed_twice(tmp_path):
     def build(work):
         (work / "s").write_text("shard")
         (work / "t").write_text("table")
-        return {"shards": [{"file": "s", "bytes": 5, "sha256": artifact.hash_file(work / "s"), "records": 1}]}
+        return {"shards": [{"file": "s", "bytes": 5, "sha256": files.hash_file(work / "s"), "records": 1}]}
 
     done, _ = made(tmp_path, build)
     assert [entry["file"] for entry in done.manifest["files"]] == ["t"]
@@ -94,7 +95,7 @@ def test_files_that_tell_of_the_making_are_verified_and_no_part_of_the_digest(tm
     def build(seconds):
         def write(work):
             (work / "times").write_text(seconds)
-            return {"about": "a test", RECORD: {"files": [artifact.entry_of(work, "times")]}}
+            return {"about": "a test", RECORD: {"files": [files.entry_of(work, "times")]}}
 
         return write
 
@@ -217,12 +218,12 @@ def test_notes_are_no_part_of_the_artefact_even_if_they_are_folders(tmp_path):
 
 def test_a_killed_process_holds_no_lock_and_leaves_no_artefact(tmp_path):
     code = (
-        "import os, pathlib, sys; from tfrecords.artifact import make\n"
+        "import os, pathlib, sys; from tfrecords.artifacts.make import make\n"
         "def build(work):\n"
         "    (work / 'a').write_text('one'); os.kill(os.getpid(), 9)\n"
         f"make(pathlib.Path(sys.argv[1]), 'tiny', 'dataset', '{FINGERPRINT}', build)"
     )
-    root = Path(artifact.__file__).parents[1]
+    root = Path(artifact.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root).returncode == -9
     assert find(tmp_path, "dataset", FINGERPRINT) is None
     done, cached = made(tmp_path)
@@ -402,12 +403,12 @@ def test_threads_that_want_the_same_artefact_build_it_once(tmp_path):
 
 def test_processes_that_want_the_same_artefact_build_it_once(tmp_path):
     code = (
-        "import pathlib, sys, time; from tfrecords.artifact import make\n"
+        "import pathlib, sys, time; from tfrecords.artifacts.make import make\n"
         "def build(work):\n"
         "    time.sleep(0.3); (work / 'a').write_text('one'); return {}\n"
         f"print(make(pathlib.Path(sys.argv[1]), 'tiny', 'dataset', '{FINGERPRINT}', build)[1])"
     )
-    root = Path(artifact.__file__).parents[1]
+    root = Path(artifact.__file__).parents[2]
     command = [sys.executable, "-c", code, str(tmp_path)]
     started = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert sorted(process.communicate()[0].strip() for process in started) == ["False", "True", "True"]
@@ -419,7 +420,7 @@ def test_owners_of_a_lock_never_overlap_though_its_file_comes_and_goes(tmp_path)
 
     def enter(_):
         for _ in range(50):
-            with artifact.locked(tmp_path / ".lock"):
+            with system.locked(tmp_path / ".lock"):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()

@@ -154,13 +154,13 @@ def test_writing_appends():
 
 def test_writing_does_not_import_tensorflow_and_reading_beside_it_does_no_harm():
     code = (
-        "import sys, io, numpy as np; from tfrecords.schema import *\n"
+        "import sys, io, numpy as np; from tfrecords.records.schema import *\n"
         "record = Record('a', np.zeros((2, 2), np.uint8), 1, 0, 'x'); before = encode(record)\n"
         "assert not any(name.partition('.')[0] in ('tensorflow', 'apache_beam', 'cv2') for name in sys.modules)\n"
         "from google.protobuf import descriptor_pool\n"
         "try: descriptor_pool.Default().FindMessageTypeByName('tensorflow.Example')\n"
         "except KeyError: print('apart')"
     )
-    root = Path(schema.__file__).parents[1]
+    root = Path(schema.__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, "apart"), run.stderr

@@ -5,74 +5,83 @@ and sha256, so a reader can tell whether it is still what was written.
 """
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
 
 from tfrecords.artifacts.files import hash_file, hash_json
+from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST, RECORD, SCHEMA_VERSION, FileEntry, MadeFrom, Manifest
 from tfrecords.errors import AoiError, Problem, refuse
 
-SCHEMA_VERSION = 1
-
-
-MANIFEST = "manifest.json"
-
-
-CHECKSUM = "checksum"  # manifest entry: hash of all the others
-
-
-RECORD = "mlflow"  # manifest entry on how and where it was made, clock and files with a clock; no part of its content
+M_co = TypeVar("M_co", bound=Manifest, covariant=True)
+M = TypeVar("M", bound=Manifest)
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A committed folder. manifest: its manifest.json, as read."""
+class Artifact(Generic[M_co]):
+    """A committed folder. manifest: what its manifest.json says; json: the same as read, with all of its entries."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: M_co
+    json: Mapping[str, Any]
 
     @property
     def fingerprint(self) -> str:
-        return self.manifest["fingerprint"]
+        """Hash of what decided the artefact."""
+        return self.manifest.fingerprint
 
     @property
     def digest(self) -> str:
         """Hash of the content: equal for equal files and facts, wherever and whenever they were made."""
-        return hash_json({key: value for key, value in self.manifest.items() if key not in (RECORD, CHECKSUM)})
+        return hash_json({key: value for key, value in self.json.items() if key not in (RECORD, CHECKSUM)})
 
-    def listed(self) -> list[dict[str, Any]]:
-        """Every file that the manifest promises: {file, bytes, sha256, ...}."""
-        return [*own_entries(self.manifest), *self.manifest["files"]]
+    @property
+    def made_from(self) -> MadeFrom:
+        """What the manifest of an artefact that is made from this one says of it."""
+        return MadeFrom(fingerprint=self.fingerprint, digest=self.digest)
+
+    def listed(self) -> list[FileEntry]:
+        """Every file that the manifest promises."""
+        return [*self.manifest.listed(), *self.manifest.files]
 
 
-def read(path: Path, kind: str) -> Artifact:
-    """The artefact in folder `path`, its files checked for presence and size.
+def read(path: Path, kind: type[M]) -> Artifact[M]:
+    """The artefact in folder `path`, its files checked for presence and size. kind: the type of its manifest.
 
     Raises:
         AoiError: no manifest, another kind or schema version, a file that is missing or of another size.
     """
+    name = kind.KIND
+    again = f"Make the {name} again with --force"
     try:
         text = (path / MANIFEST).read_bytes()
-        manifest = json.loads(text)
-        found = (manifest["kind"], manifest["schema_version"])
+        entries = json.loads(text)
+        found = (entries["kind"], entries["schema_version"])
     except (FileNotFoundError, NotADirectoryError):
-        raise refuse(path, f"no {MANIFEST}, so no finished {kind}", f"Name a {kind} folder that a stage finished")
+        raise refuse(path, f"no {MANIFEST}, so no finished {name}", f"Name a {name} folder that a stage finished")
     except (ValueError, KeyError, TypeError) as error:
-        raise refuse(path / MANIFEST, f"not a manifest ({error})", f"Make the {kind} again with --force")
-    if found != (kind, SCHEMA_VERSION):
+        raise refuse(path / MANIFEST, f"not a manifest ({error})", again)
+    if found != (name, SCHEMA_VERSION):
         raise refuse(
             path / MANIFEST,
-            f"a {found[0]} of schema version {found[1]}, not a {kind} of version {SCHEMA_VERSION}",
-            f"Make the {kind} again with this version, or name another folder",
+            f"a {found[0]} of schema version {found[1]}, not a {name} of version {SCHEMA_VERSION}",
+            f"Make the {name} again with this version, or name another folder",
         )
-    if manifest.get(CHECKSUM) != checksum(manifest) or text != encoded(manifest):
-        raise refuse(path / MANIFEST, "it was changed after it was written", f"Make the {kind} again with --force")
-    artifact = Artifact(path, manifest)
+    if entries.get(CHECKSUM) != checksum(entries) or text != encoded(entries):
+        raise refuse(path / MANIFEST, "it was changed after it was written", again)
+    try:
+        artifact = Artifact(path, kind.model_validate(entries), entries)
+    except ValidationError as error:  # its checksum holds, so another version wrote it
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise refuse(path / MANIFEST, f"another version wrote it ({where}: {error.errors()[0]['msg']})", again)
     problems = [
-        Problem(str(path / entry["file"]), f"{seen} instead of {entry['bytes']} bytes", "Make it again with --force")
+        Problem(str(path / entry.file), f"{seen} instead of {entry.bytes} bytes", "Make it again with --force")
         for entry in artifact.listed()
-        if (seen := _size(path / entry["file"])) != entry["bytes"]
+        if (seen := _size(path / entry.file)) != entry.bytes
     ]
     if problems:
         raise AoiError(problems)
@@ -86,10 +95,10 @@ def verify(artifact: Artifact) -> None:
         AoiError: names each file whose bytes have changed.
     """
 
-    def check(entry: dict[str, Any]) -> Problem | None:
-        path = artifact.path / entry["file"]
+    def check(entry: FileEntry) -> Problem | None:
+        path = artifact.path / entry.file
         try:
-            if hash_file(path) == entry["sha256"]:
+            if hash_file(path) == entry.sha256:
                 return None
             seen = "its bytes are not those that were committed"
         except OSError as error:
@@ -102,16 +111,20 @@ def verify(artifact: Artifact) -> None:
         raise AoiError(problems)
 
 
-def own_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*manifest.get("shards", []), *manifest.get(RECORD, {}).get("files", [])]
+def entry_of(folder: Path, file: str) -> FileEntry:
+    """What a manifest says of a file in a folder."""
+    path = folder / file
+    return FileEntry(file=file, bytes=path.stat().st_size, sha256=hash_file(path))
 
 
-def encoded(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+def encoded(entries: Mapping[str, Any]) -> bytes:
+    """The bytes of manifest.json."""
+    return (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def checksum(manifest: dict[str, Any]) -> str:
-    return hash_json({key: value for key, value in manifest.items() if key != CHECKSUM})
+def checksum(entries: Mapping[str, Any]) -> str:
+    """Hash of all entries of a manifest but the checksum itself."""
+    return hash_json({key: value for key, value in entries.items() if key != CHECKSUM})
 
 
 def _size(path: Path) -> int | str:

@@ -22,12 +22,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def entry_of(folder: Path, file: str) -> dict[str, Any]:
-    """What a manifest says of a file in a folder."""
-    path = folder / file
-    return {"file": file, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-
-
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name when the block ends well; readers see the old one or the new one, no part."""

@@ -9,26 +9,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tfrecords.artifacts.artifact import (
-    CHECKSUM,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Artifact,
-    checksum,
-    encoded,
-    own_entries,
-    read,
-    verify,
-)
-from tfrecords.artifacts.files import entry_of, write_whole
+from tfrecords.artifacts.artifact import Artifact, M, checksum, encoded, entry_of, read, verify
+from tfrecords.artifacts.files import write_whole
+from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
 from tfrecords.errors import REFUSED, AoiError
 from tfrecords.system import locked, sync
 
+GENERATION = re.compile(r"\.\d+$")  # of a folder whose artefact was made again
 
-def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
+
+def find(root: Path, kind: type[M], fingerprint: str) -> Artifact[M] | None:
     """The newest intact artefact under `root` with this fingerprint; None where there is none."""
     for _, path in reversed(_generations(root, fingerprint)):
         with contextlib.suppress(AoiError):
@@ -41,19 +34,19 @@ def newest(root: Path) -> list[Path]:
     last: dict[str, tuple[int, Path]] = {}
     for path in root.glob("[!.]*"):
         if path.is_dir():
-            name, generation = re.fullmatch(r"(.+?)(?:\.(\d+))?", path.name).groups()
-            last[name] = max((int(generation or 1), path), last.get(name, (0, path)))
+            name, _, generation = path.name.rpartition(".") if GENERATION.search(path.name) else (path.name, "", "1")
+            last[name] = max((int(generation), path), last.get(name, (0, path)))
     return sorted(path for _, path in last.values())
 
 
 def make(
     root: Path,
     name: str,
-    kind: str,
+    kind: type[M],
     fingerprint: str,
-    build: Callable[[Path], dict[str, Any]],
+    build: Callable[[Path], M],
     force: bool = False,
-) -> tuple[Artifact, bool]:
+) -> tuple[Artifact[M], bool]:
     """The artefact with this fingerprint: found, or built aside and committed by one rename.
 
     A build that was killed goes on in the same work folder, so `build` must accept what an earlier try left
@@ -62,9 +55,10 @@ def make(
 
     Args:
         root: folder of all artefacts of this kind; the result is root/NAME-FINGERPRINT.
-        build: fills the work folder and returns the manifest's own entries. Its files are listed and hashed
-            here, but for those it lists itself under "shards", or by `entry_of` under RECORD's "files"; names that
-            begin with a dot are its notes for a later try and go at the commit.
+        kind: the type of the manifest.
+        build: fills the work folder and returns the manifest. The files are listed and hashed here, but for those
+            that the manifest lists itself (see `Manifest.listed`); names that begin with a dot are its notes for a
+            later try and go at the commit.
         force: build even if there is one. An equal result keeps the one that was there, if it is intact.
 
     Returns:
@@ -88,8 +82,8 @@ def make(
 
 
 def _make(
-    root: Path, name: str, kind: str, fingerprint: str, build: Callable[[Path], dict[str, Any]], force: bool
-) -> tuple[Artifact, bool]:
+    root: Path, name: str, kind: type[M], fingerprint: str, build: Callable[[Path], M], force: bool
+) -> tuple[Artifact[M], bool]:
     """`make` for the one process that has the lock."""
     shutil.rmtree(root / f".gone-{fingerprint}", ignore_errors=True)  # a try was killed while it removed it
     found = find(root, kind, fingerprint)
@@ -100,36 +94,36 @@ def _make(
     work.mkdir(exist_ok=True)
     if not (made := _sealed(work, kind)):
         try:
-            body = build(work)
+            manifest = build(work)
         except AoiError as error:
             if error.exit_code == REFUSED:
                 _remove(work, fingerprint)
             raise
-        made = _seal(work, kind, fingerprint, body)
+        made = _seal(work, manifest, fingerprint)
     if found and found.digest == made.digest and _is_intact(found):
         _remove(work, fingerprint)
         return found, False
-    return Artifact(_commit(root, name, fingerprint, work), made.manifest), False
+    return replace(made, path=_commit(root, name, fingerprint, work)), False
 
 
-def _seal(work: Path, kind: str, fingerprint: str, body: dict[str, Any]) -> Artifact:
+def _seal(work: Path, manifest: M, fingerprint: str) -> Artifact[M]:
     """Writes the manifest, when all that it lists is on the disk: from then on the work is whole."""
-    own = {entry["file"] for entry in own_entries(body)}
+    own = {entry.file for entry in manifest.listed()}
     paths = {file.relative_to(work): file for file in sorted(work.rglob("*")) if file.is_file()}
     kept = {path.as_posix(): file for path, file in paths.items() if not path.parts[0].startswith(".")}
     kept.pop(MANIFEST, None)  # of a try whose files were changed since
     for file in kept.values():
         sync(file)
-    files = [entry_of(work, path) for path in kept if path not in own]
-    manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, "fingerprint": fingerprint, **body, "files": files}
+    files = tuple(entry_of(work, path) for path in kept if path not in own)
+    whole = manifest.model_copy(update={"fingerprint": fingerprint, "files": files})
     # As a reader gets it: what JSON changes, such as tuples, must not change the checksum.
-    manifest = json.loads(json.dumps(manifest))
-    manifest[CHECKSUM] = checksum(manifest)
-    write_whole(work / MANIFEST, encoded(manifest).decode())
-    return Artifact(work, manifest)
+    entries = json.loads(json.dumps(whole.to_json()))
+    entries[CHECKSUM] = checksum(entries)
+    write_whole(work / MANIFEST, encoded(entries).decode())
+    return Artifact(work, whole, entries)
 
 
-def _sealed(work: Path, kind: str) -> Artifact | None:
+def _sealed(work: Path, kind: type[M]) -> Artifact[M] | None:
     """The artefact that lies whole in a work folder, its commit cut short; None where it must still be built."""
     with contextlib.suppress(AoiError):
         made = read(work, kind)

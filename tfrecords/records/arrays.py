@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import image_size, record_count
+from tfrecords.dataset import Dataset, image_size, record_count
 from tfrecords.errors import AoiError, refuse
 from tfrecords.records.schema import Record, RecordError, read
 
 BATCH = 64
 
 
-def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+def read_arrays(dataset: Dataset, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Records in shard order as batches of arrays, of one fold or of all.
 
     Yields: id str (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
@@ -23,8 +22,8 @@ def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str
         AoiError: a shard that can't be read, or a count that is not the manifest's; it names the shard.
     """
     seen = 0
-    for shard in dataset.manifest["shards"]:
-        path = Path(dataset.path, shard["file"])
+    for shard in dataset.manifest.shards:
+        path = Path(dataset.path, shard.file)
         in_shard = 0
         try:
             with open(path, "rb") as file:
@@ -37,7 +36,7 @@ def read_arrays(dataset: Artifact, fold: int | None = None) -> Iterator[dict[str
             raise _damaged(path, "there is no such file any more")
         except RecordError as error:
             raise _damaged(path, f"a damaged record ({error})")
-        if in_shard != shard["records"]:
+        if in_shard != shard.records:
             raise _damaged(path, f"{in_shard} records, not {shard['records']}")
         seen += in_shard
     if seen != record_count(dataset):

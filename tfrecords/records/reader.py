@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import image_size
+from tfrecords.dataset import Dataset, image_size
 from tfrecords.errors import refuse
 from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
 
@@ -30,9 +29,9 @@ def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
     return {**features, "image": tf.reshape(pixels, [-1, size_px, size_px, 1])}
 
 
-def records(dataset: Artifact) -> tf.data.Dataset:
+def records(dataset: Dataset) -> tf.data.Dataset:
     """Every record in batches as `parse` returns them: always in the same order, blocks of four shards by turns."""
-    paths = [str(dataset.path / shard["file"]) for shard in dataset.manifest["shards"]]
+    paths = [str(dataset.path / shard.file) for shard in dataset.manifest.shards]
     files = tf.data.Dataset.from_tensor_slices(paths)
     raw = files.interleave(
         lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
@@ -56,7 +55,7 @@ def in_folds(batches: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -
 
 
 def training_batches(
-    dataset: Artifact,
+    dataset: Dataset,
     validation_fold: int,
     batch_size: int,
     seed: int,
@@ -77,7 +76,7 @@ def training_batches(
         smaller; light_fraction: largest change of light, see `relight`.
     """
     count = sum(
-        n for folds in dataset.manifest["counts"].values() for fold, n in folds.items() if int(fold) != validation_fold
+        n for folds in dataset.manifest.counts.values() for fold, n in folds.items() if int(fold) != validation_fold
     )
     if not count:
         raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Name another fold")
@@ -120,10 +119,10 @@ def training_batches(
     return epoch_batches
 
 
-def validation_batches(dataset: Artifact, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
+def validation_batches(dataset: Dataset, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
     """The records of one fold, always in the same order: batches (uint8 (B, S, S, 1), int64 (B,))."""
     single = in_folds(records(dataset), lambda folds: folds == fold)
-    count = sum(folds.get(str(fold), 0) for folds in dataset.manifest["counts"].values())
+    count = sum(folds.get(str(fold), 0) for folds in dataset.manifest.counts.values())
     single = single.apply(tf.data.experimental.assert_cardinality(count))
     if count * image_size(dataset) ** 2 <= cache_mb << 20:
         single = single.cache()

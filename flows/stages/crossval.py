@@ -1,0 +1,66 @@
+"""crossval: a model for every fold of a dataset, and all of them as one.
+
+Needs a dataset with labels. The ensemble is a model, named after its members.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from flows.home import Ref, name_of
+from flows.stages.evaluate import evaluate
+from flows.stages.stage import Job, Stage
+from flows.stages.train import DATASET, INGEST_FIRST, VERSION, make_model
+from model.manifests import Model, ModelManifest
+from model.quiet import import_tensorflow
+from model.registry.store import store_of
+from tfrecords.artifacts.artifact import verify
+from tfrecords.artifacts.files import hash_json
+from tfrecords.artifacts.make import make
+from tfrecords.dataset import Dataset, DatasetManifest
+
+
+def crossval(job: Job, dataset: Annotated[str | None, DATASET] = None) -> Ref:
+    """A model for every fold of a dataset, their ensemble, and its evaluation on all pictures by the model that did
+    not see them. dataset: none: the latest. Returns: the ensemble's reference; what is there is not made again.
+    """
+    home = job.home
+    chosen = home.choose(DatasetManifest, dataset, INGEST_FIRST)
+    folds = chosen.manifest.settings.ingest.folds
+    members = []
+    for fold in range(folds):
+
+        def progress(done: int, total: int, note: str, fold: int = fold) -> None:
+            job.progress(fold * total + done, folds * total, f"fold {fold + 1} of {folds}, {note}")
+
+        own = job.settings.train.model_copy(update={"fold": fold})
+        settings = job.settings.model_copy(update={"train": own})
+        member, cached = make_model(replace(job, settings=settings, progress=progress), chosen)
+        home.finished(member, cached)
+        members.append(member)
+    made, cached = make_ensemble(job, members, chosen)
+    ref = home.finished(made, cached)
+    evaluated = evaluate(job, ref.folder, str(chosen.path))
+    best = made.manifest.best
+    spread = f"validation accuracy {best['val_accuracy_mean']:.4f} +- {best['val_accuracy_std']:.4f} over the folds"
+    return replace(ref, note=f"{spread}; evaluation: {evaluated.folder}")
+
+
+def make_ensemble(job: Job, members: Sequence[Model], dataset: Dataset) -> tuple[Model, bool]:
+    """The models of a cross-validation, one per fold, as one model; and whether it was there before."""
+    store = store_of(job.home.root, name_of(dataset))
+    fingerprint = hash_json({"version": VERSION, "members": [member.digest for member in members]})
+
+    def build(work: Path) -> ModelManifest:
+        for member in members:
+            verify(member)
+        import_tensorflow()
+        from model.training.ensemble import build_ensemble
+
+        return build_ensemble(members, dataset, work, store, fingerprint)
+
+    return make(job.home.folder(ModelManifest), store.name, ModelManifest, fingerprint, build, job.force)
+
+
+STAGE = Stage(crossval, makes=(ModelManifest,))

@@ -1,0 +1,98 @@
+"""predict: the pictures of a lot to a submission, a decision for each part, and a list to review.
+
+Needs a model and a folder with test pictures. A prediction is named after the model, the lot's dataset, the model's
+evaluation and the settings of [predict].
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from flows.home import Ref, name_of
+from flows.products import choose_model, describe_model
+from flows.stages.export import make_export
+from flows.stages.ingest import choose_data, ingest_split
+from flows.stages.stage import BEAM, DATA, PRODUCT, Job, Option, Stage
+from model.checks import check_same, check_unreadable_label
+from model.decisions.drift import warning as drift_warning
+from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
+from model.quiet import import_tensorflow
+from model.settings import INT8, KERAS, LITERT_INT8, SUBMISSION
+from tfrecords.artifacts.artifact import verify
+from tfrecords.artifacts.files import hash_json, write_whole
+from tfrecords.artifacts.make import make
+from tfrecords.dataset import Dataset
+
+VERSION = 5  # raise it when the same model and lot would give another prediction
+MODEL = Option("a model's folder or name (default: the champion of the product)")
+
+
+def predict(
+    job: Job,
+    model: Annotated[str | None, MODEL] = None,
+    product: Annotated[str | None, PRODUCT] = None,
+    data: Annotated[str | None, DATA] = None,
+    beam: Annotated[str, BEAM] = "",
+) -> Ref:
+    """The test pictures of `data` to HOME/submission.csv, by a model or by the champion of a product.
+
+    The pictures go through the same Beam job as the training's, with the settings that the model knows.
+    """
+    home, data = job.home, choose_data(job.home, data)
+    chosen = choose_model(home, model, product, data)
+    known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
+    lot, _ = ingest_split(replace(job, settings=known, force=False), data, "test", beam)
+    exported = None
+    if job.settings.predict.runtime == LITERT_INT8:
+        exported = make_export(replace(job, force=False), chosen, INT8)[0]
+    made, cached = make_prediction(job, chosen, lot, home.evaluation_of(chosen.fingerprint), exported)
+    decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
+    drifted = drift_warning(made.manifest.drift)
+    unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
+    used = f"model: {describe_model(home, chosen)}"
+    ref = replace(home.finished(made, cached), note=f"{used}\ndecided: {decisions}; see review.csv there{unusual}")
+    write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
+    return ref
+
+
+def make_prediction(
+    job: Job, model: Model, lot: Dataset, evaluation: Evaluation | None, exported: Export | None
+) -> tuple[Prediction, bool]:
+    """Names the pictures of a lot, decides each part, and tells whether the lot looks as usual.
+
+    evaluation: of the model; its operating point decides and its pictures are what is usual. Without one every
+    part is for review. exported: of the model, where predict.runtime is litert-int8.
+
+    Returns:
+        the prediction (see `model.inference.predict.predict_lot`), and whether it was there before.
+
+    Raises:
+        AoiError: a lot of other classes or preprocessing than the model's; a setting outside the classes.
+    """
+    settings = job.settings.predict
+    check_same(model, lot)
+    check_unreadable_label(lot.manifest.classes, settings)
+    made_from = {"model": model.made_from.model_dump(), "dataset": lot.made_from.model_dump()}
+    known = {key: evaluation.json[key] for key in ("operating", "reference")} if evaluation else None
+    fingerprint = hash_json({"version": VERSION, **made_from, "predict": settings.model_dump(), "known": known})
+
+    def build(work: Path) -> PredictionManifest:
+        answering = exported or model
+        verify(answering)
+        verify(lot)
+        if settings.runtime == KERAS:
+            import_tensorflow()
+        from model.inference.predict import predict_lot
+
+        return predict_lot(model, answering.path, lot, evaluation, settings, work, job.progress)
+
+    root = job.home.folder(PredictionManifest)
+    return make(root, name_of(lot), PredictionManifest, fingerprint, build, job.force)
+
+
+STAGE = Stage(
+    predict,
+    makes=(PredictionManifest,),
+    shortcuts={"runtime": "predict.runtime"},
+    show=lambda home, ref: f"submission  {home.root / SUBMISSION}",
+)

@@ -1,0 +1,98 @@
+"""sweep: a model for every combination of settings, and a table of them.
+
+Needs a grid of settings and a folder with pictures. A sweep is named after what was measured at its points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from flows.home import Ref, data_name
+from flows.settings import GridPoint, parse_grid, read_grid
+from flows.stages.evaluate import make_evaluation
+from flows.stages.ingest import choose_data, ingest_split
+from flows.stages.stage import DATA, Job, Option, Stage
+from flows.stages.train import make_model
+from flows.summary import sweep_table
+from model.checks import check_fold, normal_class
+from model.evaluation.sweep import Point, label, rows, write_sweep
+from model.manifests import Sweep, SweepManifest
+from model.network.weights import ensure_weights
+from model.registry.store import store_of
+from pipeline.inputs.inputs import check_inputs, read_classes
+from tfrecords.artifacts.files import hash_json
+from tfrecords.artifacts.make import make
+from tfrecords.dataset import Dataset
+
+VERSION = 2  # raise it when the same points would give another table
+GRID = Option(
+    "settings in sections, such as [train]; those whose value is a list are combined",
+    metavar="GRID.toml",
+    read=read_grid,
+)
+
+
+def sweep(job: Job, grid: Annotated[dict[str, dict[str, Any]], GRID], data: Annotated[str | None, DATA] = None) -> Ref:
+    """A dataset, a model and an evaluation for every point of a grid, and a table of them all.
+
+    grid: sections as in settings, over them, in which a list stands for several values, such as
+    {"train": {"alpha": [0.25, 0.5], "epochs": 12}}. data: none: the folder used last. Points share a dataset where they
+    can, and what is there is not made again. A sweep looks and decides nothing: no point becomes champion, or the
+    latest dataset, model or evaluation, and none fails on evaluate.minimum_accuracy.
+
+    Raises: AoiError, before the first point, for what any point would trip over.
+    """
+    points = parse_grid(grid, job.settings, "grid")
+    home, data = job.home, choose_data(job.home, data)
+    _check_points(data, points)
+    datasets: dict[Any, Dataset] = {}
+    made = []
+    for place, point in enumerate(points):
+
+        def progress(done: int, total: int, note: str, place: int = place, name: str = label(point.values)) -> None:
+            job.progress(place, len(points), f"{name}: {note}, {100 * done // max(total, 1)} %")
+
+        own = replace(job, settings=point.settings, progress=progress)
+        key = (point.settings.preprocess, point.settings.ingest)
+        if key not in datasets:
+            datasets[key] = ingest_split(own, data, "train", "")[0]
+        network, _ = make_model(own, datasets[key])
+        evaluation, _ = make_evaluation(own, network, datasets[key])
+        home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
+        made.append(Point(point.values, datasets[key], network, evaluation))
+    ref = home.finished(*make_sweep(job, made, data_name(data)))
+    return replace(ref, note="the champion is as it was; aoi evaluate --model MODEL lets a point's model compete")
+
+
+def make_sweep(job: Job, points: Sequence[Point], name: str) -> tuple[Sweep, bool]:
+    """The table of a grid (see `model.evaluation.sweep.write_sweep`), and whether it was there before."""
+    facts = rows(points)
+    measured = [(row, point.evaluation.digest) for row, point in zip(facts, points, strict=True)]
+    fingerprint = hash_json({"version": VERSION, "points": measured})
+    store = store_of(job.home.root, name)
+
+    def build(work: Path) -> SweepManifest:
+        return write_sweep(points, facts, work, store, fingerprint)
+
+    return make(job.home.folder(SweepManifest), name, SweepManifest, fingerprint, build, job.force)
+
+
+def _check_points(data: str, points: Sequence[GridPoint]) -> None:
+    for folds in sorted({point.settings.ingest.folds for point in points}):
+        check_inputs(data, "train", folds)
+    classes = read_classes(data)
+    for point in points:
+        check_fold(point.settings.ingest.folds, point.settings.train)
+        normal_class(classes, point.settings.evaluate)
+    trainings = [point.settings.train for point in points]
+    for distinct in {(train.weights, train.alpha): train for train in trainings}.values():
+        ensure_weights(distinct)
+
+
+STAGE = Stage(
+    sweep,
+    makes=(SweepManifest,),
+    overridden="grid",
+    show=sweep_table,
+)

@@ -1,0 +1,60 @@
+"""What is refused before long work; free of TensorFlow."""
+
+from collections.abc import Sequence
+
+from model.manifests import Evaluation, Model
+from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from tfrecords.dataset import Dataset
+from tfrecords.errors import MISSED, refuse
+
+
+def check_fold(folds: int, settings: TrainSettings) -> None:
+    """Raises AoiError for a validation fold outside the dataset's."""
+    if settings.fold >= folds:
+        raise refuse("train.fold", f"{settings.fold}, of a dataset with {folds} folds", f"Set 0 to {folds - 1}")
+
+
+def check_unreadable_label(classes: Sequence[str], settings: PredictSettings) -> None:
+    """Raises AoiError for a label outside the classes."""
+    _check_label("predict.unreadable_label", settings.unreadable_label, classes)
+
+
+def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | None:
+    """Label of good parts; None where the data has no such class. Raises: AoiError for one outside the classes."""
+    if settings.normal_class is None:
+        return 0 if classes[0].lower() == "normal" else None
+    _check_label("evaluate.normal_class", settings.normal_class, classes)
+    return settings.normal_class
+
+
+def check_same(model: Model, dataset: Dataset) -> None:
+    """Raises AoiError where model and dataset differ in classes or preprocessing, saying in what.
+
+    A setting that only one of the manifests names counts with its default in the other.
+    """
+    ours, theirs = model.manifest.classes, dataset.manifest.classes
+    if ours != theirs:
+        seen = f"its classes are {', '.join(theirs)}; the model's are {', '.join(ours)}"
+        raise refuse(dataset.path, seen, "Name a model that was trained on these classes, or train one")
+    known, found = (made.manifest.settings.preprocess.model_dump() for made in (model, dataset))
+    differs = [f"preprocess.{key} is {found[key]}, not {known[key]}" for key in known if known[key] != found[key]]
+    if differs:
+        raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
+
+
+def check_passed(evaluation: Evaluation) -> None:
+    """Raises AoiError (exit code 1) for a model under the bound."""
+    accuracy = evaluation.manifest.metrics["accuracy"]
+    minimum = evaluation.manifest.settings.minimum_accuracy
+    if not evaluation.manifest.passed:
+        raise refuse(
+            evaluation.path,
+            f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy {minimum:g}",
+            "Look at mistakes.png there, train a better model, or lower the bound",
+            exit_code=MISSED,
+        )
+
+
+def _check_label(name: str, label: int, classes: Sequence[str]) -> None:
+    if label >= len(classes):
+        raise refuse(name, f"{label}, of {len(classes)} classes", f"Set 0 to {len(classes) - 1}")

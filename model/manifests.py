@@ -1,0 +1,150 @@
+"""What the manifests of the model's artefacts say."""
+
+from typing import Any
+
+from pydantic import ConfigDict
+
+from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.manifest import Facts, MadeFrom, Manifest, RecordedManifest
+from tfrecords.dataset import DatasetSettings
+
+
+class ModelSettings(DatasetSettings):
+    """The settings that a model was made with. train.weights: the content's hash where it was a file.
+
+    Of a cross-validation's ensemble: those of its first member.
+    """
+
+    train: TrainSettings
+
+
+class ModelManifest(RecordedManifest):
+    """A trained model.
+
+    folds: that its networks did not train on, in their order; parameters: numbers that the network holds; members:
+    of an ensemble, the models of its folds; best: metrics of the epoch that was kept, or their mean and spread.
+    """
+
+    KIND = "model"
+    FOLDER = "models"
+
+    dataset: MadeFrom
+    classes: tuple[str, ...]
+    settings: ModelSettings
+    folds: tuple[int, ...]
+    parameters: int | None = None
+    members: tuple[MadeFrom, ...] | None = None
+    best: dict[str, float]
+    versions: dict[str, str]
+
+
+class OperatingPoint(Facts):
+    """How a part is decided from its calibrated probabilities.
+
+    normal: label of good parts, or None. With one: accept where P(normal) >= accept_at, reject where
+    P(normal) <= reject_at, else review. Without: a part is always a defect of some class; reject where the
+    largest probability is >= accept_at, else review; reject_at is not used.
+    """
+
+    temperature: float
+    normal: int | None = None
+    accept_at: float
+    reject_at: float
+
+
+class Operating(Facts):
+    """The operating point, its bounds, and what the decisions mean; rates and their intervals as operating.json."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    point: OperatingPoint
+    max_escape_rate: float
+    max_overkill_rate: float
+
+
+class Feature(Facts):
+    """What is usual of a feature: shares of pictures in its bins, whose inner edges are `edges`, or in its classes."""
+
+    edges: tuple[float, ...] | None = None
+    shares: tuple[float, ...]
+    count: int
+
+
+class EvaluationManifest(Manifest):
+    """What a model gets right on pictures that it did not train on. passed: accuracy reached the minimum."""
+
+    KIND = "evaluation"
+    FOLDER = "evaluations"
+
+    model: MadeFrom
+    dataset: MadeFrom
+    settings: EvaluateSettings
+    metrics: dict[str, int | float]
+    operating: Operating
+    reference: dict[str, Feature]
+    passed: bool
+
+
+class Drift(Facts):
+    """Population stability index of a feature of a lot, and the limit above which it has drifted."""
+
+    psi: float
+    limit: float
+    drifted: bool
+
+
+class PredictionManifest(Manifest):
+    """The named and decided pictures of a lot. counts: by class name; decisions: by decision."""
+
+    KIND = "prediction"
+    FOLDER = "predictions"
+
+    model: MadeFrom
+    dataset: MadeFrom
+    settings: PredictSettings
+    pictures: int
+    unreadable: int
+    counts: dict[str, int]
+    drift: dict[str, Drift]
+    decisions: dict[str, int]
+
+
+class ExportCheck(Facts):
+    """How the exported answers differ from Keras' on real pictures, and the sizes of both in bytes."""
+
+    pictures: int
+    labels_differ: int
+    largest_difference: float
+    bytes: int
+    keras_bytes: int
+
+
+class ExportManifest(Manifest):
+    """A model for machines without Keras."""
+
+    KIND = "export"
+    FOLDER = "exports"
+
+    model: MadeFrom
+    dataset: MadeFrom
+    classes: tuple[str, ...]
+    settings: ModelSettings
+    precision: str
+    check: ExportCheck
+
+
+class SweepManifest(RecordedManifest):
+    """The points of a grid. points: the rows of its table without what a clock says."""
+
+    KIND = "sweep"
+    FOLDER = "sweeps"
+
+    points: tuple[dict[str, Any], ...]
+
+
+Model = Artifact[ModelManifest]
+Evaluation = Artifact[EvaluationManifest]
+Prediction = Artifact[PredictionManifest]
+Export = Artifact[ExportManifest]
+Sweep = Artifact[SweepManifest]
