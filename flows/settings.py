@@ -142,8 +142,9 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
 def describe() -> Iterator[tuple[str, str, str, str]]:
     """(name, default, type and range, meaning) of every setting, in order."""
     for section, field in Settings.model_fields.items():
-        schema = field.annotation.model_json_schema()
-        for key, inner in field.annotation.model_fields.items():
+        kind: type[StageSettings] = field.annotation  # type: ignore[assignment]
+        schema = kind.model_json_schema()
+        for key, inner in kind.model_fields.items():
             default = inner.get_default(call_default_factory=True)
             text = "unset" if default is None else str(default)
             yield f"{section}.{key}", text, _kind(schema["properties"][key]), inner.description or ""

@@ -58,6 +58,11 @@ class TrainSettings(StageSettings):
     )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
 
+    @property
+    def total_epochs(self) -> int:
+        """`epochs`, once they are set (see `for_pictures`)."""
+        return self.epochs or EPOCHS
+
     def for_pictures(self, pictures: int) -> "TrainSettings":
         """The same with `epochs` set for so many training pictures: a small set needs its steps too."""
         steps = math.ceil(pictures / self.batch_size)

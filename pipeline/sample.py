@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ def _speckle(rng: np.random.Generator, zoom: float, length: float, width: float)
     `length` and `width` are the deviations of one slanted grain before it is enlarged `zoom` times.
     """
     side = math.ceil(SIZE / zoom)
-    noise = rng.standard_normal((side, side), dtype=np.float32)
+    noise: Any = rng.standard_normal((side, side), dtype=np.float32)
     angle = rng.normal(0, 0.5)
     radius = math.ceil(2.5 * length)
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
@@ -292,18 +293,18 @@ def write_sample(
         for split, name, count in ((TRAIN, "train", train), (TEST, "test", test)):
             folder = whole / f"{name}_images"
             folder.mkdir(parents=True)
-            rows = [(f"{name}_{i:05d}.png", label) for i, label in enumerate(_labels(count, split, seed))]
-            jobs += [(folder / id, label, [seed, split, i]) for i, (id, label) in enumerate(rows)]
+            labels = _labels(count, split, seed)
+            rows: list[tuple[str, int | str]] = [(f"{name}_{i:05d}.png", label) for i, label in enumerate(labels)]
+            jobs += [(folder / f"{name}_{i:05d}.png", label, [seed, split, i]) for i, label in enumerate(labels)]
             if split == TEST:
                 _write_csv(whole / "test_answers.csv", rows)
                 rows = [(id, "") for id, _ in rows]
             _write_csv(whole / f"{name}.csv", rows)
         # Closing the results drops the pictures not yet begun, so a failure or Ctrl-C need not wait for them.
-        with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            closing(pool.map(lambda job: _write_picture(*job), jobs)) as written,
-        ):
-            for done, _ in enumerate(written, start=1):
-                if progress is not None:
-                    progress(done, len(jobs))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            pictures: Any = pool.map(lambda job: _write_picture(*job), jobs)
+            with closing(pictures) as written:
+                for done, _ in enumerate(written, start=1):
+                    if progress is not None:
+                        progress(done, len(jobs))
         os.rename(whole, out)

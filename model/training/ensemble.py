@@ -34,7 +34,7 @@ def build_ensemble(
     write_card(work, classes, dataset.manifest.settings.preprocess, networks)
     first = members[0].manifest
     bests = [member.manifest.best for member in members]
-    spread = {}
+    spread: dict[str, float] = {}
     for key in ("accuracy", "loss", "val_accuracy", "val_balanced_accuracy", "val_loss"):
         values = [best[key] for best in bests]
         spread |= {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values, ddof=1))}

@@ -107,7 +107,7 @@ def _compiled(settings: TrainSettings, dataset: Dataset) -> keras.Model:
     _, steps = _train_steps(dataset, settings)
     warmup = max(1, steps // 2)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps * settings.epochs - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
+        0.0, max(1, steps * settings.total_epochs - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
     )
     network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return network
@@ -129,7 +129,7 @@ def _epochs(
     pictures, _ = _train_steps(dataset, settings)
     weights = class_weights(training_counts(dataset, settings.fold), settings.class_weights)
     ask = compiled(network)
-    for epoch in range(len(state["history"]), settings.epochs):
+    for epoch in range(len(state["history"]), settings.total_epochs):
         if epoch - state["best"] >= settings.patience:
             break
         # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
@@ -138,7 +138,7 @@ def _epochs(
 
         def seen(step: int, logs: Any, epoch: int = epoch) -> None:
             done = epoch * pictures + min(pictures, (step + 1) * settings.batch_size)
-            progress(done, settings.epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
+            progress(done, settings.total_epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
 
         result = network.fit(
             batches(epoch, settings.light_fraction),

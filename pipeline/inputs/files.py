@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # What reading a folder or zip, or one picture of it, may raise: gone, unreadable, encrypted, damaged.
-READ_ERRORS = (OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error)
-READ_ERRORS += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+READ_ERRORS = (
+    *(OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
@@ -56,7 +59,7 @@ def list_pictures(container: str) -> list[str]:
         prefix = join(container, "")
         names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
     else:
-        names = _in_folder(container)
+        names = list(_in_folder(container))
     return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("__MACOSX/"))
 
 
@@ -68,8 +71,8 @@ def _in_folder(container: str) -> Iterator[str]:
     os.scandir(container).close()
     for folder, _, names in os.walk(container):
         inside = Path(folder).relative_to(container).as_posix()
-        names = (name for name in names if os.path.isfile(os.path.join(folder, name)))
-        yield from names if inside == "." else (join(inside, name) for name in names)
+        whole = (name for name in names if os.path.isfile(os.path.join(folder, name)))
+        yield from whole if inside == "." else (join(inside, name) for name in whole)
 
 
 def is_zip(container: str) -> bool:
@@ -113,7 +116,7 @@ def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _filesystems():
+def _filesystems() -> Any:
     from apache_beam.io.filesystems import FileSystems  # a second to import, and only remote paths need it
 
     return FileSystems

@@ -42,7 +42,8 @@ def check(data: bytes, checksums: bool = True) -> Frame:
     Raises:
         PictureError: cut off, no chunk where one must begin, or one whose checksum does not hold.
     """
-    view, kinds, at = memoryview(data), set(), len(SIGNATURE)
+    view, at = memoryview(data), len(SIGNATURE)
+    kinds: set[bytes] = set()
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
@@ -60,7 +61,8 @@ def check(data: bytes, checksums: bool = True) -> Frame:
         if kind == b"IEND":
             if b"IDAT" not in kinds:
                 raise PictureError("the PNG holds no pixels")
-            return Frame(*struct.unpack_from(">II5s", data, 16), frozenset(kinds))
+            width, height, form = struct.unpack_from(">II5s", data, 16)
+            return Frame(width, height, form, frozenset(kinds))
         at = end
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
@@ -115,7 +117,7 @@ def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
         if zlib.decompressobj().decompress(packed[:some], some)[:: 1 + width].strip(bytes([SUB])):
             return None
         filtered = stream.decompress(packed, size + 1)
-    except (zlib.error, isal_zlib.error):
+    except (zlib.error, isal_zlib.IsalError):  # type: ignore[misc]  # its stub does not say that it is an error
         return None
     if len(filtered) != size or not stream.eof or stream.unused_data:
         return None

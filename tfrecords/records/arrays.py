@@ -37,7 +37,7 @@ def read_arrays(dataset: Dataset, fold: int | None = None) -> Iterator[dict[str,
         except RecordError as error:
             raise _damaged(path, f"a damaged record ({error})")
         if in_shard != shard.records:
-            raise _damaged(path, f"{in_shard} records, not {shard['records']}")
+            raise _damaged(path, f"{in_shard} records, not {shard.records}")
         seen += in_shard
     if seen != record_count(dataset):
         raise _damaged(dataset.path, f"{seen} records, not {record_count(dataset)}")

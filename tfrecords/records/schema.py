@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -107,7 +107,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 @cache
-def _example_class() -> type:
+def _example_class() -> Any:
     """tf.train.Example from its published definition (tensorflow/core/example/{example,feature}.proto).
 
     A pool of its own, since TensorFlow registers the same names in the default one.
@@ -115,7 +115,7 @@ def _example_class() -> type:
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
 
-    def message(name: str, *fields: tuple, parent=None):
+    def message(name: str, *fields: tuple[Any, Any, str], parent: Any = None) -> Any:
         made = parent.nested_type.add(name=name) if parent else file.message_type.add(name=name)
         for number, (label, kind, field_name) in enumerate(fields, 1):
             made_field = made.field.add(name=field_name, number=number, label=label)
