@@ -11,6 +11,9 @@ demo: .venv
 lint: .venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/mypy --platform win32
+	.venv/bin/mypy --platform darwin
 
 test: lint
 	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
