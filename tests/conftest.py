@@ -58,13 +58,25 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     """(data folder, Home, settings, references) of one whole run; for reading only."""
     from flows.home import Home
     from flows.settings import load_settings
-    from flows.stages import STAGES, chain
+    from flows.stages import load_stage
+    from flows.stages.chain import chain
+    from flows.stages.stage import Job
 
     root = tmp_path_factory.mktemp("made")
     folder = write_data(root / "tiny", train=60, test=9)
     home, settings = Home(root / "home"), load_settings(overrides=QUICK)
-    refs = chain(lambda stage, **given: STAGES[stage](home, settings, **given), home, settings, str(folder))
+    job = Job(home, settings)
+    refs = chain(lambda stage, **given: load_stage(stage).run(job, **given), job, str(folder))
     return folder, home, settings, refs
+
+
+@pytest.fixture(scope="session")
+def opened():
+    """A function that opens a reference of any kind in a Home."""
+    from flows.stages import load_stages
+
+    kinds = {kind.KIND: kind for stage in load_stages().values() for kind in stage.makes}
+    return lambda home, ref: home.open(ref, kinds[ref.kind])
 
 
 @pytest.fixture(scope="session")
