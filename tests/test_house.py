@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from flows.settings import describe, load_grid, load_settings
+from flows.settings import describe, load_settings, parse_grid, read_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_USE = {
@@ -82,7 +82,7 @@ def test_every_file_that_the_study_names_is_there_and_its_grids_are_grids():
     grids = [ROOT / "docs" / name for name in named if name.endswith(".toml")]
     assert sorted(grids) == sorted((ROOT / "docs" / "study").glob("*.toml"))
     for grid in grids:
-        assert len(load_grid(str(grid), load_settings())) > 1
+        assert len(parse_grid(read_grid(str(grid)), load_settings(), str(grid))) > 1
 
 
 def test_every_make_target_and_file_that_the_readme_names_is_there():

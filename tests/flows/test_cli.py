@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ import pytest
 
 from flows.cli import main
 from flows.settings import describe
-from flows.stages import STAGES
+from flows.stages import train
+from model.manifests import EvaluationManifest
 
 # As the whole run of the shared fixture was made.
 QUICK = {"preprocess.image_size_px": 32, "train.alpha": 0.25, "train.epochs": 2, "train.learning_rate": 0.003}
@@ -67,7 +69,7 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     assert given.code == 0
     found = re.findall(r"^(\w+) +was there: (\S+)$", given.err, re.M)
     assert found == [(name, ref.folder) for name, ref in refs.items()]
-    accuracy = home.open(refs["evaluate"]).manifest["metrics"]["accuracy"]
+    accuracy = home.open(refs["evaluate"], EvaluationManifest).manifest.metrics["accuracy"]
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out
@@ -114,11 +116,11 @@ def test_home_comes_from_the_environment_where_it_is_not_given(aoi, home, made, 
 
 def test_a_model_under_the_bound_ends_with_1_and_is_not_used(aoi, copy_home, made, tmp_path):
     home = copy_home(tmp_path / "home")
-    before = (home.root / "latest" / "champion.json").read_bytes()
+    before = (home.root / "latest" / "champion-tiny.json").read_bytes()
     given = aoi("evaluate", "--home", home.root, *chosen(**{"evaluate.minimum_accuracy": 1}))
     assert given.code == 1
     assert "is under evaluate.minimum_accuracy 1" in given.err
-    assert (home.root / "latest" / "champion.json").read_bytes() == before
+    assert (home.root / "latest" / "champion-tiny.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("within", ["our code", "the import of a native library"])
@@ -131,7 +133,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(aoi, home, made, monkeypatch
                 raise
             raise ImportError("initialization failed") from stopped
 
-    monkeypatch.setitem(STAGES, "train", stop)
+    monkeypatch.setattr(train, "STAGE", replace(train.STAGE, run=stop))
     given = aoi("run", "--data", made[0], "--home", home.root, *chosen())
     assert given.code == 130
     assert "the same command goes on" in given.err

@@ -14,6 +14,7 @@ from flows import deployments
 from flows.deployments import DEPLOYED
 from flows.home import Home, Ref
 from flows.settings import Settings
+from model.manifests import EvaluationManifest
 from tfrecords.errors import AoiError
 
 STAGES = ["ingest", "train", "evaluate", "predict"]
@@ -117,7 +118,7 @@ def test_a_stage_without_upstream_fails_with_what_to_run_first(server, tmp_path)
 
 def test_a_sweep_takes_its_grid_as_nested_values_and_reports_a_table(told, made):
     given = {"home": str(told.home.root), "data": str(made[0]), "settings": made[2]}
-    state = deployments.sweep({"train": {"fold": [0]}}, **given, return_state=True)
+    state = deployments.sweep(grid={"train": {"fold": [0]}}, **given, return_state=True)
     assert state.is_completed()
     model = made[3]["train"].fingerprint
     assert state.result().kind == "sweep"
@@ -129,7 +130,7 @@ def test_a_sweep_takes_its_grid_as_nested_values_and_reports_a_table(told, made)
         ]
     assert f"| * best | {model[:8]} |" in report  # the model of the full run, not another one
     assert "sweep/parallel.png" in report
-    state = deployments.sweep({"train": {"fold": [0, "x"]}}, **given, return_state=True)
+    state = deployments.sweep(grid={"train": {"fold": [0, "x"]}}, **given, return_state=True)
     with pytest.raises(AoiError, match=r"grid: train\.fold is 'x'"):
         state.result()
 
@@ -138,7 +139,7 @@ def test_a_sweep_takes_its_grid_as_nested_values_and_reports_a_table(told, made)
 
 
 def test_there_is_a_flow_for_the_chain_and_one_for_each_stage():
-    assert sorted(DEPLOYED) == sorted(["full", "crossval", "sweep", *STAGES])
+    assert sorted(DEPLOYED) == sorted(["full", "crossval", "export", "sweep", *STAGES])
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -185,7 +186,7 @@ def test_a_run_leaves_a_report_with_figures_and_the_confusion_matrix(told):
         }
     assert {"aoi-run", "aoi-confusion"} <= set(artifacts)
     report = artifacts["aoi-run"].data
-    metrics = told.home.open(Ref(**told.again[0].result()["evaluate"])).manifest["metrics"]
+    metrics = told.home.open(Ref(**told.again[0].result()["evaluate"]), EvaluationManifest).manifest.metrics
     assert f"| accuracy | {metrics['accuracy']:.4f} |" in report
     assert "MLflow run" in report
     assert str(told.home.root / "submission.csv") in report

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as bounded
 from hypothesis import strategies as st
 
-from flows.settings import MOST_POINTS, Settings, describe, load_grid, load_settings
+from flows.settings import MOST_POINTS, Settings, describe, load_settings, override, parse_grid, read_grid
 from tfrecords.errors import AoiError
 
 NAMES = [name for name, *_ in describe()]
@@ -180,7 +180,8 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path):
 
 
 def grid(folder, text, overrides=(), settings=None):
-    return load_grid(toml(folder, text), settings or load_settings(), overrides)
+    """The points of a TOML file with --set over it, as the command line makes them."""
+    return parse_grid(override(read_grid(toml(folder, text)), overrides), settings or load_settings(), "grid")
 
 
 def test_a_list_is_an_axis_and_the_last_setting_changes_fastest(tmp_path):
@@ -233,15 +234,29 @@ def test_a_weights_file_is_shown_by_its_name(tmp_path):
         ("[evaluate]\nmax_escape_rate = [0.1, 0.2]", "evaluate.max_escape_rate can't be an axis"),
         ("[predict]\nshift_copies = [1, 2]", "predict.shift_copies can't be an axis"),
         ("[train]\nseed = " + str(list(range(MOST_POINTS + 1))), f"{MOST_POINTS + 1} points"),
-        ("[train]\nseed = [1", "not TOML"),
     ],
 )
-def test_a_grid_that_is_none_is_refused_by_file_and_setting(text, told, tmp_path):
+def test_a_grid_that_is_none_is_refused_by_setting(text, told, tmp_path):
     with pytest.raises(AoiError) as error:
         grid(tmp_path, text)
     assert error.value.exit_code == 2
-    assert "these.toml: " in str(error.value)
+    assert {problem.file for problem in error.value.problems} == {"grid"}
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "told"), [("[train]\nseed = [1", "not TOML"), (None, "can't be read")])
+def test_a_grid_that_can_t_be_read_is_refused_by_file(text, told, tmp_path):
+    path = str(tmp_path / "gone.toml") if text is None else toml(tmp_path, text)
+    with pytest.raises(AoiError, match=told) as error:
+        read_grid(path)
+    assert error.value.exit_code == 2
+    assert error.value.problems[0].file == path
+
+
+def test_set_leaves_the_grid_that_it_goes_over_as_it_was():
+    grid = {"train": {"seed": [0, 1]}}
+    assert override(grid, ["train.seed=[2, 3]", "train.epochs=1"]) == {"train": {"seed": [2, 3], "epochs": 1}}
+    assert grid == {"train": {"seed": [0, 1]}}
 
 
 def test_what_is_wrong_in_a_grid_is_told_once_and_not_for_every_point(tmp_path):

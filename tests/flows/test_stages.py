@@ -2,19 +2,32 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.settings import load_settings
-from flows.stages import STAGES, chain, crossval, evaluate, ingest, predict, train
+from flows.stages import load_stage
+from flows.stages.chain import chain
+from flows.stages.crossval import crossval
+from flows.stages.evaluate import evaluate
+from flows.stages.ingest import ingest
+from flows.stages.predict import predict
+from flows.stages.stage import Job
+from flows.stages.train import train
 from flows.summary import trained_epochs
-from tfrecords.artifacts.artifact import Artifact
+from model.manifests import EvaluationManifest, ModelManifest, PredictionManifest
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
-KIND_OF = {"ingest": "dataset", "train": "model", "evaluate": "evaluation", "predict": "prediction"}
+KIND_OF = {
+    "ingest": DatasetManifest,
+    "train": ModelManifest,
+    "evaluate": EvaluationManifest,
+    "predict": PredictionManifest,
+}
 
 
 def recorder(refs):
@@ -28,9 +41,19 @@ def recorder(refs):
     return run, calls
 
 
+def run_chain(job, data):
+    return chain(lambda stage, **given: load_stage(stage).run(job, **given), job, str(data))
+
+
 @pytest.fixture(scope="module")
 def home(copy_home, tmp_path_factory):
     return copy_home(tmp_path_factory.mktemp("stages") / "home")
+
+
+@pytest.fixture(scope="module")
+def job(home, made):
+    """As the whole run was made, in a copy of its HOME."""
+    return Job(home, made[2])
 
 
 # --- The chain ----------------------------------------------------------------------------------------------
@@ -39,12 +62,12 @@ def home(copy_home, tmp_path_factory):
 def test_the_chain_is_ingest_train_evaluate_predict_and_each_gets_what_came_before(made):
     data, home, settings, refs = made
     run, calls = recorder(refs)
-    assert chain(run, home, settings, str(data), "--x=1") == refs
+    assert chain(run, Job(home, settings), str(data), "--x=1") == refs
     assert calls == [
         ("ingest", {"data": str(data), "beam": "--x=1"}),
         ("train", {"dataset": refs["ingest"].folder}),
-        ("evaluate", {"model_name": refs["train"].folder}),
-        ("predict", {"model_name": refs["train"].folder, "data": str(data), "beam": "--x=1"}),
+        ("evaluate", {"model": refs["train"].folder}),
+        ("predict", {"model": refs["train"].folder, "data": str(data), "beam": "--x=1"}),
     ]
 
 
@@ -62,7 +85,7 @@ def test_what_a_late_stage_would_refuse_is_refused_before_the_first(override, ma
     data, home, _, refs = made
     run, calls = recorder(refs)
     with pytest.raises(AoiError) as refused:
-        chain(run, home, load_settings(overrides=[override]), str(data))
+        chain(run, Job(home, load_settings(overrides=[override])), str(data))
     assert LATE[override] in str(refused.value)
     assert not calls
 
@@ -72,22 +95,22 @@ def test_an_input_that_a_late_stage_needs_is_missed_before_the_first(gone, data,
     (data / gone).unlink()
     run, calls = recorder(made[3])
     with pytest.raises(AoiError, match=Path(gone).name):
-        chain(run, made[1], made[2], str(data))
+        chain(run, Job(made[1], made[2]), str(data))
     assert not calls
 
 
-def test_a_failed_bound_stops_the_chain_before_predict(made, home):
+def test_a_failed_bound_stops_the_chain_before_predict(made, job):
     data, _, _, refs = made
     strict = load_settings(overrides=["evaluate.minimum_accuracy=1"]).evaluate
-    settings = made[2].model_copy(update={"evaluate": strict})
+    job = replace(job, settings=job.settings.model_copy(update={"evaluate": strict}))
     called = []
 
     def run(stage, **given):
         called.append(stage)
-        return evaluate(home, settings, **given) if stage == "evaluate" else refs[stage]
+        return evaluate(job, **given) if stage == "evaluate" else refs[stage]
 
     with pytest.raises(AoiError) as failed:
-        chain(run, home, settings, str(data))
+        chain(run, job, str(data))
     assert failed.value.exit_code == 1
     assert called == ["ingest", "train", "evaluate"]
 
@@ -101,23 +124,23 @@ def test_a_reference_is_json_and_relative_to_home_and_leads_to_the_artefact(stag
     ref = refs[stage]
     assert Ref(**json.loads(json.dumps(asdict(ref)))) == ref
     assert not Path(ref.folder).is_absolute()
-    assert ref.kind == KIND_OF[stage]
-    artifact = home.open(ref)
+    assert ref.kind == KIND_OF[stage].KIND
+    artifact = home.open(ref, KIND_OF[stage])
     assert artifact.fingerprint == ref.fingerprint
     assert name_of(artifact) == "tiny"
 
 
-def test_asked_again_every_stage_is_found_and_refers_to_the_same(made, home):
-    data, _, settings, refs = made
-    again = chain(lambda stage, **given: STAGES[stage](home, settings, **given), home, settings, str(data))
+def test_asked_again_every_stage_is_found_and_refers_to_the_same(made, job):
+    data, _, _, refs = made
+    again = run_chain(job, data)
     assert {stage: ref.folder for stage, ref in again.items()} == {stage: ref.folder for stage, ref in refs.items()}
     assert all(ref.cached for ref in again.values())
 
 
 @pytest.mark.parametrize("stage", ["ingest", "predict"])
-def test_force_makes_it_again_and_the_same(stage, made, home):
-    data, _, settings, refs = made
-    ref = STAGES[stage](home, settings, data=str(data), force=True)
+def test_force_makes_it_again_and_the_same(stage, made, job):
+    data, _, _, refs = made
+    ref = load_stage(stage).run(replace(job, force=True), data=str(data))
     assert not ref.cached
     assert ref.folder == refs[stage].folder
 
@@ -128,9 +151,9 @@ def test_a_home_that_moved_is_as_good_as_before(made, copy_home, tmp_path):
     moved = Home(tmp_path / "a" / "new place")
     moved.root.parent.mkdir()
     shutil.move(old.root, moved.root)
-    again = chain(lambda stage, **given: STAGES[stage](moved, settings, **given), moved, settings, str(data))
+    again = run_chain(Job(moved, settings), data)
     assert [(ref.folder, ref.cached) for ref in again.values()] == [(ref.folder, True) for ref in refs.values()]
-    assert not evaluate(moved, settings, force=True).cached  # writes to MLflow, whose file names moved with it
+    assert not evaluate(Job(moved, settings, force=True)).cached  # writes to MLflow, whose file names moved with it
     assert not old.root.exists()
 
 
@@ -138,37 +161,38 @@ def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(m
     data, _, _, refs = made
     home = copy_home(tmp_path / "home")
     options = ["preprocess.image_size_px=32", "train.alpha=0.25", "train.recipe=frozen", "ingest.folds=2"]
-    settings = load_settings(overrides=options)
-    ingest(home, settings, str(data))
     told = []
-    ref = crossval(home, settings, progress=lambda *call: told.append(call))
-    members = [path for path in home.committed("model") if path.name not in ref.folder + refs["train"].folder]
+    job = Job(home, load_settings(overrides=options), progress=lambda *call: told.append(call))
+    ingest(job, str(data))
+    told.clear()
+    ref = crossval(job)
+    members = [path for path in home.committed(ModelManifest) if path.name not in ref.folder + refs["train"].folder]
     assert len(members) == 2
     assert "validation accuracy" in ref.note
     assert told[-1][0] <= told[-1][1]
     evaluation = home.evaluation_of(ref.fingerprint)
-    assert evaluation.manifest["metrics"]["pictures"] == 60  # each by the network that did not see it
-    again = crossval(home, settings)
+    assert evaluation.manifest.metrics["pictures"] == 60  # each by the network that did not see it
+    again = crossval(job)
     assert (again.folder, again.cached) == (ref.folder, True)
-    assert home.open(predict(home, settings, ref.folder)).manifest["pictures"] == 9
+    assert home.open(predict(job, ref.folder), PredictionManifest).manifest.pictures == 9
 
 
 # --- Which upstream -----------------------------------------------------------------------------------------
 
 
-def test_a_stage_alone_takes_the_latest_upstream(made, home):
-    _, _, settings, refs = made
-    assert train(home, settings).folder == refs["train"].folder
-    assert evaluate(home, settings).folder == refs["evaluate"].folder
-    assert predict(home, settings).folder == refs["predict"].folder
+def test_a_stage_alone_takes_the_latest_upstream(made, job):
+    refs = made[3]
+    assert train(job).folder == refs["train"].folder
+    assert evaluate(job).folder == refs["evaluate"].folder
+    assert predict(job).folder == refs["predict"].folder
 
 
-def test_data_that_was_used_last_need_not_be_named_again(made, home, data):
-    _, _, settings, refs = made
-    other = ingest(home, settings, str(data))
-    assert ingest(home, settings).folder == other.folder != refs["ingest"].folder
-    back = ingest(home, settings, str(made[0]))
-    assert ingest(home, settings).folder == back.folder == refs["ingest"].folder
+def test_data_that_was_used_last_need_not_be_named_again(made, job, data):
+    refs = made[3]
+    other = ingest(job, str(data))
+    assert ingest(job).folder == other.folder != refs["ingest"].folder
+    back = ingest(job, str(made[0]))
+    assert ingest(job).folder == back.folder == refs["ingest"].folder
 
 
 NAMED = {
@@ -185,14 +209,14 @@ NAMED = {
 def test_an_artefact_is_named_by_its_folder_or_any_part_of_its_name(stage, how, made):
     _, home, _, refs = made
     name = NAMED[how](home, refs[stage])
-    assert home.choose(KIND_OF[stage], name, "", "").fingerprint == refs[stage].fingerprint
+    assert home.choose(KIND_OF[stage], name, "").fingerprint == refs[stage].fingerprint
 
 
 @pytest.mark.parametrize(("named", "count"), [("tiny", 2), ("nothing-like-it", 0)])
 def test_a_name_of_none_or_several_is_refused_with_those_that_there_are(named, count, made):
     _, home, _, refs = made
     with pytest.raises(AoiError) as refused:
-        home.choose("dataset", named, "", "")
+        home.choose(DatasetManifest, named, "")
     assert f"{count} of the datasets" in str(refused.value)
     assert Path(refs["ingest"].folder).name in str(refused.value)
     assert refused.value.problems[0].file == "--dataset"
@@ -201,23 +225,25 @@ def test_a_name_of_none_or_several_is_refused_with_those_that_there_are(named, c
 def test_a_folder_of_another_kind_is_refused(made):
     _, home, _, refs = made
     with pytest.raises(AoiError, match="a dataset of schema version 1, not a model"):
-        home.choose("model", refs["ingest"].folder, "", "")
+        home.choose(ModelManifest, refs["ingest"].folder, "")
 
 
 @pytest.mark.parametrize(
-    ("stage", "told"),
+    ("stage", "given", "told"),
     [
-        ("ingest", "no data was used here yet"),
-        ("train", "no finished dataset yet. Run aoi ingest"),
-        ("crossval", "no finished dataset yet. Run aoi ingest"),
-        ("sweep", "no data was used here yet"),
-        ("evaluate", "no finished model yet. Run aoi train"),
-        ("predict", "no finished champion yet. Run aoi evaluate"),
+        ("ingest", {}, "no data was used here yet"),
+        ("train", {}, "no finished dataset yet. Run aoi ingest"),
+        ("crossval", {}, "no finished dataset yet. Run aoi ingest"),
+        ("sweep", {"grid": {"train": {"seed": [0, 1]}}}, "no data was used here yet"),
+        ("evaluate", {}, "no finished model yet. Run aoi train"),
+        ("predict", {}, "no data was used here yet"),
+        ("predict", {"data": "pictures"}, "no finished model yet. Run aoi train and aoi evaluate"),
+        ("export", {}, "no finished model yet. Run aoi train and aoi evaluate"),
     ],
 )
-def test_a_stage_without_its_upstream_says_what_to_run_first(stage, told, tmp_path):
+def test_a_stage_without_its_upstream_says_what_to_run_first(stage, given, told, tmp_path):
     with pytest.raises(AoiError) as refused:
-        STAGES[stage](Home(tmp_path / "home"), load_settings())
+        load_stage(stage).run(Job(Home(tmp_path / "home")), **given)
     assert told in str(refused.value)
     assert not (tmp_path / "home").exists()
 
@@ -226,7 +252,7 @@ def test_an_upstream_that_lost_a_file_is_refused_by_the_file_s_name(made, copy_h
     home = copy_home(tmp_path / "home")
     (home.root / made[3]["train"].folder / "model.keras").unlink()
     with pytest.raises(AoiError, match=r"model\.keras: missing instead of \d+ bytes\. Make it again with --force"):
-        evaluate(home, made[2])
+        evaluate(Job(home, made[2]))
 
 
 @pytest.mark.parametrize(
@@ -245,6 +271,10 @@ def test_data_is_named_after_its_folder_in_plain_letters(path, name):
 
 
 @pytest.mark.parametrize("wanted, told", [(3, "3 epochs"), (40, "3 of 40 epochs")])
-def test_the_summary_tells_the_epochs_that_were_trained(tmp_path, wanted, told):
+def test_the_summary_tells_the_epochs_that_were_trained(made, opened, tmp_path, wanted, told):
     (tmp_path / "history.csv").write_text("epoch,val_loss\n1,0.5\n2,0.4\n3,0.4\n")
-    assert trained_epochs(Artifact(tmp_path, {}), wanted) == told
+    model = opened(made[1], made[3]["train"])
+    settings = model.manifest.settings
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": wanted})})
+    manifest = model.manifest.model_copy(update={"settings": settings})
+    assert trained_epochs(replace(model, path=tmp_path, manifest=manifest)) == told

@@ -1,5 +1,6 @@
 """The evaluate stage: figures checked by hand, files that agree with each other, and the bound that stops a model."""
 
+import copy
 import csv
 import json
 import warnings
@@ -10,19 +11,20 @@ import cv2
 import numpy as np
 import pytest
 
+from flows.home import Home
+from flows.stages.evaluate import make_evaluation
+from flows.stages.stage import Job
+from model.checks import check_passed, check_same, normal_class
 from model.evaluation.metrics import measure
-from model.registry.store import store_of
+from model.manifests import EvaluationManifest, ModelManifest
 from model.settings import EvaluateSettings
-from model.stages import check_passed, check_same, evaluate, normal_class
+from tfrecords.artifacts.manifest import RunRecord
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
 TABLES = {"metrics.json", "operating.json", "confusion.csv", "per_class.csv", "predictions.csv", "label_audit.csv"}
 FIGURES = {"confusion.png", "mistakes.png", "tradeoff.png", "suspects.png", "gradcam.png"}
 FILES = TABLES | FIGURES
-
-
-def silent(done, total, note):
-    pass
 
 
 def table(path):
@@ -88,7 +90,8 @@ def test_a_normal_class_outside_the_classes_is_refused():
 def evaluated(made):
     """(evaluation, model, dataset) of the whole run."""
     _, home, _, refs = made
-    return tuple(home.open(refs[stage]) for stage in ("evaluate", "train", "ingest"))
+    kinds = {"evaluate": EvaluationManifest, "train": ModelManifest, "ingest": DatasetManifest}
+    return tuple(home.open(refs[stage], kind) for stage, kind in kinds.items())
 
 
 def test_every_evaluation_has_the_same_file_names(evaluated):
@@ -102,14 +105,14 @@ def test_it_measures_every_picture_of_the_fold_that_was_left_out_and_no_other(ev
     evaluation, model, dataset = evaluated
     left_out = {row["id"]: row["label"] for row in table(dataset.path / "rows.csv") if row["fold"] == "0"}
     rows = table(evaluation.path / "predictions.csv")
-    assert model.manifest["folds"] == [0]
+    assert model.manifest.folds == (0,)
     assert {row["ID"]: row["true_label"] for row in rows} == left_out
-    assert len(rows) == len(left_out) == evaluation.manifest["metrics"]["pictures"]
+    assert len(rows) == len(left_out) == evaluation.manifest.metrics["pictures"]
 
 
 def test_predictions_are_probabilities_and_the_label_is_the_likeliest(evaluated):
     evaluation, model, _ = evaluated
-    classes = model.manifest["classes"]
+    classes = model.manifest.classes
     for row in table(evaluation.path / "predictions.csv"):
         odds = [float(row[name]) for name in classes]
         assert sum(odds) == pytest.approx(1, abs=1e-5)
@@ -120,13 +123,13 @@ def test_predictions_are_probabilities_and_the_label_is_the_likeliest(evaluated)
 
 def test_all_files_tell_the_same_story(evaluated):
     evaluation, model, _ = evaluated
-    classes, folder = model.manifest["classes"], evaluation.path
+    classes, folder = model.manifest.classes, evaluation.path
     metrics = json.loads((folder / "metrics.json").read_text())
     rows = table(folder / "predictions.csv")
     pairs = Counter((row["true_name"], row["name"]) for row in rows)
     confusion = {row["true"]: {name: int(row[name]) for name in classes} for row in table(folder / "confusion.csv")}
     assert confusion == {true: {name: pairs[true, name] for name in classes} for true in classes}
-    assert metrics == evaluation.manifest["metrics"]
+    assert metrics == evaluation.manifest.metrics
     assert metrics["accuracy"] == pytest.approx(sum(confusion[name][name] for name in classes) / len(rows))
     per_class = table(folder / "per_class.csv")
     assert [(row["label"], row["name"]) for row in per_class] == [(str(i), name) for i, name in enumerate(classes)]
@@ -139,7 +142,7 @@ def test_all_files_tell_the_same_story(evaluated):
 
 def test_its_accuracy_is_the_one_that_training_saw_in_the_best_epoch(evaluated):
     evaluation, model, _ = evaluated
-    assert evaluation.manifest["metrics"]["accuracy"] == pytest.approx(model.manifest["best"]["val_accuracy"])
+    assert evaluation.manifest.metrics["accuracy"] == pytest.approx(model.manifest.best["val_accuracy"])
 
 
 # --- What is refused ----------------------------------------------------------------------------------------
@@ -147,17 +150,17 @@ def test_its_accuracy_is_the_one_that_training_saw_in_the_best_epoch(evaluated):
 
 def changed(artifact, classes=None, **preprocess):
     """The same artefact with another manifest."""
-    settings = artifact.manifest["settings"]
-    settings = {**settings, "preprocess": {**settings["preprocess"], **preprocess}}
-    classes = classes or artifact.manifest["classes"]
-    return replace(artifact, manifest={**artifact.manifest, "classes": classes, "settings": settings})
+    manifest, settings = artifact.manifest, artifact.manifest.settings
+    settings = settings.model_copy(update={"preprocess": settings.preprocess.model_copy(update=preprocess)})
+    changes = {"classes": classes or manifest.classes, "settings": settings}
+    return replace(artifact, manifest=manifest.model_copy(update=changes))
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"classes": ["plain", "rows"]}, ["its classes are plain, rows; the model's are plain, rows, columns"]),
-        ({"classes": ["rows", "plain", "columns"]}, ["its classes are rows, plain, columns"]),
+        ({"classes": ("plain", "rows")}, ["its classes are plain, rows; the model's are plain, rows, columns"]),
+        ({"classes": ("rows", "plain", "columns")}, ["its classes are rows, plain, columns"]),
         ({"equalize": "none"}, ["preprocess.equalize is none, not clahe"]),
         (
             {"image_size_px": 64, "clahe_clip_limit": 4.0},
@@ -178,11 +181,32 @@ def test_the_model_s_own_dataset_is_accepted(evaluated):
     check_same(model, dataset)
 
 
+def older(artifact):
+    """The same artefact as a version without preprocess.fit would have written it, and this one reads it."""
+    entries = copy.deepcopy(artifact.json)
+    del entries["settings"]["preprocess"]["fit"]
+    return replace(artifact, manifest=type(artifact.manifest).model_validate(entries), json=entries)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("lacking", ["model", "dataset"])
+def test_a_setting_that_only_one_of_the_manifests_has_is_compared_with_its_default(lacking, fit, evaluated):
+    _, model, dataset = evaluated
+    pair = {"model": model, "dataset": dataset}
+    pair = {name: older(one) if name == lacking else changed(one, fit=fit) for name, one in pair.items()}
+    if fit == "stretch":
+        check_same(**pair)
+    else:
+        seen = {"model": "preprocess.fit is pad, not stretch", "dataset": "preprocess.fit is stretch, not pad"}[lacking]
+        with pytest.raises(AoiError, match=seen):
+            check_same(**pair)
+
+
 def test_a_dataset_without_the_model_s_fold_is_refused(made, evaluated, tmp_path):
     _, home, settings, _ = made
-    lot = home.choose("dataset", "tiny-test", "", "")
+    lot = home.named(DatasetManifest, "tiny-test")
     with pytest.raises(AoiError, match=r"no record in fold 0, which validates this model\. Name its own dataset"):
-        evaluate(evaluated[1], lot, tmp_path, store_of(tmp_path, "tiny"), settings.evaluate, False, silent)
+        make_evaluation(Job(Home(tmp_path), settings), evaluated[1], lot)
     assert not list(tmp_path.iterdir())
 
 
@@ -192,12 +216,13 @@ def test_a_dataset_without_the_model_s_fold_is_refused(made, evaluated, tmp_path
 @pytest.fixture(scope="module")
 def shop(copy_home, made, tmp_path_factory):
     """(HOME, function that evaluates the model there with other settings)."""
-    refs = made[3]
+    _, _, settings, refs = made
     home = copy_home(tmp_path_factory.mktemp("evaluate") / "home")
-    given = (home.open(refs["train"]), home.open(refs["ingest"]), home.folder("evaluation"))
+    given = (home.open(refs["train"], ModelManifest), home.open(refs["ingest"], DatasetManifest))
 
-    def run(**settings):
-        return evaluate(*given, store_of(home.root, "tiny"), EvaluateSettings(**settings), False, silent)
+    def run(**chosen):
+        job = Job(home, settings.model_copy(update={"evaluate": EvaluateSettings(**chosen)}))
+        return make_evaluation(job, *given)
 
     return home, run
 
@@ -205,41 +230,43 @@ def shop(copy_home, made, tmp_path_factory):
 def test_a_model_under_the_bound_is_measured_all_the_same_and_then_fails_with_exit_code_1(shop):
     evaluation, cached = shop[1](minimum_accuracy=1.0)
     assert not cached
-    assert evaluation.manifest["passed"] is False
+    assert evaluation.manifest.passed is False
     with pytest.raises(AoiError) as failed:
         check_passed(evaluation)
     assert failed.value.exit_code == 1
-    accuracy = evaluation.manifest["metrics"]["accuracy"]
+    accuracy = evaluation.manifest.metrics["accuracy"]
     assert f"accuracy {accuracy:.4f} is under evaluate.minimum_accuracy 1" in str(failed.value)
     assert "mistakes.png" in str(failed.value)
     assert {path.name for path in evaluation.path.iterdir()} >= FILES
 
 
 def test_a_model_at_the_bound_passes(shop, evaluated):
-    accuracy = evaluated[0].manifest["metrics"]["accuracy"]
+    accuracy = evaluated[0].manifest.metrics["accuracy"]
     evaluation, _ = shop[1](minimum_accuracy=accuracy)
-    assert evaluation.manifest["passed"] is True
+    assert evaluation.manifest.passed is True
     check_passed(evaluation)
 
 
 def test_a_named_normal_class_adds_escape_and_overkill(shop, evaluated):
-    assert not {"escape_rate", "overkill_rate"} & set(evaluated[0].manifest["metrics"])
+    assert not {"escape_rate", "overkill_rate"} & set(evaluated[0].manifest.metrics)
     evaluation, _ = shop[1](normal_class=0)
     rows = table(evaluation.path / "predictions.csv")
     defects = [row for row in rows if row["true_label"] != "0"]
     good = [row for row in rows if row["true_label"] == "0"]
-    metrics = evaluation.manifest["metrics"]
+    metrics = evaluation.manifest.metrics
     assert metrics["escape_rate"] == pytest.approx(sum(row["label"] == "0" for row in defects) / len(defects))
     assert metrics["overkill_rate"] == pytest.approx(sum(row["label"] != "0" for row in good) / len(good))
 
 
-def test_a_store_that_does_not_have_the_model_s_run_is_refused_with_what_to_do(shop, evaluated, tmp_path):
+def test_a_store_that_does_not_have_the_model_s_run_is_refused_with_what_to_do(shop, made, evaluated):
     home, _ = shop
     _, model, dataset = evaluated
-    stranger = replace(model, manifest={**model.manifest, "mlflow": {"experiment_id": "1", "run_id": "0" * 32}})
+    unknown = RunRecord(experiment_id="1", run_id="0" * 32)
+    stranger = replace(model, manifest=model.manifest.model_copy(update={"mlflow": unknown}))
+    before = home.committed(EvaluationManifest)
     with pytest.raises(AoiError) as refused:
-        evaluate(stranger, dataset, tmp_path, store_of(home.root, "tiny"), EvaluateSettings(), False, silent)
+        make_evaluation(Job(home, made[2], force=True), stranger, dataset)
     assert "MLFLOW_TRACKING_URI" in str(refused.value)
     assert "train again with --force" in str(refused.value)
     assert refused.value.exit_code == 1  # it may pass, with another store
-    assert not list(tmp_path.glob("[!.]*"))
+    assert home.committed(EvaluationManifest) == before

@@ -3,17 +3,21 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
-from flows.stages import export, predict
+from flows.stages.export import export
+from flows.stages.predict import predict
+from flows.stages.stage import Job
 from model.inference.classifier import open_classifier
 from model.inference.export import LABELS_THAT_DIFFER
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
+from model.manifests import ExportManifest
 from model.network.build import build
 from model.settings import TrainSettings
 from tfrecords.errors import MISSED, AoiError
@@ -44,8 +48,8 @@ def network(pictures):
 
 
 @pytest.fixture(scope="module")
-def home(copy_home, tmp_path_factory):
-    return copy_home(tmp_path_factory.mktemp("export") / "home")
+def job(copy_home, made, tmp_path_factory):
+    return Job(copy_home(tmp_path_factory.mktemp("export") / "home"), made[2])
 
 
 def test_litert_answers_as_keras_does(network, pictures):
@@ -89,8 +93,8 @@ def test_a_file_that_is_no_network_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float", "int8"])
-def test_an_export_holds_the_networks_the_card_and_the_check(home, made, precision):
-    artifact = home.open(export(home, made[2], precision=precision))
+def test_an_export_holds_the_networks_the_card_and_the_check(job, precision):
+    artifact = job.home.open(export(job, precision=precision), ExportManifest)
     assert {path.name for path in artifact.path.iterdir()} == {
         "model.tflite",
         "card.json",
@@ -104,9 +108,9 @@ def test_an_export_holds_the_networks_the_card_and_the_check(home, made, precisi
     assert open_classifier(artifact.path).classes == ("plain", "rows", "columns")
 
 
-def test_an_export_is_made_once_and_tells_what_it_takes_to_load_and_to_answer(home, made):
-    export(home, made[2])
-    ref = export(home, made[2])
+def test_an_export_is_made_once_and_tells_what_it_takes_to_load_and_to_answer(job):
+    export(job)
+    ref = export(job)
     assert ref.cached
     header, keras_row, litert_row, last = ref.note.splitlines()
     assert header.split()[:2] == ["load", "median"]
@@ -114,19 +118,19 @@ def test_an_export_is_made_once_and_tells_what_it_takes_to_load_and_to_answer(ho
     assert "0 labels differ" in last
 
 
-def test_an_export_that_answers_otherwise_is_refused_and_nothing_is_left(home, made, monkeypatch):
+def test_an_export_that_answers_otherwise_is_refused_and_nothing_is_left(job, monkeypatch):
     monkeypatch.setitem(LABELS_THAT_DIFFER, "int8", -1.0)  # less than none may differ
-    before = home.committed("export")
+    before = job.home.committed(ExportManifest)
     with pytest.raises(AoiError, match=r"exported in int8: \d+ of 60 labels are not Keras'") as caught:
-        export(home, made[2], precision="int8", force=True)
+        export(replace(job, force=True), precision="int8")
     assert caught.value.exit_code == MISSED
-    assert home.committed("export") == before
+    assert job.home.committed(ExportManifest) == before
 
 
 def test_predicting_in_8_bits_exports_the_model_first(copy_home, made, tmp_path):
     home = copy_home(tmp_path / "home")
     settings = made[2]
     chosen = settings.model_copy(update={"predict": settings.predict.model_copy(update={"runtime": "litert-int8"})})
-    predict(home, chosen)
-    (exported,) = home.committed("export")
+    predict(Job(home, chosen))
+    (exported,) = home.committed(ExportManifest)
     assert (exported / "model.tflite").stat().st_size < 500_000  # in floating point: 900,000

@@ -1,30 +1,36 @@
 """Which model rules, what a rare picture counts, and whether a lot looks as usual."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model.decisions import drift
-from model.registry.champion import judge
+from model.registry.champion import Judged, judge
 from model.settings import TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.manifest import Manifest
 
 
 @pytest.fixture
-def evaluation(tmp_path):
-    """A function: an evaluation's folder from {picture: right}."""
+def judged(tmp_path):
+    """A function: what is judged, from {picture: right}. contents: of pictures that are not what their name says."""
 
-    def make(name, answers):
+    def make(name, answers, contents=None):
         folder = tmp_path / name
         folder.mkdir()
-        with open(folder / "predictions.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["ID", "true_label", "label"])
-            writer.writerows([picture, 1, 1 if right else 0] for picture, right in answers.items())
-        return Artifact(folder, {})
+        tables = {
+            "predictions.csv": [["ID", "true_label", "label"], *([id, 1, int(right)] for id, right in answers.items())],
+            "rows.csv": [["id", "sha256"], *([id, (contents or {}).get(id, f"of {id}")] for id in answers)],
+        }
+        for file_name, lines in tables.items():
+            with open(folder / file_name, "w", newline="") as file:
+                csv.writer(file).writerows(lines)
+        both = Artifact(folder, Manifest(), {})
+        return Judged(both, both)
 
     return make
 
@@ -39,21 +45,50 @@ JUDGED = {  # right answers of challenger and champion on 20 common pictures -> 
 
 
 @pytest.mark.parametrize("case", JUDGED)
-def test_a_challenger_rules_unless_it_is_significantly_worse(case, evaluation):
+def test_a_challenger_rules_unless_it_is_significantly_worse(case, judged):
     ours, theirs, promoted = JUDGED[case]
     pictures = [f"{place:02}.png" for place in range(20)]
-    made = [evaluation(name, dict(zip(pictures, right, strict=True))) for name, right in (("a", ours), ("b", theirs))]
+    made = [judged(name, dict(zip(pictures, right, strict=True))) for name, right in (("a", ours), ("b", theirs))]
     verdict = judge(*made)
     assert verdict.promoted is promoted
     assert "20 common pictures" in verdict.why
 
 
-def test_without_a_champion_or_a_common_picture_the_newer_model_rules_and_says_so(evaluation):
-    alone = evaluation("a", {"a.png": 0})
+def test_without_a_champion_or_a_common_picture_the_newer_model_rules_and_says_so(judged):
+    alone = judged("a", {"a.png": 0})
     assert judge(alone, None).promoted
-    verdict = judge(alone, evaluation("b", {"b.png": 1}))
+    verdict = judge(alone, judged("b", {"b.png": 1}))
     assert verdict.promoted
     assert "can't be compared" in verdict.why
+
+
+def test_pictures_are_common_by_their_content_and_not_by_their_name(judged):
+    pictures = [f"{place:02}.png" for place in range(20)]
+    champion = judged("champion", dict.fromkeys(pictures, 1))
+    others = judged("others", dict.fromkeys(pictures, 0), {picture: f"not {picture}" for picture in pictures})
+    assert "no picture is new to both models" in judge(others, champion).why
+    renamed = {f"new-{picture}": f"of {picture}" for picture in pictures}
+    verdict = judge(judged("renamed", dict.fromkeys(renamed, 0), renamed), champion)
+    assert not verdict.promoted
+    assert "20 common pictures" in verdict.why
+
+
+def test_copies_of_a_picture_are_one_picture_and_right_only_where_all_are(judged):
+    copies = {"a.png": "x", "b.png": "x", "c.png": "x"}
+    champion = judged("champion", dict.fromkeys(copies, 1), copies)
+    verdict = judge(judged("challenger", {"a.png": 1, "b.png": 0, "c.png": 1}, copies), champion)
+    assert "of 1 common pictures it alone names 0 right, the champion alone 1" in verdict.why
+
+
+@pytest.mark.parametrize("whose", ["the champion's", "this model's"])
+def test_without_its_dataset_a_model_can_t_be_compared_and_the_newer_one_rules(whose, judged):
+    ours, theirs = judged("a", {"a.png": 0}), judged("b", {"a.png": 1})
+    if whose == "this model's":
+        verdict = judge(replace(ours, dataset=None), theirs)
+    else:
+        verdict = judge(ours, replace(theirs, dataset=None))
+    assert verdict.promoted
+    assert f"{whose} dataset is gone" in verdict.why
 
 
 def test_rare_pictures_count_more_and_the_mean_weight_stays_one():
@@ -84,8 +119,8 @@ def test_a_lot_like_the_training_pictures_is_not_flagged(usual):
 def test_a_darker_lot_and_a_lot_of_one_class_are_flagged_by_name(usual):
     rng = np.random.default_rng(2)
     found = drift.compare(usual, {"brightness": rng.normal(100, 10, 200)}, np.zeros(200, int))
-    assert found["brightness"]["drifted"]
-    assert found["predicted class"]["drifted"]
+    assert found["brightness"].drifted
+    assert found["predicted class"].drifted
     assert drift.warning(found).startswith("brightness (PSI ")
 
 

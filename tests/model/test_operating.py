@@ -9,7 +9,6 @@ from model.decisions.operating import (
     ACCEPT,
     REJECT,
     REVIEW,
-    OperatingPoint,
     calibrate,
     choose,
     decide,
@@ -18,6 +17,7 @@ from model.decisions.operating import (
     interval,
     outcome,
 )
+from model.manifests import OperatingPoint
 
 NORMAL = 0
 

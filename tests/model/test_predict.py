@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.stages import predict
+from flows.stages.predict import predict
+from flows.stages.stage import Job
+from model.manifests import PredictionManifest
 from model.settings import PredictSettings
 from tfrecords.errors import AoiError
 
@@ -34,7 +36,7 @@ def ask(home, made):
 
     def run(data, **chosen):
         with_these = settings.model_copy(update={"predict": PredictSettings(**chosen)})
-        artifact = home.open(predict(home, with_these, data=str(data)))
+        artifact = home.open(predict(Job(home, with_these), data=str(data)), PredictionManifest)
         return SimpleNamespace(
             artifact=artifact,
             rows=table(artifact.path / "predictions.csv"),
@@ -88,8 +90,8 @@ def test_predictions_tell_label_name_and_one_probability_a_class(ask, data):
 
 def test_the_manifest_counts_what_was_said(ask, data):
     manifest = ask(data).artifact.manifest
-    assert (manifest["pictures"], manifest["unreadable"]) == (6, 0)
-    assert sum(manifest["counts"].values()) == 6
+    assert (manifest.pictures, manifest.unreadable) == (6, 0)
+    assert sum(manifest.counts.values()) == 6
 
 
 def test_an_unreadable_picture_keeps_its_row_and_changes_no_other(ask, data):
@@ -107,7 +109,7 @@ def test_an_unreadable_picture_keeps_its_row_and_changes_no_other(ask, data):
             }
         else:
             assert after == before
-    assert given.artifact.manifest["unreadable"] == 2
+    assert given.artifact.manifest.unreadable == 2
 
 
 def test_what_is_said_of_an_unreadable_picture_can_be_set(ask, data):
@@ -126,7 +128,7 @@ def test_a_lot_of_nothing_but_unreadable_pictures_still_gets_its_submission(ask,
     given = ask(data)
     assert given.submission.decode().split() == ["ID,Label", *(f"test_{index:03d}.png,1" for index in range(6))]
     assert {row["status"] for row in given.rows} == {"unreadable"}
-    assert given.artifact.manifest["counts"] == {"plain": 0, "rows": 6, "columns": 0}
+    assert given.artifact.manifest.counts == {"plain": 0, "rows": 6, "columns": 0}
 
 
 def test_a_lot_of_one_picture_gets_its_submission(ask, data):
@@ -148,8 +150,9 @@ def test_every_runtime_names_the_parts_alike(ask, data):
 def test_a_lot_is_named_without_importing_tensorflow(home, made, data):
     code = (
         "import sys; from pathlib import Path; from flows.home import Home; from flows.settings import Settings\n"
-        "from flows.stages import predict; settings = Settings.model_validate_json(sys.argv[2])\n"
-        "print(predict(Home(Path(sys.argv[1])), settings, data=sys.argv[3], force=True).cached)\n"
+        "from flows.stages.predict import predict; from flows.stages.stage import Job\n"
+        "settings = Settings.model_validate_json(sys.argv[2])\n"
+        "print(predict(Job(Home(Path(sys.argv[1])), settings, force=True), data=sys.argv[3]).cached)\n"
         "assert 'tensorflow' not in sys.modules"
     )
     given = [str(home.root), made[2].model_dump_json(), str(data)]

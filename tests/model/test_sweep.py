@@ -6,12 +6,16 @@ import pytest
 
 from model.evaluation.sweep import Point, label, rows
 from model.figures import parallel
+from model.manifests import EvaluationManifest, ModelManifest
 from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.manifest import Manifest
 
 
 @pytest.fixture
 def point(tmp_path):
     """A function: a point whose model names so many of 40 pictures wrong, the first ones."""
+    (tmp_path / "rows.csv").write_text("id,sha256\n" + "".join(f"{place:02}.png,{place}\n" for place in range(40)))
+    dataset = Artifact(tmp_path, Manifest(), {})
 
     def make(name, wrong, parameters=1000, macro_f1=0.5):
         (tmp_path / name).mkdir()
@@ -20,8 +24,10 @@ def point(tmp_path):
             writer.writerow(["ID", "true_label", "label"])
             writer.writerows([f"{place:02}.png", 1, 0 if place < wrong else 1] for place in range(40))
         metrics = {"accuracy": 1 - wrong / 40, "balanced_accuracy": 0.5, "macro_f1": macro_f1, "pictures": 40}
-        model = Artifact(tmp_path, {"fingerprint": name, "parameters": parameters})
-        return Point({"train.head": name}, model, model, Artifact(tmp_path / name, {"metrics": metrics}))
+        model = ModelManifest.model_construct(fingerprint=name, parameters=parameters)
+        evaluation = EvaluationManifest.model_construct(metrics=metrics)
+        folders = (Artifact(tmp_path, model, {}), Artifact(tmp_path / name, evaluation, {}))
+        return Point({"train.head": name}, dataset, *folders)
 
     return make
 

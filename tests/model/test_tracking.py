@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.stages import evaluate, rollback, train
+from flows.products import rollback
+from flows.stages.evaluate import evaluate
+from flows.stages.stage import Job
+from flows.stages.train import train
+from model.manifests import ModelManifest
 from model.registry.store import CHAMPION, STORE_VARIABLE, store_of
 from model.registry.tracking import connect, flatten
-from tfrecords.artifacts.artifact import RECORD
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
 CLASSES = ["plain", "rows", "columns"]
@@ -46,16 +50,16 @@ def test_a_training_is_one_finished_run_named_after_what_matters(logged):
     fingerprint = logged.refs["train"].fingerprint
     assert logged.run.info.status == "FINISHED"
     assert logged.run.info.run_name == f"mobilenet-0.25 32px 2ep {fingerprint[:6]}"
-    assert logged.home.open(logged.refs["train"]).manifest[RECORD]["run_id"] == logged.run.info.run_id
+    assert logged.home.open(logged.refs["train"], ModelManifest).manifest.mlflow.run_id == logged.run.info.run_id
 
 
 def test_every_setting_is_a_parameter_under_its_own_name(logged):
     params = logged.run.data.params
-    manifest = logged.home.open(logged.refs["ingest"]).manifest
+    manifest = logged.home.open(logged.refs["ingest"], DatasetManifest).manifest
     for section in ("train", "preprocess"):
         for key, value in getattr(logged.settings, section).model_dump().items():
             assert params[f"{section}.{key}"] == str(value)
-    assert params["ingest.folds"] == str(manifest["settings"]["ingest"]["folds"])
+    assert params["ingest.folds"] == str(manifest.settings.ingest.folds)
     assert params["dataset.fingerprint"] == logged.refs["ingest"].fingerprint
     assert [params[f"counts.{name}"] for name in CLASSES] == ["20", "20", "20"]
 
@@ -154,12 +158,12 @@ def second(copy_home, made, tmp_path_factory):
     home = copy_home(tmp_path_factory.mktemp("tracking") / "home")
     other = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": 1, "seed": 1})})
     dataset = refs["ingest"].folder
-    return SimpleNamespace(home=home, settings=settings, first=refs["train"], ref=train(home, other, dataset=dataset))
+    return SimpleNamespace(home=home, settings=settings, first=refs["train"], ref=train(Job(home, other), dataset))
 
 
 def judge(second, ref, minimum=0.0):
     bound = second.settings.evaluate.model_copy(update={"minimum_accuracy": minimum})
-    return evaluate(second.home, second.settings.model_copy(update={"evaluate": bound}), model_name=ref.folder)
+    return evaluate(Job(second.home, second.settings.model_copy(update={"evaluate": bound})), ref.folder)
 
 
 def champion(home):
@@ -175,18 +179,18 @@ def test_champion_moves_to_a_model_that_passes_and_to_no_other(second):
         judge(second, second.ref, minimum=1.0)
     assert champion(second.home) == second.first.fingerprint
     assert "not worse" in judge(second, second.ref).note  # ten pictures prove nothing against it
-    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.ref.fingerprint
+    assert champion(second.home) == second.home.recall("champion-tiny")["fingerprint"] == second.ref.fingerprint
 
 
 def test_a_champion_can_be_rolled_back_to_the_one_before_it_and_no_further(second):
     judge(second, second.ref)
-    assert rollback(second.home).fingerprint == second.first.fingerprint
-    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.first.fingerprint
-    with pytest.raises(AoiError, match="no champion before the present one"):
-        rollback(second.home)
+    assert rollback(second.home, None)[0].fingerprint == second.first.fingerprint
+    assert champion(second.home) == second.home.recall("champion-tiny")["fingerprint"] == second.first.fingerprint
+    with pytest.raises(AoiError, match="no champion of tiny before the present one"):
+        rollback(second.home, None)
     again = judge(second, second.ref)  # found, not measured again: it is judged all the same
     assert again.cached
-    assert champion(second.home) == second.home.recall(CHAMPION)["fingerprint"] == second.ref.fingerprint
+    assert champion(second.home) == second.home.recall("champion-tiny")["fingerprint"] == second.ref.fingerprint
 
 
 def test_two_runs_stand_side_by_side_in_one_experiment(second):
@@ -209,8 +213,8 @@ def test_every_home_has_a_store_of_its_own_in_one_process(second, made):
     assert STORE_VARIABLE not in os.environ
     assert store_of(second.home.root, "tiny").uri != store_of(origin.root, "tiny").uri
     run_of(origin)  # still exactly one run there
-    record = second.home.open(second.ref).manifest[RECORD]
-    place = connect(store_of(second.home.root, "tiny")).get_run(record["run_id"]).info.artifact_uri
+    record = second.home.open(second.ref, ModelManifest).manifest.mlflow
+    place = connect(store_of(second.home.root, "tiny")).get_run(record.run_id).info.artifact_uri
     assert place.startswith((second.home.root / "mlartifacts").as_uri())
 
 

@@ -1,6 +1,7 @@
 """The train stage: the same model from the same seed, whether or not it was interrupted, and one MLflow run for it."""
 
 import csv
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -8,47 +9,50 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from flows.home import Home
+from flows.stages.stage import Job
+from flows.stages.train import make_model
+from model.manifests import ModelManifest
 from model.network.files import load
 from model.registry.store import Store, store_of
 from model.registry.tracking import TRAINING_TAG
-from model.stages import train
 from model.training.best_epoch import best_epoch
-from tfrecords.artifacts.artifact import RECORD
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 from tfrecords.records.reader import validation_batches
 
 FOLDER = {"model.keras", "model.tflite", "card.json", "curves.png", "history.csv", "manifest.json"}
 
 
-def silent(done, total, note):
-    pass
+@pytest.fixture(scope="module")
+def place(made, tmp_path_factory):
+    """(a HOME where no training was yet, its MLflow store)."""
+    home = Home(tmp_path_factory.mktemp("train") / "home")
+    return home, store_of(home.root, "tiny")
 
 
 @pytest.fixture(scope="module")
-def place(copy_home, tmp_path_factory):
-    """A HOME with a dataset, and an MLflow store where no training was yet."""
-    home = copy_home(tmp_path_factory.mktemp("train") / "home")
-    return home, store_of(home.root, "interrupted")
+def dataset(made):
+    return made[1].open(made[3]["ingest"], DatasetManifest)
 
 
 @pytest.fixture(scope="module")
-def resumed(made, place):
+def resumed(made, place, dataset):
     """The training of `made`, stopped in its second epoch and asked for again."""
-    _, origin, settings, refs = made
     home, store = place
-    dataset, root = origin.open(refs["ingest"]), home.root / "elsewhere"
+    job = Job(home, made[2])
 
     def stop(done, total, note):
         if note.startswith("epoch 2"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(dataset, root, store, settings.train, False, stop)
+        make_model(replace(job, progress=stop), dataset)
     stopped = runs(store)
     keras.utils.set_random_seed(99)  # the next try is another process, where nothing was seeded yet
     told = []
-    model, cached = train(dataset, root, store, settings.train, False, lambda *call: told.append(call))
-    return SimpleNamespace(model=model, cached=cached, told=told, stopped=stopped, root=root, dataset=dataset)
+    model, cached = make_model(replace(job, progress=lambda *call: told.append(call)), dataset)
+    return SimpleNamespace(model=model, cached=cached, told=told, stopped=stopped, root=home.folder(ModelManifest))
 
 
 def runs(store: Store):
@@ -71,30 +75,30 @@ def test_a_model_s_folder_holds_exactly_these_files(made):
 
 def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
     _, home, settings, refs = made
-    model = home.open(refs["train"])
+    model = home.open(refs["train"], ModelManifest)
     rows = history(model.path)
     assert [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(settings.train.epochs)]
     best = rows[best_epoch([{key: float(value) for key, value in row.items()} for row in rows]) - 1]
-    assert {key: float(best[key]) for key in model.manifest["best"]} == pytest.approx(model.manifest["best"])
+    assert {key: float(best[key]) for key in model.manifest.best} == pytest.approx(model.manifest.best)
 
 
-def test_the_model_that_is_kept_is_the_one_of_the_best_epoch(made):
+def test_the_model_that_is_kept_is_the_one_of_the_best_epoch(made, dataset):
     _, home, _, refs = made
-    model, dataset = home.open(refs["train"]), home.open(refs["ingest"])
+    model = home.open(refs["train"], ModelManifest)
     network = load(model.path / "model.keras")
     losses = []
-    for images, labels in validation_batches(dataset, model.manifest["folds"][0], 16, 64):
+    for images, labels in validation_batches(dataset, model.manifest.folds[0], 16, 64):
         odds = network(images, training=False).numpy()
         losses += list(-np.log(odds[np.arange(len(odds)), labels.numpy()]))
-    assert np.mean(losses) == pytest.approx(model.manifest["best"]["val_loss"], abs=2e-6)
+    assert np.mean(losses) == pytest.approx(model.manifest.best["val_loss"], abs=2e-6)
     validation = sorted(float(row["val_loss"]) for row in history(model.path))
     assert min(np.diff(validation)) > 1e-5  # else any epoch would do
 
 
-def test_what_the_manifest_tells_is_enough_to_use_and_to_repeat_it(made):
+def test_what_the_manifest_tells_is_enough_to_use_and_to_repeat_it(made, dataset):
     _, home, settings, refs = made
-    manifest, dataset = home.open(refs["train"]).manifest, home.open(refs["ingest"])
-    assert manifest["classes"] == dataset.manifest["classes"]
+    manifest = home.open(refs["train"], ModelManifest).json
+    assert manifest["classes"] == dataset.json["classes"]
     assert manifest["dataset"] == {"fingerprint": dataset.fingerprint, "digest": dataset.digest}
     assert manifest["settings"]["train"] == settings.train.model_dump()
     assert manifest["settings"]["preprocess"] == settings.preprocess.model_dump()
@@ -105,7 +109,7 @@ def test_what_the_manifest_tells_is_enough_to_use_and_to_repeat_it(made):
 
 def test_a_training_that_was_interrupted_ends_in_the_very_model_of_one_that_was_not(made, resumed):
     _, home, _, refs = made
-    whole = home.open(refs["train"])
+    whole = home.open(refs["train"], ModelManifest)
     assert not resumed.cached
     assert resumed.model.fingerprint == whole.fingerprint
     for file in sorted(FOLDER - {"manifest.json"}):
@@ -124,7 +128,7 @@ def test_it_goes_on_after_the_last_finished_epoch(made, resumed):
 def test_an_interruption_leaves_one_mlflow_run_which_the_next_try_finishes(place, resumed):
     assert [run.info.status for run in resumed.stopped] == ["KILLED"]
     (run,) = runs(place[1])
-    assert run.info.run_id == resumed.stopped[0].info.run_id == resumed.model.manifest[RECORD]["run_id"]
+    assert run.info.run_id == resumed.stopped[0].info.run_id == resumed.model.manifest.mlflow.run_id
     assert run.info.status == "FINISHED"
     assert run.data.tags[TRAINING_TAG] == resumed.model.fingerprint
 
@@ -145,12 +149,9 @@ def test_a_finished_training_leaves_nothing_but_its_folder(resumed):
     assert list(resumed.root.iterdir()) == [resumed.model.path]
 
 
-def test_the_second_time_it_is_found_without_training_or_a_run(made, place, resumed):
-    _, _, settings, _ = made
+def test_the_second_time_it_is_found_without_training_or_a_run(made, place, dataset, resumed):
     told = []
-    model, cached = train(
-        resumed.dataset, resumed.root, place[1], settings.train, False, lambda *call: told.append(call)
-    )
+    model, cached = make_model(Job(place[0], made[2], progress=lambda *call: told.append(call)), dataset)
     assert (cached, model.path, told) == (True, resumed.model.path, [])
     assert len(runs(place[1])) == 1
 
@@ -171,38 +172,28 @@ def refusals(folder):
 
 
 @pytest.mark.parametrize("case", ["a fold that is not there", "no weights file", "a file of no weights"])
-def test_what_can_t_be_trained_is_refused_without_a_folder_or_a_run(case, made, tmp_path):
-    _, home, settings, refs = made
+def test_what_can_t_be_trained_is_refused_without_a_folder_or_a_run(case, made, dataset, tmp_path):
+    settings = made[2]
     change, told = refusals(tmp_path)[case]
-    store = store_of(tmp_path / "home", "new")
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update=change)})
     with pytest.raises(AoiError) as refused:
-        train(
-            home.open(refs["ingest"]),
-            tmp_path / "models",
-            store,
-            settings.train.model_copy(update=change),
-            False,
-            silent,
-        )
+        make_model(Job(Home(tmp_path / "home"), settings), dataset)
     assert refused.value.exit_code == 2
     for words in told:
         assert words in str(refused.value)
     assert not (tmp_path / "home").exists()
-    assert not list((tmp_path / "models").glob("*"))
 
 
 def test_a_dataset_without_labels_is_refused(made, tmp_path):
     _, home, settings, _ = made
-    lot = home.choose("dataset", "tiny-test", "", "")
+    lot = home.named(DatasetManifest, "tiny-test")
     with pytest.raises(AoiError, match=r"a dataset without labels\. Name one that was made from train\.csv"):
-        train(lot, tmp_path, store_of(tmp_path, "new"), settings.train, False, silent)
+        make_model(Job(Home(tmp_path), settings), lot)
     assert not list(tmp_path.iterdir())
 
 
-def test_training_ends_where_patience_does(place, made):
-    home, store = place
-    settings = made[2].train.model_copy(update={"epochs": 12, "patience": 1, "learning_rate": 0.05})
-    dataset = made[1].open(made[3]["ingest"])
-    model, _ = train(dataset, home.root / "impatient", store, settings, False, silent)
+def test_training_ends_where_patience_does(made, dataset, tmp_path):
+    impatient = made[2].train.model_copy(update={"epochs": 12, "patience": 1, "learning_rate": 0.05})
+    model, _ = make_model(Job(Home(tmp_path), made[2].model_copy(update={"train": impatient})), dataset)
     rows = history(model.path)
-    assert len(rows) == model.manifest["best"]["epoch"] + 1 < 12
+    assert len(rows) == model.manifest.best["epoch"] + 1 < 12

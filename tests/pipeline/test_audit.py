@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.audit.findings import PICTURE, find, outliers, read_pictures, same_pictures
 from tfrecords.artifacts.artifact import Artifact
-from tfrecords.dataset import ROWS
+from tfrecords.dataset import ROWS, DatasetManifest
 
 CLASSES = ("plain", "rows")
 ONE, NEAR, FAR = "00000000000000ff", "00000000000003ff", "ffffffff00000000"
@@ -55,7 +55,7 @@ def test_pictures_that_could_not_be_read_are_left_out(tmp_path):
         f"2,a.png,1,0,{'5e' * 32},64,48,128.5,10.25,{ONE}\n"
         f"3,b.png,-1,-1,{'5f' * 32},,,,,\n"
     )
-    dataset = Artifact(tmp_path, {"split": "train"})
+    dataset = Artifact(tmp_path, DatasetManifest.model_construct(split="train"), {})
     assert list(read_pictures(dataset)) == [("train", "a.png", 1, b"\x5e" * 32, "64 x 48", 128.5, 0xFF)]
     assert find(pictures(), CLASSES) == []
 

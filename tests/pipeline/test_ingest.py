@@ -20,8 +20,9 @@ from pipeline.job import shard as convert
 from pipeline.job.ingest import refuse_lossy, shard_rows
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts import files as artifact_files
-from tfrecords.artifacts.artifact import MANIFEST, Artifact, verify
-from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, open_dataset, record_count, shard_index, shard_key
+from tfrecords.artifacts.artifact import read, verify
+from tfrecords.artifacts.manifest import MANIFEST
+from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, Dataset, DatasetManifest, record_count, shard_index, shard_key
 from tfrecords.errors import MISSED, AoiError
 from tfrecords.pictures.preprocessing import prepare
 from tfrecords.records.arrays import read_arrays
@@ -32,17 +33,17 @@ SMALL = PreprocessSettings(image_size_px=32)
 FOUR = IngestSettings(shards=4)
 
 
-def ingested(data: Path, root: Path, split: str = "train", settings=FOUR, preprocess=SMALL, **more) -> Artifact:
+def ingested(data: Path, root: Path, split: str = "train", settings=FOUR, preprocess=SMALL, **more) -> Dataset:
     inputs = read_inputs(str(data), split, settings.folds)
     return ingest.ingest(inputs, root, "tiny", settings, preprocess, **more)[0]
 
 
-def contents(dataset: Artifact) -> dict[str, bytes]:
+def contents(dataset: Dataset) -> dict[str, bytes]:
     """Every file of the dataset with its bytes."""
     return {path.name: path.read_bytes() for path in dataset.path.iterdir()}
 
 
-def records_of(dataset: Artifact) -> dict[str, dict]:
+def records_of(dataset: Dataset) -> dict[str, dict]:
     found = {}
     for batch in read_arrays(dataset):
         for index, name in enumerate(batch["id"]):
@@ -66,7 +67,7 @@ def damage(data: Path, split: str, number: int, how: str = "cut") -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Path, Artifact]:
+def whole(tmp_path_factory) -> tuple[Path, Dataset]:
     """(data, its training dataset) for reading only."""
     root = tmp_path_factory.mktemp("ingest")
     names = [f"train_{index:03d}.png" for index in range(30)]
@@ -91,7 +92,7 @@ def test_every_picture_is_in_exactly_one_shard_the_one_of_its_hash_and_in_the_or
     assert sorted(ids) == sorted(os.listdir(data / "train_images"))
     assert ids == sorted(ids, key=shard_key)
     per_shard = [sum(shard_index(name, 4) == index for name in ids) for index in range(4)]
-    assert [shard["records"] for shard in dataset.manifest["shards"]] == per_shard
+    assert [shard.records for shard in dataset.manifest.shards] == per_shard
 
 
 def test_every_record_is_the_prepared_picture_with_the_label_of_its_row(whole):
@@ -104,7 +105,7 @@ def test_every_record_is_the_prepared_picture_with_the_label_of_its_row(whole):
 
 def test_the_manifest_says_what_was_made_from_what(whole):
     data, dataset = whole
-    manifest = open_dataset(dataset.path).manifest
+    manifest = read(dataset.path, DatasetManifest).json
     inputs = read_inputs(str(data), "train", 5)
     assert (manifest["kind"], manifest["split"]) == ("dataset", "train")
     assert manifest["classes"] == ["plain", "rows", "columns"]
@@ -128,9 +129,9 @@ def test_the_counts_are_those_of_the_records_and_no_fold_of_a_class_is_empty(who
     _, dataset = whole
     counts: dict = {}
     for record in records_of(dataset).values():
-        folds = counts.setdefault(dataset.manifest["classes"][record["label"]], {})
+        folds = counts.setdefault(dataset.manifest.classes[record["label"]], {})
         folds[str(record["fold"])] = folds.get(str(record["fold"]), 0) + 1
-    assert counts == dataset.manifest["counts"]
+    assert counts == dataset.manifest.counts
     assert all(sorted(folds) == list("01234") for folds in counts.values())
 
 
@@ -161,7 +162,7 @@ def test_the_test_split_has_neither_labels_nor_folds(data, tmp_path):
     found = records_of(dataset)
     assert len(found) == 6
     assert {(int(record["label"]), int(record["fold"])) for record in found.values()} == {(UNLABELLED, NO_FOLD)}
-    assert dataset.manifest["counts"] == {"": {"-1": 6}}
+    assert dataset.manifest.counts == {"": {"-1": 6}}
 
 
 def test_more_shards_than_pictures_leave_some_empty_but_there(data, tmp_path):
@@ -354,13 +355,13 @@ def test_as_many_as_are_tolerated_stand_in_a_table_and_in_no_shard(data, tmp_pat
     assert (reject["id"], reject["row"]) == ("train_002.png", "4")
     assert "cut off" in reject["reason"]
     assert reject["remedy"]
-    assert dataset.manifest["rejects"] == 1
-    assert dataset.manifest["records"] == record_count(dataset) == 29
+    assert dataset.manifest.rejects == 1
+    assert dataset.manifest.records == record_count(dataset) == 29
     assert "train_002.png" not in records_of(dataset)
     rows = table(dataset.path / "rows.csv")
     assert len(rows) == 30
     assert rows[2]["mean"] == ""
-    assert sum(sum(folds.values()) for folds in dataset.manifest["counts"].values()) == 29
+    assert sum(sum(folds.values()) for folds in dataset.manifest.counts.values()) == 29
 
 
 def test_one_more_than_tolerated_is_refused(data, tmp_path):
@@ -435,7 +436,7 @@ def test_a_fold_of_a_class_is_not_left_empty_by_a_picture_that_is_no_record(tmp_
     lines = [f"{name},{number % 2}" for number, name in enumerate(names)]
     (tmp_path / "train.csv").write_text("\n".join(["ID,Label", *lines]))
     dataset = ingested(tmp_path, tmp_path / "datasets", settings=IngestSettings(shards=1, max_rejects=1))
-    assert sorted(dataset.manifest["counts"]["good"]) == list("01234")  # five pictures are left
+    assert sorted(dataset.manifest.counts["good"]) == list("01234")  # five pictures are left
 
 
 # --- Interrupted and damaged --------------------------------------------------------------------------------
@@ -593,7 +594,7 @@ def test_no_notes_are_left_in_the_dataset_or_beside_it(whole):
     assert not list(dataset.path.glob(".*"))
     assert os.listdir(data / "datasets") == [dataset.path.name]
     assert sorted(os.listdir(dataset.path)) == sorted(
-        [MANIFEST, "rejects.csv", "rows.csv", *(shard["file"] for shard in dataset.manifest["shards"])]
+        [MANIFEST, "rejects.csv", "rows.csv", *(shard.file for shard in dataset.manifest.shards)]
     )
 
 

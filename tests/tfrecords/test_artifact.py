@@ -6,37 +6,56 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tfrecords import system
-from tfrecords.artifacts import artifact, files
-from tfrecords.artifacts.artifact import CHECKSUM, MANIFEST, RECORD, Artifact, read, verify
+from tfrecords.artifacts import artifact
+from tfrecords.artifacts.artifact import Artifact, entry_of, read, verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import find, make
+from tfrecords.artifacts.manifest import (
+    CHECKSUM,
+    MANIFEST,
+    RECORD,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    RecordedManifest,
+    RunRecord,
+)
 from tfrecords.errors import MISSED, AoiError, refuse
 
 FINGERPRINT = "0123456789abcdef"
 
 
+class Small(Manifest):
+    """The manifest of a kind of artefact."""
+
+    KIND = "dataset"
+
+    about: str = ""
+
+
 def builder(**files: str):
     """A build that writes these files (a "__" in the name is a folder, a leading "_" a dot), counting its calls."""
 
-    def build(work: Path) -> dict:
+    def build(work: Path) -> Small:
         build.calls += 1
         for name, text in files.items():
             path = work / name.replace("__", "/")
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        return {"about": "a test"}
+        return Small(about="a test")
 
     build.calls = 0
     return build
 
 
 def made(root: Path, build=None, force: bool = False, name: str = "tiny") -> tuple[Artifact, bool]:
-    return make(root, name, "dataset", FINGERPRINT, build or builder(a="one", b__c="two"), force)
+    return make(root, name, Small, FINGERPRINT, build or builder(a="one", b__c="two"), force)
 
 
 def names(root: Path) -> list[str]:
@@ -58,9 +77,9 @@ def test_the_folder_is_named_by_name_and_fingerprint_and_holds_files_and_manifes
 
 def test_the_manifest_lists_every_file_with_size_and_hash_beside_what_the_build_returns(tmp_path):
     done, _ = made(tmp_path)
-    assert json.loads((done.path / MANIFEST).read_text()) == done.manifest
-    assert {key: value for key, value in done.manifest.items() if key != CHECKSUM} == {
-        "schema_version": artifact.SCHEMA_VERSION,
+    assert json.loads((done.path / MANIFEST).read_text()) == done.json
+    assert {key: value for key, value in done.json.items() if key != CHECKSUM} == {
+        "schema_version": SCHEMA_VERSION,
         "kind": "dataset",
         "fingerprint": FINGERPRINT,
         "about": "a test",
@@ -79,30 +98,42 @@ def test_the_manifest_lists_every_file_with_size_and_hash_beside_what_the_build_
     }
 
 
-def test_files_that_the_build_lists_as_shards_are_not_listed_twice(tmp_path):
+def test_files_that_the_manifest_lists_itself_are_not_listed_twice(tmp_path):
+    class Sharded(Small):
+        shards: tuple[FileEntry, ...]
+
+        def listed(self):
+            return self.shards
+
     def build(work):
         (work / "s").write_text("shard")
         (work / "t").write_text("table")
-        return {"shards": [{"file": "s", "bytes": 5, "sha256": files.hash_file(work / "s"), "records": 1}]}
+        return Sharded(shards=(entry_of(work, "s"),))
 
-    done, _ = made(tmp_path, build)
-    assert [entry["file"] for entry in done.manifest["files"]] == ["t"]
-    assert [entry["file"] for entry in done.listed()] == ["s", "t"]
-    verify(done)
+    done, _ = make(tmp_path, "tiny", Sharded, FINGERPRINT, build)
+    for one in (done, read(done.path, Sharded)):
+        assert [entry.file for entry in one.manifest.files] == ["t"]
+        assert [entry.file for entry in one.listed()] == ["s", "t"]
+        verify(one)
 
 
 def test_files_that_tell_of_the_making_are_verified_and_no_part_of_the_digest(tmp_path):
+    class Timed(RecordedManifest):
+        KIND = "dataset"
+
     def build(seconds):
         def write(work):
             (work / "times").write_text(seconds)
-            return {"about": "a test", RECORD: {"files": [files.entry_of(work, "times")]}}
+            files = (entry_of(work, "times"),)
+            return Timed(mlflow=RunRecord(experiment_id="1", run_id=seconds, seconds=float(seconds), files=files))
 
         return write
 
-    slow, quick = (made(tmp_path / seconds, build(seconds))[0] for seconds in ("200", "3"))
+    made_in = [make(tmp_path / seconds, "tiny", Timed, FINGERPRINT, build(seconds))[0] for seconds in ("200", "3")]
+    slow, quick = made_in
     assert slow.digest == quick.digest
-    assert [entry["file"] for entry in slow.listed()] == ["times"]
-    assert slow.manifest["files"] == []
+    assert [entry.file for entry in slow.listed()] == ["times"]
+    assert slow.manifest.files == ()
     verify(slow)
     (slow.path / "times").write_text("100")
     with pytest.raises(AoiError, match="times: its bytes are not those that were committed"):
@@ -115,7 +146,7 @@ def test_the_same_request_finds_it_without_building(tmp_path):
     again, cached = made(tmp_path, build)
     assert cached
     assert build.calls == 1
-    assert (again.path, again.manifest) == (first.path, first.manifest)
+    assert (again.path, again.manifest, again.json) == (first.path, first.manifest, first.json)
 
 
 def test_it_is_found_by_fingerprint_whatever_its_name(tmp_path):
@@ -123,7 +154,7 @@ def test_it_is_found_by_fingerprint_whatever_its_name(tmp_path):
     again, cached = made(tmp_path, name="another")
     assert cached
     assert again.path == done.path
-    assert find(tmp_path, "dataset", "f" * 16) is None
+    assert find(tmp_path, Small, "f" * 16) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "removed", "no manifest", "half a manifest"])
@@ -138,10 +169,10 @@ def test_one_that_is_not_whole_is_not_found_and_is_made_again(tmp_path, damage):
             (done.path / MANIFEST).unlink()
         case "half a manifest":
             (done.path / MANIFEST).write_text('{"kind": "data')
-    assert find(tmp_path, "dataset", FINGERPRINT) is None
+    assert find(tmp_path, Small, FINGERPRINT) is None
     again, cached = made(tmp_path)
     assert not cached
-    verify(read(again.path, "dataset"))
+    verify(read(again.path, Small))
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [again.path]  # the damaged one is gone
 
 
@@ -151,7 +182,7 @@ def test_a_copy_that_someone_keeps_beside_it_is_left_alone(tmp_path):
     kept.mkdir()
     (kept / "mine").write_text("keep")
     made(tmp_path, builder(a="other"), force=True)
-    assert find(tmp_path, "dataset", FINGERPRINT)
+    assert find(tmp_path, Small, FINGERPRINT)
     assert (kept / "mine").read_text() == "keep"
 
 
@@ -168,7 +199,7 @@ def test_a_build_that_refuses_leaves_nothing_behind_and_touches_nothing_else(tmp
         raise refuse("a", "it is bad", "Mend it")
 
     with pytest.raises(AoiError, match="it is bad"):
-        make(tmp_path, "other", "dataset", "f" * 16, build)
+        make(tmp_path, "other", Small, "f" * 16, build)
     with pytest.raises(AoiError, match="it is bad"):
         made(tmp_path, build, force=True)
     assert names(tmp_path) == before
@@ -193,11 +224,11 @@ def test_a_build_that_breaks_off_commits_nothing_and_the_next_goes_on_from_its_n
         assert (work / ".note").read_text() == "a is done"
         assert (work / "a").read_text() == "one"
         (work / "b").write_text("two")
-        return {}
+        return Small()
 
     with pytest.raises(type(end)):
         made(tmp_path, breaks)
-    assert find(tmp_path, "dataset", FINGERPRINT) is None
+    assert find(tmp_path, Small, FINGERPRINT) is None
     assert not list(tmp_path.glob("[!.]*"))
     done, cached = made(tmp_path, goes_on)
     assert not cached
@@ -210,7 +241,7 @@ def test_notes_are_no_part_of_the_artefact_even_if_they_are_folders(tmp_path):
         (work / ".note").write_text("x")
         (work / ".notes").mkdir()
         (work / ".notes" / "n").write_text("x")
-        return {}
+        return Small()
 
     done, _ = made(tmp_path, build)
     assert sorted(os.listdir(done.path)) == ["a", MANIFEST]
@@ -219,13 +250,15 @@ def test_notes_are_no_part_of_the_artefact_even_if_they_are_folders(tmp_path):
 def test_a_killed_process_holds_no_lock_and_leaves_no_artefact(tmp_path):
     code = (
         "import os, pathlib, sys; from tfrecords.artifacts.make import make\n"
+        "from tfrecords.artifacts.manifest import Manifest\n"
+        "class Small(Manifest): KIND = 'dataset'\n"
         "def build(work):\n"
         "    (work / 'a').write_text('one'); os.kill(os.getpid(), 9)\n"
-        f"make(pathlib.Path(sys.argv[1]), 'tiny', 'dataset', '{FINGERPRINT}', build)"
+        f"make(pathlib.Path(sys.argv[1]), 'tiny', Small, '{FINGERPRINT}', build)"
     )
     root = Path(artifact.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root).returncode == -9
-    assert find(tmp_path, "dataset", FINGERPRINT) is None
+    assert find(tmp_path, Small, FINGERPRINT) is None
     done, cached = made(tmp_path)
     assert not cached
     assert names(tmp_path)[0] == done.path.name  # the lock and the work folder went too
@@ -249,7 +282,7 @@ def test_force_with_another_result_makes_a_new_generation_and_the_old_one_goes(t
     paths = [made(tmp_path, builder(a=text), force=True)[0].path for text in ("one", "two", "three")]
     assert [path.name.partition(FINGERPRINT)[2] for path in paths] == ["", ".2", ".3"]
     assert os.listdir(tmp_path) == [paths[-1].name]
-    found = find(tmp_path, "dataset", FINGERPRINT)
+    found = find(tmp_path, Small, FINGERPRINT)
     assert found.path == paths[-1]
     assert (found.path / "a").read_text() == "three"
 
@@ -259,14 +292,14 @@ def test_force_replaces_one_whose_bytes_have_rotted_without_changing_in_number(t
     (done.path / "a").write_text("onX")
     again, _ = made(tmp_path, force=True)
     verify(again)
-    verify(find(tmp_path, "dataset", FINGERPRINT))
+    verify(find(tmp_path, Small, FINGERPRINT))
 
 
 def test_the_newest_of_several_generations_is_found(tmp_path):
     for suffix in ("", ".2", ".10", ".9"):  # as after a process that died between its rename and the clearing up
-        done, _ = make(tmp_path / "aside", "tiny", "dataset", FINGERPRINT, builder(a=f"generation {suffix}"))
+        done, _ = make(tmp_path / "aside", "tiny", Small, FINGERPRINT, builder(a=f"generation {suffix}"))
         os.rename(done.path, tmp_path / f"tiny-{FINGERPRINT}{suffix}")
-    assert find(tmp_path, "dataset", FINGERPRINT).path.suffix == ".10"
+    assert find(tmp_path, Small, FINGERPRINT).path.suffix == ".10"
 
 
 # --- Read and verify ----------------------------------------------------------------------------------------
@@ -285,7 +318,7 @@ def test_a_file_of_another_size_is_named_on_reading(tmp_path, damage, seen):
     done, _ = made(tmp_path)
     damage(done.path / "b" / "c")
     with pytest.raises(AoiError) as refused:
-        read(done.path, "dataset")
+        read(done.path, Small)
     (problem,) = refused.value.problems
     assert problem.file == str(done.path / "b" / "c")
     assert problem.seen == seen
@@ -298,7 +331,7 @@ def test_a_changed_byte_is_named_on_verifying(tmp_path, name):
     path = done.path / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(AoiError) as refused:
-        verify(read(done.path, "dataset"))
+        verify(read(done.path, Small))
     assert [problem.file for problem in refused.value.problems] == [str(path)]
 
 
@@ -329,39 +362,66 @@ def test_a_file_that_went_after_opening_is_named_on_verifying(tmp_path):
 )
 def test_another_kind_or_schema_version_is_refused_with_what_differs(tmp_path, change, seen):
     done, _ = made(tmp_path)
-    (done.path / MANIFEST).write_text(json.dumps(done.manifest | change))
+    (done.path / MANIFEST).write_text(json.dumps(done.json | change))
     with pytest.raises(AoiError, match=seen):
-        read(done.path, "dataset")
+        read(done.path, Small)
 
 
 @pytest.mark.parametrize("change", [{"about": "another"}, {"more": 1}, {CHECKSUM: "0" * 16}])
 def test_a_manifest_that_was_edited_is_refused(tmp_path, change):
     done, _ = made(tmp_path)
-    (done.path / MANIFEST).write_text(json.dumps(done.manifest | change))
+    (done.path / MANIFEST).write_text(json.dumps(done.json | change))
     with pytest.raises(AoiError, match="changed after it was written"):
-        read(done.path, "dataset")
+        read(done.path, Small)
     again, cached = made(tmp_path)
     assert not cached
-    read(again.path, "dataset")
+    read(again.path, Small)
 
 
-def test_what_json_changes_of_the_builds_entries_is_no_edit(tmp_path):
-    done, _ = made(tmp_path, lambda work: {"pair": (1, 2), "by number": {3: None}, "text": "ü\u2028"})
-    assert read(done.path, "dataset").manifest == done.manifest
+def test_what_json_changes_of_a_manifest_is_no_edit(tmp_path):
+    class Paired(Small):
+        pair: tuple[int, int]
+        by_number: dict[int, int]
+        blank: str | None = None
+
+    paired = Paired(about="ü\u2028", pair=(1, 2), by_number={3: 4})
+    done, _ = make(tmp_path, "tiny", Paired, FINGERPRINT, lambda work: paired)
+    again = read(done.path, Paired)
+    assert (again.manifest, again.json, again.digest) == (done.manifest, done.json, done.digest)
+    assert again.json["by_number"] == {"3": 4}
+    assert "blank" not in again.json
+
+
+def test_entries_that_a_later_version_adds_are_kept_beside_those_that_are_known(tmp_path):
+    class Later(Small):
+        more: int
+
+    done, _ = make(tmp_path, "tiny", Later, FINGERPRINT, lambda work: Later(more=1))
+    older = read(done.path, Small)
+    assert (older.manifest.about, older.json["more"], older.digest) == ("", 1, done.digest)
+
+
+def test_a_manifest_that_lacks_what_this_version_needs_is_refused_with_what(tmp_path):
+    class Later(Small):
+        more: int
+
+    done, _ = made(tmp_path)
+    with pytest.raises(AoiError, match=r"another version wrote it \(more: Field required\).*--force"):
+        read(done.path, Later)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", "null", '{"kind": "dataset"}', "\0"])
 def test_a_manifest_that_is_none_is_refused(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(AoiError, match=r"not a manifest .*--force"):
-        read(tmp_path, "dataset")
+        read(tmp_path, Small)
 
 
 def test_a_folder_without_manifest_a_missing_folder_and_a_file_are_no_artefact(tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
         with pytest.raises(AoiError, match="no finished dataset"):
-            read(path, "dataset")
+            read(path, Small)
 
 
 def test_the_digest_is_of_the_content_and_not_of_where_it_is_recorded(tmp_path):
@@ -369,7 +429,7 @@ def test_the_digest_is_of_the_content_and_not_of_where_it_is_recorded(tmp_path):
     two, _ = made(tmp_path / "there", name="other")
     other, _ = made(tmp_path / "else", builder(a="other"))
     assert one.digest == two.digest != other.digest
-    assert Artifact(one.path, one.manifest | {RECORD: {"run_id": "1"}}).digest == one.digest
+    assert replace(one, json={**one.json, RECORD: {"run_id": "1"}}).digest == one.digest
 
 
 def test_the_hash_of_json_knows_no_order_of_keys_but_one_of_lists():
@@ -387,7 +447,7 @@ def test_threads_that_want_the_same_artefact_build_it_once(tmp_path):
     def build(work):
         calls.append(1)
         (work / "a").write_text("one")
-        return {}
+        return Small()
 
     def want(_):
         start.wait()
@@ -404,9 +464,11 @@ def test_threads_that_want_the_same_artefact_build_it_once(tmp_path):
 def test_processes_that_want_the_same_artefact_build_it_once(tmp_path):
     code = (
         "import pathlib, sys, time; from tfrecords.artifacts.make import make\n"
+        "from tfrecords.artifacts.manifest import Manifest\n"
+        "class Small(Manifest): KIND = 'dataset'\n"
         "def build(work):\n"
-        "    time.sleep(0.3); (work / 'a').write_text('one'); return {}\n"
-        f"print(make(pathlib.Path(sys.argv[1]), 'tiny', 'dataset', '{FINGERPRINT}', build)[1])"
+        "    time.sleep(0.3); (work / 'a').write_text('one'); return Small()\n"
+        f"print(make(pathlib.Path(sys.argv[1]), 'tiny', Small, '{FINGERPRINT}', build)[1])"
     )
     root = Path(artifact.__file__).parents[2]
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tfrecords.artifacts.artifact import Artifact
+from tfrecords.artifacts.artifact import Artifact, read
 from tfrecords.artifacts.make import make
+from tfrecords.artifacts.manifest import Manifest
 from tfrecords.dataset import (
+    DatasetManifest,
+    ShardEntry,
     assign_folds,
     class_counts,
     count_folds,
-    open_dataset,
     record_count,
     shard_index,
     shard_key,
@@ -153,6 +155,11 @@ def test_no_pictures_have_no_folds():
 # --- What the manifest counts -------------------------------------------------------------------------------
 
 
+def dataset_of(path, **facts):
+    """A dataset with these facts alone."""
+    return Artifact(path, DatasetManifest.model_construct(**facts), {})
+
+
 def test_records_are_counted_by_class_and_fold_and_unlabelled_ones_apart():
     records = [(0, 1), (1, 0), (0, 1), (0, 0), (-1, -1)]
     assert count_folds(records, ("good", "bad")) == {"": {"-1": 1}, "bad": {"0": 1}, "good": {"0": 1, "1": 2}}
@@ -166,17 +173,21 @@ def test_counts_survive_json_as_they_are():
 
 def test_classes_are_counted_in_label_order_of_all_folds_or_some(tmp_path):
     counts = {"bad": {"0": 5}, "good": {"0": 1, "1": 2}}
-    dataset = Artifact(tmp_path, {"classes": ["good", "none", "bad"], "counts": counts})
+    dataset = dataset_of(tmp_path, classes=("good", "none", "bad"), counts=counts)
     assert list(class_counts(dataset).items()) == [("good", 3), ("none", 0), ("bad", 5)]
     assert class_counts(dataset, {1}) == {"good": 2, "none": 0, "bad": 0}
     assert class_counts(dataset, set()) == {"good": 0, "none": 0, "bad": 0}
 
 
 def test_the_promised_records_are_those_of_all_shards(tmp_path):
-    assert record_count(Artifact(tmp_path, {"shards": [{"records": 3}, {"records": 0}, {"records": 4}]})) == 7
+    shards = tuple(ShardEntry(file="s", bytes=1, sha256="", records=records) for records in (3, 0, 4))
+    assert record_count(dataset_of(tmp_path, shards=shards)) == 7
 
 
 def test_opening_a_folder_that_is_no_dataset_is_refused(tmp_path):
-    model, _ = make(tmp_path, "tiny", "model", "0" * 16, lambda work: {})
+    class Model(Manifest):
+        KIND = "model"
+
+    model, _ = make(tmp_path, "tiny", Model, "0" * 16, lambda work: Model())
     with pytest.raises(AoiError, match="a model of schema version 1, not a dataset"):
-        open_dataset(model.path)
+        read(model.path, DatasetManifest)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,23 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.artifacts.artifact import Artifact, read
-from tfrecords.artifacts.files import hash_file
+from tfrecords.artifacts.artifact import entry_of
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import KIND, count_folds, image_size, shard_name
+from tfrecords.dataset import (
+    Dataset,
+    DatasetManifest,
+    DatasetSettings,
+    ShardEntry,
+    count_folds,
+    image_size,
+    shard_name,
+)
 from tfrecords.errors import AoiError
 from tfrecords.records.arrays import read_arrays
 from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
 from tfrecords.records.reader import training_batches, validation_batches
 from tfrecords.records.schema import Record, write
+from tfrecords.settings import LayoutSettings, PreprocessSettings
 
 SIZE, COUNT, FOLDS, BATCH = 6, 300, 5, 16
 FIVE = np.arange(25, dtype=np.uint8).reshape(5, 5)
@@ -31,45 +40,58 @@ def pixels_of(number: int) -> np.ndarray:
     return pixels
 
 
-def write_dataset(root: Path, count: int = COUNT, shards: int = 3, fingerprint: str = "0" * 16) -> Artifact:
+def write_shard(path: Path, records: list[Record]) -> ShardEntry:
+    with open(path, "wb") as file:
+        for record in records:
+            write(file, record)
+    return ShardEntry(**entry_of(path.parent, path.name).model_dump(), records=len(records))
+
+
+def manifest_of(shards: list[ShardEntry], classes: tuple[str, ...], folds: list[tuple[int, int]]) -> DatasetManifest:
+    """folds: (label, fold) of every record. Pictures are smaller than settings may have them."""
+    small = PreprocessSettings.model_construct(image_size_px=SIZE)
+    return DatasetManifest(
+        split="train",
+        classes=classes,
+        settings=DatasetSettings(preprocess=small, ingest=LayoutSettings()),
+        input_digest="",
+        records=len(folds),
+        counts=count_folds(folds, classes),
+        rejects=0,
+        duplicates=(),
+        versions={},
+        shards=tuple(shards),
+    )
+
+
+def write_dataset(root: Path, count: int = COUNT, shards: int = 3, fingerprint: str = "0" * 16) -> Dataset:
     """Record i has label i % 2, fold i % 5 and lies in shard i % (shards - 1): the last shard stays empty."""
 
-    def build(work: Path) -> dict:
+    def build(work: Path) -> DatasetManifest:
         lists = [[] for _ in range(shards)]
         for number in range(count):
             lists[number % max(1, shards - 1)].append(
                 Record(f"{number:04d}.png", pixels_of(number), number % 2, number % FOLDS, "")
             )
-        entries = []
-        for index, some in enumerate(lists):
-            path = work / shard_name("train", index, shards)
-            with open(path, "wb") as file:
-                for record in some:
-                    write(file, record)
-            entry = {"file": path.name, "records": len(some), "bytes": path.stat().st_size}
-            entries.append(entry | {"sha256": hash_file(path)})
-        return {
-            "classes": ["even", "odd"],
-            "settings": {"preprocess": {"image_size_px": SIZE}},
-            "counts": count_folds([(number % 2, number % FOLDS) for number in range(count)], ["even", "odd"]),
-            "shards": entries,
-        }
+        entries = [write_shard(work / shard_name("train", index, shards), some) for index, some in enumerate(lists)]
+        return manifest_of(entries, ("even", "odd"), [(number % 2, number % FOLDS) for number in range(count)])
 
-    return make(root, "tiny-train", KIND, fingerprint, build)[0]
+    return make(root, "tiny-train", DatasetManifest, fingerprint, build)[0]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Artifact:
+def dataset(tmp_path_factory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("reader"))
 
 
 @pytest.fixture
-def own(dataset, tmp_path) -> Artifact:
+def own(dataset, tmp_path) -> Dataset:
     """A copy that a test may damage."""
-    return read(Path(shutil.copytree(dataset.path, tmp_path / dataset.path.name)), KIND)
+    path = Path(shutil.copytree(dataset.path, tmp_path / dataset.path.name))
+    return replace(dataset, path=path, manifest=dataset.manifest.model_copy(deep=True))
 
 
-def batches_of(dataset: Artifact, epochs=(0,), fold=1, seed=7, shift_fraction=0.0, cache_mb=64) -> list[list]:
+def batches_of(dataset: Dataset, epochs=(0,), fold=1, seed=7, shift_fraction=0.0, cache_mb=64) -> list[list]:
     batches = training_batches(dataset, fold, BATCH, seed, shift_fraction, cache_mb)
     return [list(batches(epoch).as_numpy_iterator()) for epoch in epochs]
 
@@ -168,8 +190,8 @@ def test_an_epoch_ends_with_its_last_batch(dataset):
 def test_what_is_kept_in_memory_is_not_read_again(own):
     batches = training_batches(own, 1, BATCH, 7, 0.0, 64)
     first = numbers(list(batches(0).as_numpy_iterator()))
-    for shard in own.manifest["shards"]:
-        (own.path / shard["file"]).unlink()
+    for shard in own.manifest.shards:
+        (own.path / shard.file).unlink()
     assert sorted(numbers(list(batches(1).as_numpy_iterator()))) == sorted(first)
 
 
@@ -192,7 +214,7 @@ def test_a_validation_fold_that_holds_everything_is_refused(tmp_path):
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_more_or_fewer_records_than_the_manifest_counts_are_an_error(own, change):
-    own.manifest["counts"]["even"]["0"] += change
+    own.manifest.counts["even"]["0"] += change
     with pytest.raises(tf.errors.FailedPreconditionError, match="was expected to contain"):
         batches_of(own)
     with pytest.raises(tf.errors.FailedPreconditionError, match="was expected to contain"):
@@ -294,15 +316,12 @@ def test_offsets_reach_both_ends_and_are_balanced():
 def test_a_record_is_shifted_by_its_own_offset_in_whatever_order_it_comes(tmp_path):
     gradient = np.add.outer(6 * np.arange(SIZE), np.arange(SIZE)).astype(np.uint8)
 
-    def build(work: Path) -> dict:
-        path = work / shard_name("train", 0, 1)
-        with open(path, "wb") as file:
-            for number in range(30):
-                write(file, Record(f"{number}", gradient, number, 0, ""))  # the label tells the number
-        entry = {"file": path.name, "records": 30, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-        return {"settings": {"preprocess": {"image_size_px": SIZE}}, "counts": {"all": {"0": 30}}, "shards": [entry]}
+    def build(work: Path) -> DatasetManifest:
+        records = [Record(f"{number}", gradient, number, 0, "") for number in range(30)]  # the label tells the number
+        entry = write_shard(work / shard_name("train", 0, 1), records)
+        return manifest_of([entry], ("all",), [(0, 0)] * 30)
 
-    dataset, _ = make(tmp_path, "shifted", KIND, "0" * 16, build)
+    dataset, _ = make(tmp_path, "shifted", DatasetManifest, "0" * 16, build)
     for epoch in (0, 3):
         offsets = shift_offsets(5, tf.constant(epoch), 30, 2)
         for images, labels in training_batches(dataset, 1, 8, 5, 2 / SIZE, 64)(epoch):
@@ -365,7 +384,7 @@ def lose_half_a_record(path: Path) -> None:
     ids=["flipped byte", "lost record", "cut record", "emptied", "removed"],
 )
 def test_a_damaged_shard_is_named(own, damage, seen):
-    path = own.path / own.manifest["shards"][1]["file"]
+    path = own.path / own.manifest.shards[1].file
     damage(path)
     with pytest.raises(AoiError, match=seen) as refused:
         list(read_arrays(own))
@@ -375,7 +394,7 @@ def test_a_damaged_shard_is_named(own, damage, seen):
 
 
 def test_a_record_of_another_size_is_refused(own):
-    path = own.path / own.manifest["shards"][0]["file"]
+    path = own.path / own.manifest.shards[0].file
     with open(path, "wb") as file:
         write(file, Record("large.png", np.zeros((SIZE + 1, SIZE), np.uint8), 0, 0, ""))
     with pytest.raises(AoiError, match=r"large\.png has \(7, 6\) pixels, not \(6, 6\)"):
@@ -383,7 +402,7 @@ def test_a_record_of_another_size_is_refused(own):
 
 
 def test_any_flipped_byte_of_a_shard_is_found(own):
-    path = own.path / own.manifest["shards"][0]["file"]
+    path = own.path / own.manifest.shards[0].file
     whole = path.read_bytes()
     for at in range(0, len(whole), 97):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
