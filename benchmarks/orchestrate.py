@@ -73,7 +73,9 @@ def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
 
     from flows.home import Home
     from flows.settings import load_settings
-    from flows.stages import STAGES, chain
+    from flows.stages import load_stage
+    from flows.stages.chain import chain
+    from flows.stages.stage import Job
 
     chosen = load_settings(overrides=settings)
     began = time.perf_counter()
@@ -83,9 +85,9 @@ def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
     for name in ("log_history", "finish_training", "log_evaluation", "point", "connect"):
         setattr(tracking, name, _timed(getattr(tracking, name), spent))
     with TemporaryDirectory(dir=work) as folder:
-        home = Home(Path(folder, "home"))
+        job = Job(Home(Path(folder, "home")), chosen)
         began = time.perf_counter()
-        chain(lambda stage, **given: STAGES[stage](home, chosen, **given), home, chosen, data)
+        chain(lambda stage, **given: load_stage(stage).run(job, **given), job, data)
         return {"chain_s": time.perf_counter() - began, "mlflow_s": sum(spent)}
 
 

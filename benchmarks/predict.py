@@ -13,6 +13,7 @@ from benchmarks.core import Contestant, aoi, by_turns, goal, rate, row, run_alon
 from benchmarks.pictures import draw, repeat
 from benchmarks.train import chosen, ingested, told_data
 from flows.home import Home
+from model.manifests import ModelManifest, PredictionManifest
 from tfrecords.errors import AoiError
 
 OURS, INT8, KERAS = "ours", "ours, int8", "Keras (model.predict)"
@@ -78,7 +79,8 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
     from tempfile import TemporaryDirectory
 
     from flows.settings import load_settings
-    from flows.stages import STAGES
+    from flows.stages.predict import predict
+    from flows.stages.stage import Job
 
     importlib.import_module("model.inference.predict")  # as the stage does once there is work; the rates leave it out
     seen: list[tuple[float, str]] = []
@@ -90,11 +92,11 @@ def ours(home: str, settings: list[str], data: str) -> dict[str, float]:
         for kind in ("models", "exports", "datasets"):
             if Path(home, kind).exists():
                 shutil.copytree(Path(home, kind), Path(own, kind))
-        wanted = load_settings(overrides=settings)
+        job = Job(Home(Path(own)), load_settings(overrides=settings), progress=progress)
         began = time.perf_counter()
-        ref = STAGES["predict"](Home(Path(own)), wanted, model_name=_model(home).name, data=data, progress=progress)
+        ref = predict(job, model=_model(home).name, data=data)
         ended = time.perf_counter()
-        pictures = Home(Path(own)).open(ref).manifest["pictures"]
+        pictures = job.home.open(ref, PredictionManifest).manifest.pictures
     converted = max(at for at, note in seen if note != "pictures")
     return {
         "pictures": pictures,
@@ -213,7 +215,7 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls:
 
 def _model(home: str) -> Path:
     """Folder of the latest model there."""
-    return Home(Path(home)).choose("model", None, "model", "").path
+    return Home(Path(home)).latest(ModelManifest, "").path
 
 
 def _network(home: str) -> str:

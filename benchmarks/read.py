@@ -155,9 +155,9 @@ def _memory(shift: float, home: str, **_: str) -> Epoch:
 
 def _dataset(home: str):
     from flows.home import Home
-    from tfrecords.dataset import KIND
+    from tfrecords.dataset import DatasetManifest
 
-    return Home(Path(home)).choose(KIND, None, KIND, "")
+    return Home(Path(home)).latest(DatasetManifest, "")
 
 
 def _cropped(shift: float) -> Callable:

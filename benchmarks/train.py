@@ -85,7 +85,7 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     from tfrecords.records.reader import training_batches
 
     dataset, chosen = _dataset(home), _settings(settings).train
-    network = build(chosen, image_size(dataset), len(dataset.manifest["classes"]))
+    network = build(chosen, image_size(dataset), len(dataset.manifest.classes))
     network.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
     epoch = training_batches(
         dataset, chosen.fold, chosen.batch_size, chosen.seed, chosen.shift_fraction, chosen.cache_mb
@@ -135,14 +135,14 @@ def recipe(home: str, settings: list[str], name: str) -> dict[str, float | None]
     reached; and val_accuracy, the best.
     """
     from flows.home import Home, name_of
+    from model.manifests import ModelManifest
     from model.registry.store import store_of
     from model.registry.tracking import connect
-    from tfrecords.artifacts.artifact import RECORD
 
     command(["train", "--home", home, *chosen([*settings, f"train.recipe={name}"])])
     place = Home(Path(home))
-    model = place.choose("model", None, "model", "")
-    run, client = model.manifest[RECORD]["run_id"], connect(store_of(place.root, name_of(model)))
+    model = place.latest(ModelManifest, "")
+    run, client = model.manifest.mlflow.run_id, connect(store_of(place.root, name_of(model)))
     seconds, accuracy = (
         [metric.value for metric in sorted(client.get_metric_history(run, key), key=lambda metric: metric.step)]
         for key in ("seconds", "val_accuracy")
@@ -166,7 +166,7 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     from tfrecords.records.arrays import read_arrays
 
     dataset, chosen = _dataset(home), _settings(settings).train
-    size, classes = image_size(dataset), len(dataset.manifest["classes"])
+    size, classes = image_size(dataset), len(dataset.manifest.classes)
     wanted = KERAS_BATCH * (steps + 1)  # the first builds the graph
     parts, labels = [], []
     for batch in read_arrays(dataset):
@@ -194,7 +194,7 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
         return statistics.median(after - before for before, after in pairwise(ended)) / KERAS_BATCH
 
     train_s, validate_s = a_picture_s(network.fit), a_picture_s(network.evaluate)
-    folds = set(range(dataset.manifest["settings"]["ingest"]["folds"]))
+    folds = set(range(dataset.manifest.settings.ingest.folds))
     training = sum(class_counts(dataset, folds - {chosen.fold}).values())
     validation = sum(class_counts(dataset, {chosen.fold}).values())
     return {
@@ -212,6 +212,6 @@ def _settings(settings: list[str]):
 
 def _dataset(home: str):
     from flows.home import Home
-    from tfrecords.dataset import KIND
+    from tfrecords.dataset import DatasetManifest
 
-    return Home(Path(home)).choose(KIND, None, KIND, "")
+    return Home(Path(home)).latest(DatasetManifest, "")

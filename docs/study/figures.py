@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from flows.home import Home
-from model.evaluation.sweep import FIGURE, KIND, read_table
+from model.evaluation.sweep import FIGURE, read_table
+from model.manifests import ModelManifest, SweepManifest
 from model.registry.store import store_of
 from model.registry.tracking import connect
 from pipeline.inputs.files import opened
-from tfrecords.artifacts.artifact import RECORD, read
+from tfrecords.artifacts.artifact import read
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.preprocessing import equalize
 from tfrecords.settings import PreprocessSettings
@@ -34,8 +35,8 @@ BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
 def main(data: Path, home: Home) -> None:
     draw_equalized(data, HERE / "equalize.png")
     tables = {}
-    for path in home.committed(KIND):
-        rows = read_table(read(path, KIND))
+    for path in home.committed(SweepManifest):
+        rows = read_table(read(path, SweepManifest))
         tables[tuple(name for name in rows[0] if "." in name)] = rows
         if "preprocess.image_size_px" in rows[0]:
             shutil.copy(path / FIGURE, HERE / "size.png")
@@ -123,8 +124,8 @@ def time(home: Home, table: list[dict[str, str]], *axes: str) -> None:
     """Prints the quickest epoch of every training: what else the machine does can only make one slower."""
     client = connect(store_of(home.root, ""))
     for row in table:
-        record = home.by_fingerprint("model", row["model"]).manifest[RECORD]
-        seconds = [metric.value for metric in client.get_metric_history(record["run_id"], "seconds")]
+        record = home.named(ModelManifest, row["model"]).manifest.mlflow
+        seconds = [metric.value for metric in client.get_metric_history(record.run_id, "seconds")]
         print(*(f"{axis}={row[axis]}" for axis in axes), f"quickest epoch {min(seconds):.1f} s")
 
 

@@ -12,11 +12,13 @@ import pandas as pd
 
 from flows.home import Home
 from model.inference.classifier import open_classifier
+from model.manifests import ModelManifest
 from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
+from tfrecords.artifacts.artifact import read as read_artifact
+from tfrecords.dataset import DatasetManifest
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.preprocessing import finish
-from tfrecords.settings import PreprocessSettings
 
 Relit = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -63,19 +65,18 @@ def main(home: Home, data: str) -> None:
     table = {}
     inputs = read_inputs(data, "train", folds=2)
     places = {row.id: row.name for row in inputs.rows}
-    for path in home.committed("model"):
-        model = home.choose("model", path.name, "model", "")
-        if len(model.manifest["folds"]) > 1:  # of a cross-validation: its members stand for themselves
+    for path in home.committed(ModelManifest):
+        model = read_artifact(path, ModelManifest).manifest
+        if len(model.folds) > 1:  # of a cross-validation: its members stand for themselves
             continue
-        dataset = home.by_fingerprint("dataset", model.manifest["dataset"]["fingerprint"])
+        dataset = home.named(DatasetManifest, model.dataset.fingerprint)
         rows = pd.read_csv(dataset.path / "rows.csv", dtype={"id": str})
-        rows = rows[rows["fold"].isin(model.manifest["folds"])]
-        settings = PreprocessSettings(**model.manifest["settings"]["preprocess"])
+        rows = rows[rows["fold"].isin(model.folds)]
+        settings, train = model.settings.preprocess, model.settings.train
         classifier = open_classifier(path)
         with files.opened(inputs.container) as read:
             pictures = [decode(read(places[name]), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
-        train = model.manifest["settings"]["train"]
-        name = f"{train['recipe']}, {settings.equalize}, light {train['light_fraction']:g}, fold {train['fold']}"
+        name = f"{train.recipe}, {settings.equalize}, light {train.light_fraction:g}, fold {train.fold}"
         table[name] = {}
         for light, relight in LIGHTS.items():
             rng = np.random.default_rng(0)

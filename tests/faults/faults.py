@@ -104,11 +104,9 @@ class Lab:
         if stage == LATE:
             return shutil.copytree(self.late, to)
         shutil.copytree(self.home, to, ignore=shutil.ignore_patterns("*.tmp"))
-        from flows.home import FOLDERS
-
         for later in STAGES[STAGES.index(stage) :]:
             for kind in MADE[later][0]:
-                shutil.rmtree(to / FOLDERS[kind], ignore_errors=True)
+                shutil.rmtree(to / kinds()[kind].FOLDER, ignore_errors=True)
             for note in (to / "latest").iterdir():
                 if note.stem.partition("-")[0] in MADE[later][1]:
                     note.unlink()
@@ -117,7 +115,7 @@ class Lab:
             shutil.rmtree(to / "mlartifacts", ignore_errors=True)
             (to / "mlflow.db").unlink(missing_ok=True)
         if not lot:
-            for folder in (to / FOLDERS["dataset"]).glob("*-test-*"):
+            for folder in (to / kinds()["dataset"].FOLDER).glob("*-test-*"):
                 shutil.rmtree(folder)
         return to
 
@@ -141,9 +139,9 @@ def warm() -> None:
         "mlflow.pyfunc",
         "mlflow.store.tracking.sqlalchemy_store",
         *(
-            f"{package}.{path.stem}"
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
             for package in ("tfrecords", "pipeline", "model", "flows")
-            for path in (ROOT / package).glob("[!_]*.py")
+            for path in (ROOT / package).rglob("[!_]*.py")
             if path.stem not in ("deployments", "runner")  # they import Prefect, which no stage needs
         ),
     ):
@@ -258,15 +256,22 @@ def record(home: Path, into: Path) -> Callable[[], None]:
 # ------------------------------------------------------------------------------------------------ checks
 
 
+def kinds() -> dict[str, Any]:
+    """Type of the manifest of every kind of artefact."""
+    from flows.stages import load_stages
+
+    return {kind.KIND: kind for stage in load_stages().values() for kind in stage.makes}
+
+
 def survey(home: Path) -> list[str]:
     """What a reader of HOME would trip over."""
-    from flows.home import FOLDERS, Home, Ref
+    from flows.home import Home, Ref
     from tfrecords.artifacts.artifact import read, verify
     from tfrecords.errors import AoiError
 
     problems = []
     place = Home(home)
-    for kind in FOLDERS:
+    for kind in kinds().values():
         for path in place.folder(kind).glob("[!.]*"):
             try:
                 verify(read(path, kind))
@@ -276,7 +281,7 @@ def survey(home: Path) -> list[str]:
         try:
             noted = json.loads(path.read_text())
             if "kind" in noted:
-                verify(place.open(Ref(**noted)))
+                verify(place.open(Ref(**noted), kinds()[noted["kind"]]))
         except (AoiError, ValueError) as error:
             problems.append(f"{path.name}: {error}")
     return problems
@@ -289,7 +294,10 @@ def digests(home: Path, stage: str) -> dict[str, list[str]]:
 
     stage = "train" if stage == LATE else stage
     place = Home(home)
-    found = {kind: sorted(read(path, kind).digest for path in place.committed(kind)) for kind in MADE[stage][0]}
+    found = {}
+    for name in MADE[stage][0]:
+        kind = kinds()[name]
+        found[name] = sorted(read(path, kind).digest for path in place.committed(kind))
     if stage == "predict":
         found["submission"] = [(home / "submission.csv").read_bytes().hex()]
     return found
@@ -432,11 +440,11 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
 
     def open_latest() -> str:
         from flows.home import Home
+        from tfrecords.dataset import DatasetManifest
 
         place = Home(home)
-        latest = place.choose("dataset", None, "dataset", "")
-        named = place.choose("dataset", latest.fingerprint, "dataset", "")
-        return named.digest
+        latest = place.latest(DatasetManifest, "")
+        return place.named(DatasetManifest, latest.fingerprint).digest
 
     command = lab.command("ingest", home, "--force")
     for attempt in range(kills):
@@ -577,7 +585,7 @@ def flip(path: Path, at: int) -> None:
 
 def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
     """One bit of a committed file flips: `aoi verify` and every reader name the file; --force mends it."""
-    from flows.home import FOLDERS, Home
+    from flows.home import Home
 
     outcome, rng = Outcome(kind), random.Random(seed)
     home = shutil.copytree(lab.home, lab.place("byte"))
@@ -593,7 +601,7 @@ def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
 
     readers = {"dataset": ("train", "evaluate"), "model": ("evaluate", "predict")}
     place = Home(home)
-    for artefact_kind in FOLDERS:
+    for name, artefact_kind in kinds().items():
         for folder in place.committed(artefact_kind):
             files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
             for path in files if every else rng.sample(files, 1):
@@ -601,14 +609,14 @@ def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
                 flip(path, rng.randrange(len(whole)))
                 outcome.times += 1
                 named(path, ["verify", "--home", str(home)])
-                stages = readers.get(artefact_kind, ())
+                stages = readers.get(name, ())
                 if "-test-" in folder.name:
                     # A lot's own manifest is no input: a damaged one is made again.
                     stages = () if path.name == "manifest.json" else ("predict",)
                 for stage in stages:
                     named(path, lab.command(stage, home, "--force"))
                 path.write_bytes(whole)
-    for artefact_kind, folder in [(kind, folder) for kind in FOLDERS for folder in place.committed(kind)][
+    for artefact_kind, folder in [(kind, folder) for kind in kinds().values() for folder in place.committed(kind)][
         :: 1 if every else 3
     ]:
         missed = missed_flips(folder, artefact_kind)
@@ -621,7 +629,7 @@ def one_byte(lab: Lab, kind: str, seed: int, every: bool) -> Outcome:
     return outcome
 
 
-def missed_flips(folder: Path, kind: str) -> list[tuple[int, str]]:
+def missed_flips(folder: Path, kind: Any) -> list[tuple[int, str]]:
     """Places in the manifest where `read` does not notice that the lowest bit of the byte was flipped."""
     from tfrecords.artifacts.artifact import read
     from tfrecords.errors import AoiError
@@ -721,14 +729,13 @@ def moved(lab: Lab, kind: str, stage: str) -> Outcome:
 
 def older_schema(lab: Lab, kind: str, train_too: bool) -> Outcome:
     """HOME was written by a version with another schema: refused where it is input, made again where it is output."""
-    from flows.home import FOLDERS
-    from tfrecords.artifacts.artifact import CHECKSUM
     from tfrecords.artifacts.files import hash_json
+    from tfrecords.artifacts.manifest import CHECKSUM
 
     outcome = Outcome(kind, times=1)
     home = shutil.copytree(lab.home, lab.place("older"))
-    for folder in FOLDERS.values():
-        for path in (home / folder).glob("*/manifest.json"):
+    for kind_made in kinds().values():
+        for path in (home / kind_made.FOLDER).glob("*/manifest.json"):
             manifest = {**json.loads(path.read_text()), "schema_version": 0}
             manifest[CHECKSUM] = hash_json({key: value for key, value in manifest.items() if key != CHECKSUM})
             path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

@@ -12,9 +12,10 @@ from oracle import DAMAGED, EQUAL, listing, rejected, require
 
 from flows.home import Home
 from flows.settings import parse_settings
-from flows.stages import ingest
-from tfrecords.artifacts.artifact import Artifact, verify
-from tfrecords.dataset import ROWS
+from flows.stages.ingest import ingest
+from flows.stages.stage import Job
+from tfrecords.artifacts.artifact import verify
+from tfrecords.dataset import ROWS, Dataset, DatasetManifest
 from tfrecords.errors import AoiError
 from tfrecords.pictures.preprocessing import prepare
 from tfrecords.records.schema import UNLABELLED, Record, write
@@ -45,7 +46,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def check(dataset: Artifact, named: dict[str, pictures.Case], preprocess: PreprocessSettings) -> tuple[int, int]:
+def check(dataset: Dataset, named: dict[str, pictures.Case], preprocess: PreprocessSettings) -> tuple[int, int]:
     """(records, rejects) of a dataset.
 
     Raises Wrong unless every picture is a record equal to what `prepare` makes of its file, or a reject.
@@ -56,7 +57,7 @@ def check(dataset: Artifact, named: dict[str, pictures.Case], preprocess: Prepro
     require(list(rows) == list(named), "rows.csv does not name every picture once")
     for name, reason in rejects.items():
         rejected(named[name].expected, reason)
-    shards = b"".join((dataset.path / shard["file"]).read_bytes() for shard in dataset.manifest["shards"])
+    shards = b"".join((dataset.path / shard.file).read_bytes() for shard in dataset.manifest.shards)
     left = len(shards)
     for name, case in named.items():
         if name in rejects:
@@ -70,7 +71,7 @@ def check(dataset: Artifact, named: dict[str, pictures.Case], preprocess: Prepro
         require(entry.getvalue() in shards, f"no record equal to {case.name}")
         left -= len(entry.getvalue())
     require(left == 0, f"{left} bytes of the shards are none of the records")
-    require(dataset.manifest["records"] == len(named) - len(rejects), "the manifest counts other records")
+    require(dataset.manifest.records == len(named) - len(rejects), "the manifest counts other records")
     return len(named) - len(rejects), len(rejects)
 
 
@@ -92,16 +93,15 @@ class Kind:
         tolerant = parse_settings({"preprocess": preprocess, "ingest": {"max_rejects": len(cases), "folds": 2}}, "")
         home = Home(place / "home")
         before = listing(self.root, home.root)
-        dataset = home.open(ingest(home, tolerant, str(place / "data")))
-        test = next(path for path in home.committed("dataset") if "-test-" in path.name)
-        lot = home.by_fingerprint("dataset", test.name.rpartition("-")[2])
+        dataset = home.open(ingest(Job(home, tolerant), str(place / "data")), DatasetManifest)
+        lot = home.named(DatasetManifest, "-test-")
         self.counts = check(dataset, named, tolerant.preprocess)
         require(check(lot, named, tolerant.preprocess) == self.counts, "the test split has other rejects")
         require({row["label"] for row in table(lot.path / ROWS)} == {str(UNLABELLED)}, "a test picture has a label")
         strict = parse_settings({"preprocess": preprocess, "ingest": {"folds": 2}}, "")
         if self.counts[1]:
             try:
-                ingest(home, strict, str(place / "data"), force=True)
+                ingest(Job(home, strict, force=True), str(place / "data"))
                 require(False, "unusable training pictures were tolerated")
             except AoiError as error:
                 require(0 < len(error.problems) <= self.counts[1], "other problems than rejects")

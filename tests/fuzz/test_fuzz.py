@@ -18,8 +18,9 @@ from ingests import Kind as Ingests
 from oracle import DAMAGED, EITHER, EQUAL, REJECTED, WHOLE
 
 from flows.home import Home
-from flows.settings import load_settings, parse_settings
-from flows.stages import ingest
+from flows.settings import parse_settings
+from flows.stages.ingest import ingest
+from flows.stages.stage import Job
 from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
 from tfrecords.errors import AoiError
@@ -294,7 +295,7 @@ def test_names_that_are_not_unicode_can_be_told_and_written_down(own):
     with open(bytes(folder / "train_images") + b"/\xe9.png", "wb") as file:
         file.write(archives.PICTURES["p0.png"])
     with pytest.raises(AoiError, match=r"udce9.png: no row names this picture") as error:
-        ingest(Home(own / "home"), load_settings(), str(folder))
+        ingest(Job(Home(own / "home")), str(folder))
     assert archives.refused(DAMAGED, error.value) == REJECTED
 
 
