@@ -7,18 +7,22 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli import main
+from flows.home import Home
 from flows.settings import parse_grid
-from flows.stages import evaluate, sweep
-from model.evaluation import sweep as stage
+from flows.stages.evaluate import evaluate
+from flows.stages.stage import Job
+from flows.stages.sweep import make_sweep, sweep
+from model.evaluation.sweep import Point, read_table
+from model.manifests import ModelManifest, SweepManifest
 from model.registry.store import CHAMPION, store_of
 from model.registry.tracking import COPY_TAG, MLFLOW_PARENT_RUN_ID, connect
-from tfrecords.artifacts.artifact import RECORD
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
 BASE = {"train": {"recipe": "frozen", "frozen_copies": 1}, "preprocess": {"image_size_px": 64}}
 EQUALIZE, HEADS = ["clahe", "none"], ["gap", "flatten"]
 GRID = {"train": {**BASE["train"], "head": HEADS}, "preprocess": {**BASE["preprocess"], "equalize": EQUALIZE}}
-NOTED = ("dataset", "model", "evaluation", CHAMPION)
+NOTED = ("dataset", "model", "evaluation", "champion-tiny")
 
 
 def rows(home, ref):
@@ -40,10 +44,10 @@ def swept(made, copy_home, tmp_path_factory):
     data, _, settings, _ = made
     home = copy_home(tmp_path_factory.mktemp("sweep") / "home")
     before = {name: home.recall(name) for name in NOTED}
-    points = parse_grid(GRID, settings, "grid")
     told = []
-    ref = sweep(home, points, str(data), progress=lambda *call: told.append(call))
-    return SimpleNamespace(home=home, points=points, ref=ref, told=told, before=before, data=data, settings=settings)
+    job = Job(home, settings, progress=lambda *call: told.append(call))
+    ref = sweep(job, GRID, str(data))
+    return SimpleNamespace(home=home, job=job, ref=ref, told=told, before=before, data=data, settings=settings)
 
 
 def test_the_table_has_a_row_a_point_with_what_its_evaluation_measured(swept):
@@ -51,9 +55,9 @@ def test_the_table_has_a_row_a_point_with_what_its_evaluation_measured(swept):
     axes = [(row["preprocess.equalize"], row["train.head"]) for row in table]
     assert axes == [(equalize, head) for equalize in EQUALIZE for head in HEADS]
     for row in table:
-        model = swept.home.by_fingerprint("model", row["model"])
-        metrics = swept.home.evaluation_of(row["model"]).manifest["metrics"]
-        assert model.manifest["settings"]["train"]["head"] == row["train.head"]
+        model = swept.home.find(ModelManifest, row["model"])
+        metrics = swept.home.evaluation_of(row["model"]).manifest.metrics
+        assert model.manifest.settings.train.head == row["train.head"]
         for key in ("accuracy", "balanced_accuracy", "macro_f1"):
             assert float(row[key]) == pytest.approx(metrics[key], abs=1e-6)
         assert int(row["mistakes"]) == round((1 - metrics["accuracy"]) * metrics["pictures"])
@@ -65,7 +69,7 @@ def test_the_table_has_a_row_a_point_with_what_its_evaluation_measured(swept):
 
 def test_points_that_can_share_a_dataset_do(swept):
     assert len({row["model"] for row in rows(swept.home, swept.ref)}) == 4
-    assert len(swept.home.committed("dataset")) == 2 + 2  # those of the whole run, training and test
+    assert len(swept.home.committed(DatasetManifest)) == 2 + 2  # those of the whole run, training and test
 
 
 def test_it_says_which_point_it_is_at(swept):
@@ -77,37 +81,37 @@ def test_it_says_which_point_it_is_at(swept):
 def test_the_champion_and_what_is_latest_stay_until_a_point_s_model_is_evaluated_by_itself(swept):
     assert {name: swept.home.recall(name) for name in NOTED} == swept.before
     best = rows(swept.home, swept.ref)[0]["model"]
-    judged = evaluate(swept.home, swept.settings, best)
+    judged = evaluate(Job(swept.home, swept.settings), best)
     assert judged.cached
     assert judged.note.startswith(CHAMPION)
-    assert swept.home.recall(CHAMPION)["fingerprint"] == best
+    assert swept.home.recall("champion-tiny")["fingerprint"] == best
 
 
 def test_a_point_under_the_bound_fails_nothing(made, copy_home, tmp_path):
     data, _, settings, refs = made
     home = copy_home(tmp_path / "home")
     strict = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"minimum_accuracy": 1.0})})
-    ref = sweep(home, parse_grid({"train": {"fold": [0]}}, strict, "grid"), str(data))
+    ref = sweep(Job(home, strict), {"train": {"fold": [0]}}, str(data))
     (row,) = rows(home, ref)
     assert row["model"] == refs["train"].fingerprint
-    assert home.evaluation_of(row["model"]).manifest["passed"] is False
+    assert home.evaluation_of(row["model"]).manifest.passed is False
 
 
 def test_mlflow_has_the_points_under_one_parent_ready_to_be_compared(swept):
-    record = swept.home.open(swept.ref).manifest[RECORD]
-    children = nested(swept.home, record["run_id"])
+    parent_id = swept.home.open(swept.ref, SweepManifest).manifest.mlflow.run_id
+    children = nested(swept.home, parent_id)
     assert [run.data.params["train.head"] for run in children] == HEADS * 2
     assert [run.data.params["preprocess.equalize"] for run in children] == ["clahe", "clahe", "none", "none"]
     for run in children:
         assert {"accuracy", "balanced_accuracy", "macro_f1", "parameters", "training_seconds"} <= set(run.data.metrics)
     client = connect(store_of(swept.home.root, "tiny"))
-    parent = client.get_run(record["run_id"])
+    parent = client.get_run(parent_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.params["train.head"] == "gap, flatten"
     assert parent.data.params["train.recipe"] == "frozen"
     assert parent.data.metrics["points"] == 4
     assert len(parent.inputs.dataset_inputs) == 2
-    assert {file.path for file in client.list_artifacts(record["run_id"], "sweep")} == {
+    assert {file.path for file in client.list_artifacts(parent_id, "sweep")} == {
         "sweep/table.csv",
         "sweep/parallel.png",
     }
@@ -139,11 +143,11 @@ def test_asked_again_it_is_found_and_printed(swept, capsys, tmp_path):
 
 
 def test_a_run_that_has_a_parent_stays_there_and_is_copied_under_the_next(swept):
-    first = swept.home.open(swept.ref).manifest[RECORD]["run_id"]
+    first = swept.home.open(swept.ref, SweepManifest).manifest.mlflow.run_id
     smaller = {**GRID, "train": {**GRID["train"], "head": ["gap"]}}
-    ref = sweep(swept.home, parse_grid(smaller, swept.settings, "grid"), str(swept.data))
+    ref = sweep(swept.job, smaller, str(swept.data))
     own = nested(swept.home, first)
-    copies = nested(swept.home, swept.home.open(ref).manifest[RECORD]["run_id"])
+    copies = nested(swept.home, swept.home.open(ref, SweepManifest).manifest.mlflow.run_id)
     assert len(own) == 4
     assert [run.data.tags[COPY_TAG] for run in copies] == [own[0].info.run_id, own[2].info.run_id]
     for copy, run in zip(copies, (own[0], own[2]), strict=True):
@@ -153,20 +157,20 @@ def test_a_run_that_has_a_parent_stays_there_and_is_copied_under_the_next(swept)
 
 def test_seconds_are_in_the_table_and_in_no_digest(swept, tmp_path):
     def point(row, given, seconds):
-        model = swept.home.by_fingerprint("model", row["model"])
-        record = {**model.manifest[RECORD], "seconds": seconds}
-        timed = replace(model, manifest={**model.manifest, RECORD: record})
-        dataset = swept.home.by_fingerprint("dataset", model.manifest["dataset"]["fingerprint"])
-        return stage.Point(given.values, dataset, timed, swept.home.evaluation_of(row["model"]))
+        model = swept.home.find(ModelManifest, row["model"])
+        record = model.manifest.mlflow.model_copy(update={"seconds": seconds})
+        timed = replace(model, manifest=model.manifest.model_copy(update={"mlflow": record}))
+        dataset = swept.home.find(DatasetManifest, model.manifest.dataset.fingerprint)
+        return Point(given.values, dataset, timed, swept.home.evaluation_of(row["model"]))
 
-    table = rows(swept.home, swept.ref)
+    table, grid = rows(swept.home, swept.ref), parse_grid(GRID, swept.settings, "grid")
     made = []
     for seconds in (1.0, 100.0):
-        points = [point(*pair, seconds) for pair in zip(table[:2], swept.points, strict=False)]
-        made.append(stage.sweep(points, tmp_path / str(seconds), store_of(tmp_path, "tiny"), False)[0])
+        points = [point(*pair, seconds) for pair in zip(table[:2], grid, strict=False)]
+        made.append(make_sweep(Job(Home(tmp_path / str(seconds))), points, "tiny")[0])
     assert made[0].digest == made[1].digest
-    assert [row["training_seconds"] for row in stage.read_table(made[0])] == ["1.0", "1.0"]
-    assert [row["training_seconds"] for row in stage.read_table(made[1])] == ["100.0", "100.0"]
+    assert [row["training_seconds"] for row in read_table(made[0])] == ["1.0", "1.0"]
+    assert [row["training_seconds"] for row in read_table(made[1])] == ["100.0", "100.0"]
 
 
 LATE = {
@@ -183,7 +187,7 @@ def test_what_the_last_point_would_trip_over_is_refused_before_the_first(case, m
     grid, told = LATE[case]
     new = replace(home, root=tmp_path / "home")
     with pytest.raises(AoiError) as refused:
-        sweep(new, parse_grid(grid, settings, "grid"), str(data))
+        sweep(Job(new, settings), grid, str(data))
     assert told in str(refused.value)
     assert not new.root.exists()
 
@@ -197,5 +201,5 @@ def test_weights_of_another_width_are_found_before_the_first_point(made, tmp_pat
     new = replace(home, root=tmp_path / "home")
     grid = {"train": {"alpha": [0.25, 0.5], "weights": str(path)}}
     with pytest.raises(AoiError, match=r"not the weights of a MobileNet of alpha 0\.5"):
-        sweep(new, parse_grid(grid, settings, "grid"), str(data))
+        sweep(Job(new, settings), grid, str(data))
     assert not new.root.exists()
