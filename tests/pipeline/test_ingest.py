@@ -448,11 +448,11 @@ def broken_off(data: Path, root: Path, monkeypatch) -> Path:
 
     def run(plans, *_):
         for plan in plans[:3]:
-            convert.convert_shard(plan)
+            convert.write_shard(plan)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_run", run)
+        patch.setattr(ingest, "run_shards", run)
         with pytest.raises(KeyboardInterrupt):
             ingest.ingest(inputs, root, "tiny", FOUR, SMALL)
     (work,) = root.glob(".work-*")
@@ -546,7 +546,7 @@ def test_a_runner_that_loses_or_doubles_something_is_found_out_and_nothing_is_le
         for index, plan in enumerate(plans):
             if index == 1 and loss == "a shard":
                 continue
-            convert.convert_shard(plan)
+            convert.write_shard(plan)
             path = Path(plan.report_path)
             report = json.loads(path.read_text())
             if index == 1 and loss == "a picture":
