@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # pydantic and all that it brings: help does without
     from flows.home import Home, Ref
     from flows.stages.stage import Job, Options, Stage
 
-EPILOG = "Any setting: --set NAME=VALUE; `aoi settings` lists them. HOME: --home, else $AOI_HOME, else ./aoi-home."
+SETTINGS_HELP = "Any setting: --set NAME=VALUE; `aoi settings` lists them."
 HOME_HELP = "folder of all that is made (default $AOI_HOME or ./aoi-home)"
 
 
@@ -84,12 +84,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aoi",
         description="Names the defect on inspection pictures: ingest, train, evaluate, predict.",
-        epilog=EPILOG,
+        epilog=f"{SETTINGS_HELP} HOME: --home, else $AOI_HOME, else ./aoi-home.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: Callable[..., int], summary: str, home: bool = True) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG, allow_abbrev=False)
+        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         added.set_defaults(command=command, home=None)
         if home:
             added.add_argument("--home", metavar="DIR", help=HOME_HELP)
@@ -152,6 +152,7 @@ def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
 
 def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True) -> None:
     if has_settings:
+        parser.epilog = SETTINGS_HELP
         parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
         parser.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
     parser.add_argument("--force", action="store_true", help="make it again, even if it is there")
