@@ -32,15 +32,19 @@ def png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str, ...] = CLASSES) -> Path:
-    """A folder in AIdea's layout with `train` labelled pictures of three classes in turn, and `test` others."""
+def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """A folder in AIdea's layout with `train` labelled pictures of three classes in turn, and `test` others.
+
+    seed: another one gives files of the same names and other contents.
+    """
     for split, count in (("train", train), ("test", test)):
         (folder / f"{split}_images").mkdir(parents=True)
         lines = ["ID,Label"]
         for index in range(count):
             label = index % len(classes)
             name = f"{split}_{index:03d}.png"
-            (folder / f"{split}_images" / name).write_bytes(png(picture(label, 1000 * (split == "test") + index)))
+            pixels = picture(label, seed + 1000 * (split == "test") + index)
+            (folder / f"{split}_images" / name).write_bytes(png(pixels))
             lines.append(f"{name},{label if split == 'train' else ''}")
         (folder / f"{split}.csv").write_text("\r\n".join(lines) + "\r\n", newline="")
     (folder / "classes.txt").write_text("\n".join(classes) + "\n")
@@ -51,6 +55,12 @@ def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str,
 def data(tmp_path: Path) -> Path:
     """A fresh set that a test may spoil."""
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def look_alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set of another product, "other": files named as in `made` with other contents; for reading only."""
+    return write_data(tmp_path_factory.mktemp("look-alike") / "other", train=60, test=9, seed=5000)
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +91,13 @@ def opened():
 
 @pytest.fixture(scope="session")
 def copy_home(made):
-    """A function that copies the HOME of `made` to a folder that is a test's own."""
+    """A function that copies the HOME of `made`, or another one, to a folder that is a test's own."""
     from mlflow.tracking._tracking_service import utils
 
     from flows.home import Home
 
-    def copy(folder: Path) -> Home:
+    def copy(folder: Path, home: Home = made[1]) -> Home:
         utils._artifact_repos_cache.clear()  # by run, and the copy has the same runs elsewhere
-        return Home(Path(shutil.copytree(made[1].root, folder)))
+        return Home(Path(shutil.copytree(home.root, folder)))
 
     return copy

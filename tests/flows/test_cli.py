@@ -234,6 +234,18 @@ def test_a_wrong_option_is_refused_with_what_is_right_and_home_stays_as_it_was(c
     assert content(home.root) == before
 
 
+@pytest.mark.parametrize(
+    "words", [("--set", "train.epochs=1"), ("--set", "x=1"), ("--config", "demo.toml"), ("--format", "onnx")]
+)
+def test_export_refuses_what_would_change_nothing(words, aoi, home):
+    before = content(home.root)
+    given = aoi("export", "--home", home.root, *words)
+    assert given.code == 2
+    assert "usage: aoi" in given.err
+    assert words[0] in given.err
+    assert content(home.root) == before
+
+
 def test_nothing_is_made_in_a_home_that_was_not_there(aoi, data, tmp_path):
     (data / "test.csv").unlink()
     assert aoi("run", "--data", data, "--home", tmp_path / "home", *chosen()).code == 2
@@ -306,6 +318,7 @@ def test_help_imports_nothing_heavy():
         "predict",
         "serve",
         "crossval",
+        "export",
         "sweep",
         "rollback",
         "sample",

@@ -1,5 +1,7 @@
 """The Prefect flows, on a server of the test's own: what runs, what is found, and what a run leaves to look at."""
 
+import json
+import shutil
 from types import SimpleNamespace
 
 import h5py
@@ -13,11 +15,12 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import deployments
 from flows.deployments import DEPLOYED
 from flows.home import Home, Ref
-from flows.settings import Settings
-from model.manifests import EvaluationManifest
+from flows.settings import Settings, load_settings
+from model.manifests import EvaluationManifest, ExportManifest, PredictionManifest
 from tfrecords.errors import AoiError
 
 STAGES = ["ingest", "train", "evaluate", "predict"]
+SMALL = load_settings(overrides=["preprocess.image_size_px=32"])
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +28,13 @@ def server():
     """A Prefect server with an empty database."""
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+def artifacts_of(state):
+    """What a flow run left to look at, by key."""
+    mine = state.state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_artifacts() if artifact.flow_run_id == mine}
 
 
 def run(flow, **given):
@@ -122,17 +132,37 @@ def test_a_sweep_takes_its_grid_as_nested_values_and_reports_a_table(told, made)
     assert state.is_completed()
     model = made[3]["train"].fingerprint
     assert state.result().kind == "sweep"
-    with get_client(sync_client=True) as client:
-        (report,) = [
-            artifact.data
-            for artifact in client.read_artifacts()
-            if artifact.flow_run_id == state.state_details.flow_run_id and artifact.key == "aoi-run"
-        ]
+    report = artifacts_of(state)["aoi-run"].data
     assert f"| * best | {model[:8]} |" in report  # the model of the full run, not another one
     assert "sweep/parallel.png" in report
     state = deployments.sweep(grid={"train": {"fold": [0, "x"]}}, **given, return_state=True)
     with pytest.raises(AoiError, match=r"grid: train\.fold is 'x'"):
         state.result()
+
+
+def test_a_clean_set_after_a_dirty_one_shows_no_findings(server, data, tmp_path):
+    clean = shutil.copytree(data, tmp_path / "clean")
+    shutil.copy(data / "train_images" / "train_001.png", data / "train_images" / "train_004.png")
+    shown = []
+    for folder in (data, clean):
+        given = {"data": str(folder), "home": str(tmp_path / "home"), "settings": SMALL}
+        table = artifacts_of(deployments.ingest(**given, return_state=True))["aoi-audit"].data
+        shown.append([row["finding"] for row in json.loads(table)])
+    assert shown == [["identical"], ["none"]]
+
+
+def test_predict_and_export_take_a_product(told, made):
+    home, model = str(told.home.root), made[3]["train"].fingerprint
+    given = {"home": home, "data": str(made[0]), "settings": made[2]}
+    state = deployments.predict(**given, product="tiny", return_state=True)
+    assert state.is_completed()
+    assert told.home.open(state.result(), PredictionManifest).manifest.model.fingerprint == model
+    state = deployments.export(home=home, product="tiny", return_state=True)
+    assert told.home.open(state.result(), ExportManifest).manifest.model.fingerprint == model
+    for flow, more in ((deployments.predict, given), (deployments.export, {"home": home})):
+        state = flow(**more, product="neu", return_state=True)
+        with pytest.raises(AoiError, match=r"'neu' is no product in .* Name one of: tiny"):
+            state.result()
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------
@@ -178,12 +208,7 @@ def test_the_form_knows_every_setting_with_its_meaning():
 
 
 def test_a_run_leaves_a_report_with_figures_and_the_confusion_matrix(told):
-    with get_client(sync_client=True) as client:
-        artifacts = {
-            artifact.key: artifact
-            for artifact in client.read_artifacts()
-            if artifact.flow_run_id == told.again[0].state_details.flow_run_id
-        }
+    artifacts = artifacts_of(told.again[0])
     assert {"aoi-run", "aoi-confusion"} <= set(artifacts)
     report = artifacts["aoi-run"].data
     metrics = told.home.open(Ref(**told.again[0].result()["evaluate"]), EvaluationManifest).manifest.metrics

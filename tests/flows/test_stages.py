@@ -17,7 +17,7 @@ from flows.stages.ingest import ingest
 from flows.stages.predict import predict
 from flows.stages.stage import Job
 from flows.stages.train import train
-from flows.summary import trained_epochs
+from flows.summary import audit_rows, trained_epochs
 from model.manifests import EvaluationManifest, ModelManifest, PredictionManifest
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
@@ -175,6 +175,25 @@ def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(m
     again = crossval(job)
     assert (again.folder, again.cached) == (ref.folder, True)
     assert home.open(predict(job, ref.folder), PredictionManifest).manifest.pictures == 9
+
+
+# --- The audit ----------------------------------------------------------------------------------------------
+
+
+def test_a_set_s_audit_is_its_own_and_not_that_of_the_set_before(job, data, tmp_path):
+    clean = shutil.copytree(data, tmp_path / "clean")
+    shutil.copy(data / "train_images" / "train_001.png", data / "train_images" / "train_004.png")
+    findings = {}
+    for name, folder in (("dirty", data), ("clean", clean), ("dirty again", data)):
+        ref = ingest(job, str(folder))
+        findings[name] = [row["finding"] for row in audit_rows(job.home, ref)]
+    assert findings == {"dirty": ["identical"], "clean": ["none"], "dirty again": ["identical"]}
+
+
+def test_a_set_whose_audit_is_gone_has_no_findings_to_show(copy_home, made, tmp_path):
+    home = copy_home(tmp_path / "home")
+    shutil.rmtree(home.root / "audits")
+    assert audit_rows(home, made[3]["ingest"]) == []
 
 
 # --- Which upstream -----------------------------------------------------------------------------------------
