@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flows import interrupts
 from flows.stages import SUMMARIES, load_stage
 from tfrecords.errors import AoiError, Problem
 
@@ -24,42 +24,37 @@ HOME_HELP = "folder of all that is made (default $AOI_HOME or ./aoi-home)"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 a bound missed or a crash, 2 refused input, 130 Ctrl-C."""
-    words = _beam_joined(sys.argv[1:] if argv is None else argv)
-    quiet_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)  # as a scheduler stops a job: like Ctrl-C, not in mid-air
-    arguments = _parser(words).parse_args(words)
     try:
-        return arguments.command(arguments)
-    except AoiError as error:
+        words = _beam_joined(sys.argv[1:] if argv is None else argv)
+        quiet_libraries()
+        return _run_parsed(_parser(words).parse_args(words))
+    except BaseException as error:
+        if not interrupts.is_behind(error):
+            raise
         _clear()
+        return interrupts.tell()
+
+
+def _run_parsed(arguments: argparse.Namespace) -> int:
+    """Runs the command that was parsed. Returns the exit code; what its user can act on is told without a traceback."""
+    try:
+        code = arguments.command(arguments)
+        print(end="", flush=True)  # a pipe that is closed shows here, not at the end of Python
+        return code
+    except BrokenPipeError:  # `aoi settings | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (AoiError, OSError) as error:
+        if interrupts.is_behind(error):
+            raise
+        _clear()
+        if isinstance(error, OSError):  # a full disk, a folder that may not be written
+            print(f"aoi: {error}. Mend it and run the same command: what is finished is kept", file=sys.stderr)
+            return 1
         print(f"aoi: {error}", file=sys.stderr)
         if report := _report_problems(arguments, error):
             print(f"aoi: the full list is in {report}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `aoi settings | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:  # a full disk, a folder that may not be written
-        _clear()
-        print(f"aoi: {error}. Mend it and run the same command: what is finished is kept", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ImportError) as error:
-        if not _stopped(error):
-            raise
-        _clear()
-        print("aoi: stopped; the same command goes on from what is finished", file=sys.stderr)
-        return 130
-
-
-def _stopped(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: in the middle of a native library's import it comes out as an ImportError."""
-    return error is not None and (
-        isinstance(error, KeyboardInterrupt) or _stopped(error.__cause__ or error.__context__)
-    )
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _beam_joined(argv: Sequence[str]) -> list[str]:

@@ -1,18 +1,19 @@
 """`aoi serve`: a Prefect server, the MLflow UI and the deployments, for as long as it runs."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from flows import interrupts
 from flows.home import Home
 from model.registry.store import store_of
+from tfrecords import system
 from tfrecords.errors import MISSED, refuse
 
 START_SECONDS = 120
@@ -27,8 +28,6 @@ def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_por
     """
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     prefect, mlflow = f"http://{host}:{prefect_port}", f"http://{host}:{mlflow_port}"
     store = store_of(home.root, "")
     prefect_command = ["prefect", "server", "start", "--host", host, "--port", str(prefect_port)]
@@ -56,15 +55,16 @@ def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_por
         print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
     try:
         parts: dict[str, subprocess.Popen] = {}
-        with ExitStack() as stack:
+        # Deferred, or a part could be started and not be known yet, or a second Ctrl-C could leave one behind.
+        with interrupts.deferred() as check, ExitStack() as stack:
             stack.callback(_stop, parts)
             for name, (health, command) in servers.items():
                 if not answers(health):
                     parts[name] = start(command, environment, logs / f"{name}.log")
             for name, process in parts.items():
-                wait(name, servers[name][0], process, logs / f"{name}.log")
+                wait(name, servers[name][0], process, logs / f"{name}.log", check)
             parts["runner"] = start(runner_command, environment, logs / "runner.log")
-            wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log")
+            wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log", check)
             print(f"Prefect  {prefect}\nMLflow   {mlflow}\nlogs     {logs}\n\nIn another terminal:")
             print(f"  export PREFECT_API_URL={prefect}/api\n  prefect deployment run aoi/full --watch", flush=True)
             while True:
@@ -72,13 +72,10 @@ def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_por
                     if process.poll() is not None:
                         raise _ended(name, process, logs / f"{name}.log")
                 time.sleep(0.5)
+                check()
     except KeyboardInterrupt:
         print("stopped", flush=True)
         return 0
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def answers(url: str) -> bool:
@@ -91,32 +88,22 @@ def answers(url: str) -> bool:
 
 
 def start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
-    """Runs a Python module in a session of its own, to be stopped with all its children."""
-    with open(log, "ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", *module],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    """Runs a Python module beside this process, to be stopped with all its children."""
+    return system.start([sys.executable, "-m", *module], environment, log)
 
 
 def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
-    """SIGTERM to every part with all its children, the runner first; SIGKILL to those that stay."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
+    """Ends every part with all its children, the runner first."""
     # One after the other: a runner whose server is gone already waits for it in vain.
     for process in reversed(parts.values()):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, number)
-                process.wait(STOP_SECONDS)
+        system.stop(process, STOP_SECONDS)
 
 
-def wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
-    """Returns once a started part answers. Raises: AoiError where it ends, or does not answer in time."""
+def wait(name: str, url: str, process: subprocess.Popen, log: Path, check: Callable[[], None]) -> None:
+    """Returns once a started part answers. Raises: AoiError where it ends, or does not answer in time.
+
+    check: called meanwhile; raises what ends the wait.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not answers(url):
         if process.poll() is not None:
@@ -124,6 +111,7 @@ def wait(name: str, url: str, process: subprocess.Popen, log: Path) -> None:
         if time.monotonic() > deadline:
             raise refuse(name, f"no answer from {url} in {START_SECONDS} s", f"See {log}", exit_code=MISSED)
         time.sleep(0.2)
+        check()
 
 
 def _ended(name: str, process: subprocess.Popen, log: Path):

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from pipeline.inputs.inputs import AIDEA_CLASSES
+from tfrecords.system import replace
 
 CLASS_NAMES = AIDEA_CLASSES
 CLASS_COUNTS = (674, 492, 100, 378, 240, 644)  # AIdea's training set: the balance to copy
@@ -307,4 +308,6 @@ def write_sample(
                 for done, _ in enumerate(written, start=1):
                     if progress is not None:
                         progress(done, len(jobs))
-        os.rename(whole, out)
+        if out.exists():  # an empty folder, onto which Windows renames none
+            out.rmdir()
+        replace(whole, out)

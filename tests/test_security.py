@@ -152,7 +152,6 @@ def started(monkeypatch, tmp_path: Path, host: str) -> list[list[str]]:
         if module[0] == "flows.runner":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(flows.serve.signal, "signal", lambda *_: None)
     monkeypatch.setattr(flows.serve, "start", start)
     monkeypatch.setattr(flows.serve, "_stop", lambda parts: None)
     monkeypatch.setattr(flows.serve, "wait", lambda *_: None)

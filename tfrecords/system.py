@@ -1,35 +1,131 @@
-"""What differs between operating systems: locks between processes, folders made safe from a power cut."""
+"""What differs between operating systems: locks, renames, folders on the disk, processes that end together.
 
-import contextlib
-import fcntl
+No other module uses what only some systems have. filelock and psutil are imported late: a command that finds
+everything done needs neither.
+"""
+
 import os
-from collections.abc import Iterator
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+POLL_SECONDS = 0.2
+READER_SECONDS = 5.0  # how long Windows waits for readers of a file that is to be renamed
 
 
 def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Returns when a file's bytes, or a folder's list of names, are on the disk and outlive a power cut."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # Windows opens no folders; its file system keeps a journal of names
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-@contextlib.contextmanager
+def replace(source: Path, target: Path) -> None:
+    """Renames a file or a folder in one step; a file that has the new name already goes.
+
+    Windows renames nothing that somebody reads: there it waits for readers, for some seconds.
+
+    Raises:
+        OSError: as os.replace.
+    """
+    if sys.platform == "win32":
+        deadline = time.monotonic() + READER_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(PermissionError):
+                return os.replace(source, target)
+            time.sleep(POLL_SECONDS)
+    os.replace(source, target)
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an advisory lock that the kernel drops when its owner dies; the file goes with the last owner."""
-    while True:
-        with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Its last owner may have removed the file while we waited: then we hold a lock nobody else sees.
-            try:
-                ours = os.path.samefile(path, file.fileno())
-            except FileNotFoundError:
-                ours = False
-            if not ours:
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
+    """Holds a lock that the system drops when its owner ends, however it ends; its file goes with the last owner.
+
+    Only other callers of `locked` respect it. Raises: OSError where the file can't be made.
+    """
+    from filelock import lock_descriptor
+
+    with ExitStack() as stack:
+        if sys.platform == "win32":
+            stack.callback(_remove_closed, path)
+        while True:
+            file = stack.enter_context(open(path, "a"))
+            lock_descriptor(file.fileno())
+            # Its last owner may have removed the file while we waited: then we hold a lock that nobody else sees.
+            with suppress(FileNotFoundError):
+                if os.path.samefile(path, file.fileno()):
+                    break
+        if sys.platform != "win32":
+            stack.callback(path.unlink, missing_ok=True)  # before it is closed, which gives the lock to the next
+        yield
+
+
+def _remove_closed(path: Path) -> None:
+    """Removes a lock's file on Windows, which refuses that while the next owner has it open."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts a program that Ctrl-C at this terminal does not reach; what it prints is added to `log`. See `stop`."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # means nothing on Windows, which has groups instead
+            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ends a program of `start` with all that it started: asks them to, and forces those that stay for `seconds`.
+
+    On Windows they are not asked, and what a program left behind that ended by itself is not found.
+    """
+    if sys.platform == "win32":
+        import psutil
+
+        with suppress(psutil.NoSuchProcess):
+            program = psutil.Process(process.pid)
+            for each in [program, *program.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+        process.wait()
+    else:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(seconds)
+
+
+def shielded(command: Sequence[str]) -> str:
+    """The command as a line for the system's shell, of a program that Ctrl-C does not end.
+
+    On Windows the program itself must ignore it.
+    """
+    if sys.platform == "win32":
+        return subprocess.list2cmdline(command)
+    return "trap '' INT; exec " + shlex.join(command)
+
+
+def end_with(owner: int) -> None:
+    """Waits for another process to end, however it ends, and then ends this one."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(owner)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(POLL_SECONDS)
+    os._exit(1)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import keras
 
 from tfrecords.errors import refuse
+from tfrecords.system import replace
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -26,7 +26,7 @@ def save(model: keras.Model, path: Path) -> None:
                 data = _renumber(data)
             target.writestr(zipfile.ZipInfo(name), data)
     whole.write_bytes(buffer.getvalue())
-    os.replace(whole, path)
+    replace(whole, path)
 
 
 def _renumber(config: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from pipeline.job.shard import ShardPlan, read_report, write_plan, write_planned_shard, write_shard
 from tfrecords.errors import MISSED, AoiError, refuse
+from tfrecords.system import shielded
 
 Progress = Callable[[int, int], None]
 
@@ -47,8 +47,8 @@ def open_runner(options: list[str]) -> tuple[Any, int]:
     if direct.direct_running_mode != "multi_processing":
         return FnApiRunner(), cores
     # Beam's own workers outlive a job that is killed, and tell of Ctrl-C too.
-    command = "trap '' INT; exec " + shlex.join([sys.executable, "-m", "pipeline.job.worker", str(os.getpid())])
-    workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    worker = shielded([sys.executable, "-m", "pipeline.job.worker", str(os.getpid())])
+    workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
     options.append("--direct_running_mode=in_memory")  # otherwise Beam starts its own
     return workers, max(1, cores // (direct.direct_num_workers or cores))
 

@@ -1,23 +1,19 @@
-"""A Beam worker process that ends with its job: python -m pipeline.worker JOB."""
+"""A Beam worker process that ends with its job: python -m pipeline.job.worker JOB."""
 
-import os
+import signal
 import sys
 import threading
-import time
+
+from tfrecords.system import end_with
 
 
 def main(job: int) -> None:
-    """Works for the job, the process with that id, which started this one."""
-    threading.Thread(target=_end_with, args=(job,), daemon=True).start()
+    """Works for the job, the process with that id, until the job stops it or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
+    threading.Thread(target=end_with, args=(job,), daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main  # a second, in which the job may end
 
     sdk_worker_main.main(sys.argv[:1])
-
-
-def _end_with(job: int) -> None:
-    while os.getppid() == job:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 if __name__ == "__main__":

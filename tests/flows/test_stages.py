@@ -1,6 +1,7 @@
 """The stages as plain functions: which upstream they take, in which order they go, and HOMEs that move."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -297,3 +298,19 @@ def test_the_summary_tells_the_epochs_that_were_trained(made, opened, tmp_path, 
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": wanted})})
     manifest = model.manifest.model_copy(update={"settings": settings})
     assert trained_epochs(replace(model, path=tmp_path, manifest=manifest)) == told
+
+
+# --- Names of files ------------------------------------------------------------------------------------------
+
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+
+def test_every_name_in_home_is_one_that_every_system_takes(made):
+    home = made[1].root
+    names = [path.relative_to(home) for path in home.rglob("*")]
+    assert len(names) > 50
+    for name in names:
+        assert len(str(name)) < 160  # of the 260 that Windows allows with the folder before it
+        for part in name.parts:
+            assert not re.search(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', part), name
+            assert not RESERVED.fullmatch(part), name

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tfrecords.system import replace
+
 
 def hash_json(value: Any) -> str:
     """First 16 hex digits of the sha256 of `value` as canonical JSON (keys sorted, no blanks)."""
@@ -29,7 +31,7 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(aside, "xb") as file:
             yield file
-        os.replace(aside, path)
+        replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 

@@ -5,7 +5,6 @@ An artefact's folder name ends in the fingerprint of what made it, so the same r
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from tfrecords.artifacts.artifact import Artifact, M, checksum, encoded, entry_o
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
 from tfrecords.errors import REFUSED, AoiError
-from tfrecords.system import locked, sync
+from tfrecords.system import locked, replace, sync
 
 GENERATION = re.compile(r"\.\d+$")  # of a folder whose artefact was made again
 
@@ -139,7 +138,7 @@ def _commit(root: Path, name: str, fingerprint: str, work: Path) -> Path:
     older = _generations(root, fingerprint)
     generation = older[-1][0] + 1 if older else 1
     final = root / (f"{name}-{fingerprint}" if generation == 1 else f"{name}-{fingerprint}.{generation}")
-    os.rename(work, final)
+    replace(work, final)
     sync(root)
     _remove_others(root, fingerprint, final)
     return final
@@ -154,7 +153,7 @@ def _remove_others(root: Path, fingerprint: str, kept: Path) -> None:
 def _remove(folder: Path, fingerprint: str) -> None:
     """Takes a folder away whole, by one rename, before its files go one by one."""
     gone = folder.with_name(f".gone-{fingerprint}")
-    os.rename(folder, gone)
+    replace(folder, gone)
     shutil.rmtree(gone)
 
 

@@ -1,0 +1,25 @@
+"""Where the command `aoi` begins and ends: `flows.cli`, with an answer to Ctrl-C before its import and after it."""
+
+import sys
+from collections.abc import Sequence
+
+from flows import interrupts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns: the exit code, as `flows.cli.main`."""
+    interrupts.leave_at_once()
+    from flows.cli import main as command  # a tenth of a second
+
+    try:
+        try:
+            interrupts.raise_once()
+            return command(argv)
+        finally:
+            interrupts.leave_at_once()
+    except KeyboardInterrupt:  # before or after what `command` answers itself
+        return interrupts.tell()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
