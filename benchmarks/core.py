@@ -152,11 +152,13 @@ def goal(what: str, value: float, bound: float, more: bool = True, unit: str = "
 
 def machine() -> dict[str, Any]:
     """What the figures hold for; nothing that names this very machine."""
+    import psutil
+
     return {
         "date": date.today().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }

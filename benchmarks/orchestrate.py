@@ -1,7 +1,6 @@
 """Orchestrate: what Prefect and MLflow add to a bare call of the stages, and what waiting a user has."""
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from benchmarks.core import Contestant, aoi, by_turns, goal, median
 from benchmarks.pictures import draw, repeat
 from flows.serve import start, wait
+from tfrecords.system import stop
 
 BARE, PREFECT = "bare call of the stages", "as a Prefect flow, beside a server"
 CACHED, CACHED_PREFECT, HELP = "aoi run, all found", "Prefect flow, all found, beside a server", "aoi --help"
@@ -142,5 +142,4 @@ def _server(home: Path, tell: Callable[[str], None]) -> Iterator[str]:
         wait("prefect", f"{address}/api/health", process, log)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # nothing in its folder is of use to anyone
-        process.wait()
+        stop(process, 5)

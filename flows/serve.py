@@ -95,11 +95,11 @@ def start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> s
 def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
     """Ends every part with all its children, the runner first."""
     # One after the other: a runner whose server is gone already waits for it in vain.
-    for process in reversed(parts.values()):
+    for process in reversed(list(parts.values())):
         system.stop(process, STOP_SECONDS)
 
 
-def wait(name: str, url: str, process: subprocess.Popen, log: Path, check: Callable[[], None]) -> None:
+def wait(name: str, url: str, process: subprocess.Popen, log: Path, check: Callable[[], None] = lambda: None) -> None:
     """Returns once a started part answers. Raises: AoiError where it ends, or does not answer in time.
 
     check: called meanwhile; raises what ends the wait.

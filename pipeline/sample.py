@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from pipeline.inputs.inputs import AIDEA_CLASSES
-from tfrecords.system import replace
+from tfrecords.system import rename
 
 CLASS_NAMES = AIDEA_CLASSES
 CLASS_COUNTS = (674, 492, 100, 378, 240, 644)  # AIdea's training set: the balance to copy
@@ -310,4 +310,4 @@ def write_sample(
                         progress(done, len(jobs))
         if out.exists():  # an empty folder, onto which Windows renames none
             out.rmdir()
-        replace(whole, out)
+        rename(whole, out)

@@ -46,6 +46,56 @@ def test_imports_run_one_way(file):
         assert library not in names or re.fullmatch(place, file), f"{file} imports {library}"
 
 
+# What some systems have not. mypy for the platforms win32 and darwin knows the rest.
+NOT_EVERYWHERE = re.compile(
+    r"(fcntl|grp|msvcrt|pty|pwd|resource|termios|tty|winreg)\b"
+    r"|os\.(fork|get(e?[ug]id|pgid|pgrp|ppid|sid)|killpg|mkfifo|register_at_fork|sched_\w+|set\w+|statvfs|sysconf|uname"
+    r"|wait\w*)\b"
+    r"|signal\.(SIG(?!INT|TERM|_)[A-Z]|alarm|pthread_|setitimer|CTRL_)"
+    r"|(preexec_fn|start_new_session)\b"
+    r"|/(bin|dev|etc|proc|sys|tmp|usr|var)\b"
+)
+
+
+def foreign(file):
+    """What a file names that some systems have not, with its line: modules, functions, arguments, places."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                names = [name.name for name in node.names]
+            case ast.ImportFrom():
+                names = [f"{node.module}.{name.name}" for name in node.names]
+            case ast.Attribute():
+                names = [ast.unparse(node)]
+            case ast.keyword(arg=str(name)) | ast.Constant(value=str(name)):
+                names = [name]
+            case _:
+                continue
+        yield from (f"{file}:{node.lineno}: {name}" for name in names if NOT_EVERYWHERE.match(name))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("benchmarks/")])
+def test_one_module_alone_uses_what_some_systems_have_not(file):
+    assert file == "tfrecords/system.py" or list(foreign(file)) == []
+
+
+def test_what_some_systems_have_not_is_seen_where_it_is_used():
+    seen = " ".join(foreign("tfrecords/system.py"))
+    assert all(name in seen for name in ("os.killpg", "signal.SIGKILL", "start_new_session"))
+    foreigners = ("fcntl", "fcntl.flock", "os.fork", "os.getppid", "signal.SIGHUP", "/proc/self/status", "pwd.getpwnam")
+    natives = (
+        "os.replace",
+        "os.dup2",
+        "os.getpid",
+        "os.kill",
+        "signal.SIGINT",
+        "signal.SIG_IGN",
+        "signal.Signals",
+        "/",
+    )
+    assert [name for name in (*foreigners, *natives) if NOT_EVERYWHERE.match(name)] == list(foreigners)
+
+
 def test_every_package_but_the_benchmarks_is_installed():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(packages) == sorted(f"{package}*" for package in set(MAY_USE) - {"benchmarks"})

@@ -29,7 +29,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def replace(source: Path, target: Path) -> None:
+def rename(source: Path, target: Path) -> None:
     """Renames a file or a folder in one step; a file that has the new name already goes.
 
     Windows renames nothing that somebody reads: there it waits for readers, for some seconds.
@@ -77,6 +77,9 @@ def _remove_closed(path: Path) -> None:
 
 def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Starts a program that Ctrl-C at this terminal does not reach; what it prints is added to `log`. See `stop`."""
+    group = 0
+    if sys.platform == "win32":  # which has no sessions, and passes over being asked for one
+        group = subprocess.CREATE_NEW_PROCESS_GROUP
     with open(log, "ab") as output:
         return subprocess.Popen(
             command,
@@ -84,8 +87,8 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # means nothing on Windows, which has groups instead
-            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0,
+            start_new_session=True,
+            creationflags=group,
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from tfrecords.errors import refuse
-from tfrecords.system import replace
+from tfrecords.system import rename
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -26,7 +26,7 @@ def save(model: keras.Model, path: Path) -> None:
                 data = _renumber(data)
             target.writestr(zipfile.ZipInfo(name), data)
     whole.write_bytes(buffer.getvalue())
-    replace(whole, path)
+    rename(whole, path)
 
 
 def _renumber(config: bytes) -> bytes:

@@ -76,7 +76,9 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
 
     # Beam waits for ever for a worker process that died. All that tells of it is the thread that started it.
     told = threading.excepthook
-    threading.excepthook = lambda args: ended.put(args.exc_value) if args.thread.name == "run_worker" else told(args)
+    threading.excepthook = lambda args: (
+        ended.put(args.exc_value) if args.thread and args.thread.name == "run_worker" else told(args)
+    )
     try:
         threading.Thread(target=job, daemon=True).start()
         while True:

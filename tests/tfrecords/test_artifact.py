@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tfrecords import system
 from tfrecords.artifacts import artifact
 from tfrecords.artifacts.artifact import Artifact, entry_of, read, verify
 from tfrecords.artifacts.files import hash_json, write_whole
@@ -475,23 +474,6 @@ def test_processes_that_want_the_same_artefact_build_it_once(tmp_path):
     started = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert sorted(process.communicate()[0].strip() for process in started) == ["False", "True", "True"]
     assert os.listdir(tmp_path) == [f"tiny-{FINGERPRINT}"]
-
-
-def test_owners_of_a_lock_never_overlap_though_its_file_comes_and_goes(tmp_path):
-    inside, most = [], []
-
-    def enter(_):
-        for _ in range(50):
-            with system.locked(tmp_path / ".lock"):
-                inside.append(1)
-                most.append(len(inside))
-                inside.pop()
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(enter, range(6)))
-    assert len(most) == 300
-    assert max(most) == 1
-    assert not os.listdir(tmp_path)
 
 
 # --- write_whole --------------------------------------------------------------------------------------------

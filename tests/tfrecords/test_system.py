@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tfrecords import system
-from tfrecords.system import end_with, locked, replace, shielded, start, stop, sync
+from tfrecords.system import end_with, locked, rename, shielded, start, stop, sync
 
 ROOT = Path(system.__file__).parents[1]
 PATIENCE = 120  # seconds for what takes milliseconds on an idle machine
@@ -121,29 +121,29 @@ def test_files_and_folders_can_be_made_safe(tmp_path):
 def test_a_file_takes_the_place_of_another_and_a_folder_that_of_none(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name).write_text(name)
-    replace(tmp_path / "new", tmp_path / "old")
+    rename(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_text() == "new"
     (tmp_path / "folder").mkdir()
-    replace(tmp_path / "folder", tmp_path / "moved")
+    rename(tmp_path / "folder", tmp_path / "moved")
     assert sorted(os.listdir(tmp_path)) == ["moved", "old"]
 
 
 def test_windows_waits_for_a_reader_of_what_is_to_be_renamed(tmp_path, monkeypatch):
-    tries, rename = [], os.replace
+    tries, really = [], os.replace
 
     def refuses_twice(source, target):
         tries.append(1)
         if len(tries) < 3:
             raise PermissionError("used by another process")
-        rename(source, target)
+        really(source, target)
 
     (tmp_path / "new").write_text("new")
     monkeypatch.setattr(os, "replace", refuses_twice)
     monkeypatch.setattr(system, "POLL_SECONDS", 0)
     with pytest.raises(PermissionError):
-        replace(tmp_path / "new", tmp_path / "old")
+        rename(tmp_path / "new", tmp_path / "old")
     monkeypatch.setattr(sys, "platform", "win32")
-    replace(tmp_path / "new", tmp_path / "old")
+    rename(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_text() == "new"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tfrecords.system import replace
+from tfrecords.system import rename
 
 
 def hash_json(value: Any) -> str:
@@ -31,7 +31,7 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(aside, "xb") as file:
             yield file
-        replace(aside, path)
+        rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from tfrecords.artifacts.artifact import Artifact, M, checksum, encoded, entry_o
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
 from tfrecords.errors import REFUSED, AoiError
-from tfrecords.system import locked, replace, sync
+from tfrecords.system import locked, rename, sync
 
 GENERATION = re.compile(r"\.\d+$")  # of a folder whose artefact was made again
 
@@ -138,7 +138,7 @@ def _commit(root: Path, name: str, fingerprint: str, work: Path) -> Path:
     older = _generations(root, fingerprint)
     generation = older[-1][0] + 1 if older else 1
     final = root / (f"{name}-{fingerprint}" if generation == 1 else f"{name}-{fingerprint}.{generation}")
-    replace(work, final)
+    rename(work, final)
     sync(root)
     _remove_others(root, fingerprint, final)
     return final
@@ -153,7 +153,7 @@ def _remove_others(root: Path, fingerprint: str, kept: Path) -> None:
 def _remove(folder: Path, fingerprint: str) -> None:
     """Takes a folder away whole, by one rename, before its files go one by one."""
     gone = folder.with_name(f".gone-{fingerprint}")
-    replace(folder, gone)
+    rename(folder, gone)
     shutil.rmtree(gone)
 
 
