@@ -1,24 +1,36 @@
-"""Figures that people look at instead of tables. Same data, same bytes."""
+"""Figures that people look at instead of tables, each below 4,000 px. Same data, same bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context, rcParams
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
+
+from tfrecords.lettering import fonts_of, legible, names_in_figures, shorten
 
 BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
+CELL, MATRIX = 0.62, 25.0  # inches: a cell of the confusion matrix, and the most that all cells take
+POINTS_PER_INCH = 72
+MARKED = 60  # epochs that have a mark each at most
+AXIS, ALL_AXES = 1.7, 28.0  # inches: between two axes of parallel coordinates, and the most that all take
+TICKS = 20  # values that an axis of parallel coordinates names at most
 
 
 def training_curves(history: Sequence[Mapping[str, float]], best: int, path: Path) -> None:
     """Loss and accuracy an epoch, for training and validation; `best` (from 1) is marked."""
     epochs = [row["epoch"] for row in history]
+    circle, square = ("o", "s") if len(epochs) <= MARKED else ("", "")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[name] for row in history], "o-", color=BLUE, label="training")
-        axes.plot(epochs, [row[f"val_{name}"] for row in history], "s-", color=ORANGE, label="validation")
+        axes.plot(epochs, [row[name] for row in history], f"{circle}-", color=BLUE, label="training")
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], f"{square}-", color=ORANGE, label="validation")
         axes.axvline(best, color=GRAY, linestyle=":", label=f"kept: epoch {best}")
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -28,35 +40,61 @@ def training_curves(history: Sequence[Mapping[str, float]], best: int, path: Pat
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
-    """Counts int (C, C), rows true and columns predicted; shaded by the share of the row."""
+    """Counts int (C, C), rows true and columns predicted; shaded by the share of the row.
+
+    With many classes cells are smaller. Cells too small for their counts are explained by a color bar, on which small
+    shares differ more than large ones; rows too narrow for a name each have one for every few.
+    """
+    names, note = names_in_figures(classes)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + 0.62 * len(classes)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        color = "white" if share[row, column] > 0.5 else "black"
-        if count:
-            axes.text(column, row, str(count), ha="center", va="center", color=color)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
-    _write(figure, path)
+    cell = min(CELL, MATRIX / len(classes))
+    side = 2.6 + cell * len(classes)
+    points = cell * POINTS_PER_INCH
+    name_size = min(10.0, max(6.0, 0.75 * points))
+    step = -int(-1.2 * name_size // points)
+    count_size = min(10.0, 1.3 * points / len(str(matrix.max())))
+    with _literal([*names, note]):
+        figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+        axes = figure.subplots()
+        if count_size < 6:
+            image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
+            figure.colorbar(image, label="share of the true class", fraction=0.03, pad=0.01)
+        else:
+            axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+            for (row, column), count in np.ndenumerate(matrix):
+                color = "white" if share[row, column] > 0.5 else "black"
+                if count:
+                    axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=count_size)
+        named = range(0, len(classes), step)
+        rotation, align = (45, "right") if step * points > 2 * name_size else (90, "center")
+        axes.set_xticks(named, names[::step], fontsize=name_size, rotation=rotation, ha=align)
+        axes.set_yticks(named, names[::step], fontsize=name_size)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
+        notes = [note] if note else []
+        if step > 1:
+            notes.append(f"one name for every {step} classes")
+        if notes:
+            figure.supxlabel("\n".join(notes), fontsize=8, color=GRAY)
+        _write(figure, path)
 
 
 def picture_sheet(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, path: Path, columns: int = 6
+    pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, path: Path, columns: int = 6, note: str = ""
 ) -> None:
     """Gray pictures uint8 (S, S) in a grid, a caption under each; says so where there are none."""
     rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(1.9 * columns, 2.35 * rows + 0.5), layout="constrained")
-    figure.suptitle(title)
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.axis("off")
-        if place < len(pictures):
-            axes.imshow(pictures[place], cmap="gray", vmin=0, vmax=255)
-            axes.text(0.5, -0.03, captions[place], transform=axes.transAxes, ha="center", va="top", fontsize=7.5)
-    _write(figure, path)
+    captions = legible(captions)
+    with _literal(captions):
+        figure = Figure(figsize=(1.9 * columns, 2.35 * rows + 0.5), layout="constrained")
+        figure.suptitle(title)
+        if note:
+            figure.supxlabel(note, fontsize=8, color=GRAY)
+        for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+            axes.axis("off")
+            if place < len(pictures):
+                axes.imshow(pictures[place], cmap="gray", vmin=0, vmax=255)
+                axes.text(0.5, -0.03, captions[place], transform=axes.transAxes, ha="center", va="top", fontsize=7.5)
+        _write(figure, path)
 
 
 def tradeoff(
@@ -93,27 +131,36 @@ def parallel(
     heights = np.array([height for height, _ in scales])  # (axes, points), 0..1
     judged = next(iter(results.values()))
     color = ScalarMappable(Normalize(min(judged), max(*judged, min(judged) + 0.001)), colormaps["viridis_r"])
-    figure = Figure(figsize=(2 + 1.7 * len(scales), 4), layout="constrained")
-    plot = figure.subplots()
-    for at in np.argsort(judged, kind="stable"):  # the best on top
-        plot.plot(heights[:, at], color=color.to_rgba(judged[at]), linewidth=1.8, alpha=0.85)
-    for place, (_, ticks) in enumerate(scales):
-        plot.axvline(place, color=GRAY, linewidth=0.8)
-        for height, text in ticks:
-            plot.annotate(
-                text,
-                (place, height),
-                xytext=(4, 0),
-                textcoords="offset points",
-                fontsize=8,
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-            )
-    plot.set_xticks(range(len(scales)), [*axes, *results], fontsize=9)
-    plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.1, len(scales) - 0.55), title=title)
-    plot.spines[:].set_visible(False)
-    figure.colorbar(color, ax=plot, label=next(iter(results)), format="%.4f", pad=0.01)
-    _write(figure, path)
+    distance = min(AXIS, ALL_AXES / len(scales))
+    width = 2 + distance * len(scales)
+    names = [*axes, *results]
+    crowded = any(len(one) + len(other) > 25 * distance for one, other in pairwise(names))
+    shown = legible([shorten(text, int(14 * distance)) for _, ticks in scales for _, text in ticks])
+    with _literal(shown):
+        figure = Figure(figsize=(width, 4), layout="constrained")
+        plot = figure.subplots()
+        for at in np.argsort(judged, kind="stable"):  # the best on top
+            plot.plot(heights[:, at], color=color.to_rgba(judged[at]), linewidth=1.8, alpha=0.85)
+        texts = iter(shown)
+        for place, (_, ticks) in enumerate(scales):
+            plot.axvline(place, color=GRAY, linewidth=0.8)
+            for height, _ in ticks:
+                plot.annotate(
+                    next(texts),
+                    (place, height),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    fontsize=8,
+                    va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+                )
+        rotation, align = (20, "right") if crowded else (0, "center")
+        plot.set_xticks(range(len(scales)), names, fontsize=9, rotation=rotation, ha=align)
+        lines = wrap(legible([title])[0], int(10 * width), break_on_hyphens=False)
+        plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.1, len(scales) - 0.55), title="\n".join(lines))
+        plot.spines[:].set_visible(False)
+        figure.colorbar(color, ax=plot, label=next(iter(results)), format="%.4f", pad=0.01)
+        _write(figure, path)
 
 
 def _spaced(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -122,7 +169,8 @@ def _spaced(values: Sequence[object]) -> tuple[list[float], list[tuple[float, st
     if not any(isinstance(value, str) for value in known):
         known.sort()
     place = {value: index / max(1, len(known) - 1) for index, value in enumerate(known)}
-    return [place[value] for value in values], [(height, str(value)) for value, height in place.items()]
+    ticks = [(height, str(value)) for value, height in place.items()]
+    return [place[value] for value in values], ticks[:: -(-len(ticks) // TICKS)]
 
 
 def _to_scale(values: Sequence[float]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -130,6 +178,17 @@ def _to_scale(values: Sequence[float]) -> tuple[list[float], list[tuple[float, s
     low, span = min(values), max(values) - min(values)
     heights = [(value - low) / span if span else 0.5 for value in values]
     return heights, [(part if span else 0.5, f"{low + part * span:.4g}") for part in (0, 0.25, 0.5, 0.75, 1)]
+
+
+@contextmanager
+def _literal(texts: Iterable[str]) -> Iterator[None]:
+    """Figures made within it write texts as they stand, `$` too, in fonts that have the letters of `texts`."""
+    files = dict.fromkeys(fonts_of(texts).values())
+    known = {entry.name for entry in fontManager.ttflist}
+    # Each file as a family of its own: a family's name may stand for several files.
+    fontManager.ttflist += [FontEntry(fname=file, name=file, size="scalable") for file in files if file not in known]
+    with rc_context({"text.parse_math": False, "font.family": [*rcParams["font.family"], *files]}):
+        yield
 
 
 def _write(figure: Figure, path: Path) -> None:

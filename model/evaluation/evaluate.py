@@ -21,6 +21,7 @@ from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
 from tfrecords.dataset import ROWS, Dataset
 from tfrecords.errors import refuse
+from tfrecords.lettering import names_in_figures
 from tfrecords.records.arrays import read_arrays
 
 MISTAKES_SHOWN = 24
@@ -58,7 +59,8 @@ def evaluate_model(
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
     matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
-    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label="true")
+    index = "true" if "true" not in classes else "true_name"  # which no class is called
+    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label=index)
     title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(seen, classes, folder / "mistakes.png")
@@ -138,7 +140,8 @@ def _draw_mistakes(seen: Predictions, classes: Sequence[str], path: Path) -> Non
     """The mistakes that the model was surest of come first."""
     wrong = seen.mistakes()
     worst = wrong[:MISTAKES_SHOWN]
-    captions = [seen.caption(place, classes) for place in worst]
+    names, note = names_in_figures(classes)
+    captions = [seen.caption(place, names) for place in worst]
     shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
     title = f"{len(wrong)} mistakes in {len(seen.ids)} pictures{shown}"
-    figures.picture_sheet([seen.images[place] for place in worst], captions, title, path)
+    figures.picture_sheet([seen.images[place] for place in worst], captions, title, path, note=note)

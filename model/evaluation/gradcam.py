@@ -11,8 +11,9 @@ from model import figures
 from model.evaluation.predictions import Predictions
 from model.inference.classifier import read_networks
 from model.network.files import load
+from tfrecords.lettering import names_in_figures
 
-MISTAKES_SHOWN = 6
+CLASSES_SHOWN, MISTAKES_SHOWN = 30, 6
 
 
 def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: Path) -> None:
@@ -21,18 +22,29 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
     Each beside itself with a heat map of what spoke for the answer. model: folder of the networks that answered.
     """
     networks = {fold: load(model / f"{name}.keras") for name, fold in read_networks(model).items()}
+    names, note = names_in_figures(classes)
+    present = np.unique(seen.labels).tolist()
+    labels = _most_mistaken(seen, present)
     typical = [
-        max(places, key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
-        for label in range(len(classes))
-        if len(places := np.flatnonzero(seen.labels == label))
+        max(np.flatnonzero(seen.labels == label), key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
+        for label in labels
     ]
     pictures, captions = [], []
     for place in [*typical, *seen.mistakes()[:MISTAKES_SHOWN]]:
         heat = gradcam(networks[seen.folds[place]], seen.images[place], int(seen.probabilities[place].argmax()))
         pictures += [seen.images[place], overlay(seen.images[place], heat)]
-        captions += [seen.caption(place, classes), ""]
+        captions += [seen.caption(place, names), ""]
     title = "what spoke for the answer: one typical picture a class, then the worst mistakes"
-    figures.picture_sheet(pictures, captions, title, path, columns=6)
+    if len(labels) < len(present):
+        title += f"\n{len(labels)} of {len(classes)} classes: those with the largest share of mistakes"
+    figures.picture_sheet(pictures, captions, title, path, columns=6, note=note)
+
+
+def _most_mistaken(seen: Predictions, labels: Sequence[int]) -> list[int]:
+    """The labels, or as many of them as a sheet shows, those with the largest share of mistakes."""
+    wrong = seen.probabilities.argmax(axis=1) != seen.labels
+    share = {label: wrong[seen.labels == label].mean() for label in labels}
+    return sorted(sorted(labels, key=lambda label: (-share[label], label))[:CLASSES_SHOWN])
 
 
 def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:

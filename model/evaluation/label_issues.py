@@ -10,6 +10,7 @@ from cleanlab.rank import get_label_quality_scores
 
 from model import figures
 from model.evaluation.predictions import Predictions
+from tfrecords.lettering import names_in_figures
 
 SHOWN = 48
 
@@ -34,7 +35,9 @@ def write_label_issues(seen: Predictions, classes: Sequence[str], folder: Path) 
     pd.DataFrame(rows, columns=columns).to_csv(folder / "label_audit.csv", index=False, float_format="%.6f")
     count = int(np.sum(issues))
     worst = order[: min(count, SHOWN)]
-    captions = [seen.caption(place, classes) for place in worst]
+    names, note = names_in_figures(classes)
+    captions = [seen.caption(place, names) for place in worst]
     title = f"{count} suspicious labels in {len(order)}" + (f", the {SHOWN} worst" if count > SHOWN else "")
-    figures.picture_sheet([seen.images[place] for place in worst], captions, title, folder / "suspects.png", 8)
+    images = [seen.images[place] for place in worst]
+    figures.picture_sheet(images, captions, title, folder / "suspects.png", columns=8, note=note)
     return count

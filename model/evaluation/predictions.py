@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfrecords.lettering import shorten
+
+ID_COLUMNS = 32  # that a picture's id takes in a figure at most
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -21,8 +25,12 @@ class Predictions:
         wrong = np.flatnonzero(self.probabilities.argmax(axis=1) != self.labels)
         return sorted(wrong.tolist(), key=lambda place: (-self.probabilities[place].max(), self.ids[place]))
 
-    def caption(self, place: int, classes: Sequence[str]) -> str:
-        """Three lines under a picture: its id, the true name, the answer with its probability."""
+    def caption(self, place: int, names: Sequence[str]) -> str:
+        """Three lines under a picture: its id, the true name, the answer with its probability.
+
+        names: of the classes, as `tfrecords.lettering.names_in_figures` gives them.
+        """
         said = int(self.probabilities[place].argmax())
         sure = self.probabilities[place].max()
-        return f"{self.ids[place]}\ntrue: {classes[self.labels[place]]}\nsaid: {classes[said]} ({sure:.2f})"
+        shown = shorten(self.ids[place], ID_COLUMNS)
+        return f"{shown}\ntrue: {names[self.labels[place]]}\nsaid: {names[said]} ({sure:.2f})"
