@@ -52,13 +52,15 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str, pat
     points = cell * POINTS_PER_INCH
     name_size = min(10.0, max(6.0, 0.75 * points))
     step = -int(-1.2 * name_size // points)
-    count_size = min(10.0, 1.3 * points / len(str(matrix.max())))
+    count_size = min(10.0, 0.75 * points, 1.3 * points / len(str(matrix.max())))
     with _literal([*names, note]):
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
         axes = figure.subplots()
-        if count_size < 6:
+        if count_size < 7:
             image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 1), interpolation="nearest")
-            figure.colorbar(image, label="share of the true class", fraction=0.03, pad=0.01)
+            bar = figure.colorbar(image, fraction=0.03, pad=0.01)
+            bar.ax.tick_params(labelsize=20)
+            bar.set_label("share of the true class", fontsize=25)
         else:
             axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
             for (row, column), count in np.ndenumerate(matrix):
@@ -69,12 +71,15 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str, pat
         rotation, align = (45, "right") if step * points > 2 * name_size else (90, "center")
         axes.set_xticks(named, names[::step], fontsize=name_size, rotation=rotation, ha=align)
         axes.set_yticks(named, names[::step], fontsize=name_size)
-        axes.set(xlabel="predicted", ylabel="true", title=title)
+        enlarged = 1 if cell == CELL else 2.5  # what stands around a matrix as large as may be
+        axes.set_xlabel("predicted", fontsize=10 * enlarged)
+        axes.set_ylabel("true", fontsize=10 * enlarged)
+        axes.set_title(title, fontsize=12 * enlarged)
         notes = [note] if note else []
         if step > 1:
-            notes.append(f"one name for every {step} classes")
+            notes.append(f"one class in {step} is named")
         if notes:
-            figure.supxlabel("\n".join(notes), fontsize=8, color=GRAY)
+            figure.supxlabel("\n".join(notes), fontsize=8 * enlarged, color=GRAY)
         _write(figure, path)
 
 
@@ -107,7 +112,8 @@ def tradeoff(
     at = min(int(np.searchsorted(thresholds, chosen)), len(thresholds) - 1)
     axes.plot(100 * cost[at], 100 * escapes[at], "o", color=ORANGE, markersize=9)
     label = f"chosen: {chosen:.4f}\n{100 * escapes[at]:.2f} % for {100 * cost[at]:.2f} %"
-    axes.annotate(label, (100 * cost[at], 100 * escapes[at]), xytext=(12, 12), textcoords="offset points")
+    up = 12 if escapes[at] < 0.3 else -36  # not into the title
+    axes.annotate(label, (100 * cost[at], 100 * escapes[at]), xytext=(12, up), textcoords="offset points")
     if has_normal:
         axes.set(xlabel="good parts not accepted, %", ylabel="defects accepted (escapes), %")
     else:
@@ -136,7 +142,8 @@ def parallel(
     names = [*axes, *results]
     crowded = any(len(one) + len(other) > 25 * distance for one, other in pairwise(names))
     shown = legible([shorten(text, int(14 * distance)) for _, ticks in scales for _, text in ticks])
-    with _literal(shown):
+    lines = wrap(legible([title])[0], int(10 * width), break_on_hyphens=False)
+    with _literal([*shown, *lines]):
         figure = Figure(figsize=(width, 4), layout="constrained")
         plot = figure.subplots()
         for at in np.argsort(judged, kind="stable"):  # the best on top
@@ -156,7 +163,6 @@ def parallel(
                 )
         rotation, align = (20, "right") if crowded else (0, "center")
         plot.set_xticks(range(len(scales)), names, fontsize=9, rotation=rotation, ha=align)
-        lines = wrap(legible([title])[0], int(10 * width), break_on_hyphens=False)
         plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.1, len(scales) - 0.55), title="\n".join(lines))
         plot.spines[:].set_visible(False)
         figure.colorbar(color, ax=plot, label=next(iter(results)), format="%.4f", pad=0.01)
@@ -183,7 +189,7 @@ def _to_scale(values: Sequence[float]) -> tuple[list[float], list[tuple[float, s
 @contextmanager
 def _literal(texts: Iterable[str]) -> Iterator[None]:
     """Figures made within it write texts as they stand, `$` too, in fonts that have the letters of `texts`."""
-    files = dict.fromkeys(fonts_of(texts).values())
+    files = dict.fromkeys(file for file in fonts_of(texts).values() if file)
     known = {entry.name for entry in fontManager.ttflist}
     # Each file as a family of its own: a family's name may stand for several files.
     fontManager.ttflist += [FontEntry(fname=file, name=file, size="scalable") for file in files if file not in known]

@@ -21,7 +21,7 @@ from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
 from tfrecords.dataset import ROWS, Dataset
 from tfrecords.errors import refuse
-from tfrecords.lettering import names_in_figures
+from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
 from tfrecords.records.arrays import read_arrays
 
 MISTAKES_SHOWN = 24
@@ -140,7 +140,7 @@ def _draw_mistakes(seen: Predictions, classes: Sequence[str], path: Path) -> Non
     """The mistakes that the model was surest of come first."""
     wrong = seen.mistakes()
     worst = wrong[:MISTAKES_SHOWN]
-    names, note = names_in_figures(classes)
+    names, note = names_in_figures(classes, CAPTION_COLUMNS)
     captions = [seen.caption(place, names) for place in worst]
     shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
     title = f"{len(wrong)} mistakes in {len(seen.ids)} pictures{shown}"

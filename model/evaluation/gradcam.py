@@ -11,7 +11,7 @@ from model import figures
 from model.evaluation.predictions import Predictions
 from model.inference.classifier import read_networks
 from model.network.files import load
-from tfrecords.lettering import names_in_figures
+from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
 
 CLASSES_SHOWN, MISTAKES_SHOWN = 30, 6
 
@@ -22,7 +22,7 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
     Each beside itself with a heat map of what spoke for the answer. model: folder of the networks that answered.
     """
     networks = {fold: load(model / f"{name}.keras") for name, fold in read_networks(model).items()}
-    names, note = names_in_figures(classes)
+    names, note = names_in_figures(classes, CAPTION_COLUMNS)
     present = np.unique(seen.labels).tolist()
     labels = _most_mistaken(seen, present)
     typical = [

@@ -10,7 +10,7 @@ from cleanlab.rank import get_label_quality_scores
 
 from model import figures
 from model.evaluation.predictions import Predictions
-from tfrecords.lettering import names_in_figures
+from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
 
 SHOWN = 48
 
@@ -35,7 +35,7 @@ def write_label_issues(seen: Predictions, classes: Sequence[str], folder: Path) 
     pd.DataFrame(rows, columns=columns).to_csv(folder / "label_audit.csv", index=False, float_format="%.6f")
     count = int(np.sum(issues))
     worst = order[: min(count, SHOWN)]
-    names, note = names_in_figures(classes)
+    names, note = names_in_figures(classes, CAPTION_COLUMNS)
     captions = [seen.caption(place, names) for place in worst]
     title = f"{count} suspicious labels in {len(order)}" + (f", the {SHOWN} worst" if count > SHOWN else "")
     images = [seen.images[place] for place in worst]

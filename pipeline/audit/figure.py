@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.lettering import dejavu, fonts_of, names_in_figures
+from tfrecords.lettering import dejavu, fonts_of, letters, names_in_figures
 
 TEXT_PX, ROW_PX = 15, 36  # the latter of a bar in the figure, with its distance from the next
 CLASSES_SHOWN = 40
+HIGHEST = 20  # rows that the brightness takes at most
 BLUE, RED, GRAY = "#2166ac", "#d6604d", "#666666"
 
 
@@ -28,7 +29,7 @@ def draw_audit(
     image = Image.new("RGB", (left + 3 * width + 2 * gap + 60, 100 + ROW_PX * rows), "white")
     draw = ImageDraw.Draw(image)
     _bars(draw, left, width, title, bars, BLUE)
-    _histograms(draw, left + width + gap - 80, width + 80, 50 + ROW_PX * rows, means)
+    _histograms(draw, left + width + gap - 80, width + 80, 50 + ROW_PX * min(rows, HIGHEST), means)
     _bars(draw, left + 2 * (width + gap), width, "findings (audit.csv)", concerns, GRAY)
     if note:
         _text(draw, (16, 100 + ROW_PX * rows - 12), note, anchor="ls", fill=GRAY)
@@ -94,7 +95,7 @@ def _runs(text: str) -> list[tuple[str, str]]:
     if text.isascii():
         return [("", text)]
     known = fonts_of([text])
-    runs = groupby(text, lambda letter: dejavu() if letter.isascii() else known[letter])
+    runs = groupby(letters(text), lambda letter: known[letter] or dejavu())
     return [(file, "".join(part)) for file, part in runs]
 
 

@@ -5,23 +5,28 @@ import hashlib
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
+from unicodedata import category
 
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, reason
 from tfrecords.artifacts.files import hash_json
 from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.lettering import as_seen
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import inspect
 from tfrecords.records.schema import UNLABELLED
 
 AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
 COLUMNS = ("ID", "Label")
-RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "true_label", "true_name"}
+# Columns of predictions.csv and review.csv, in which each class has one of its own.
+RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "novelty", "true_label", "true_name"}
+LONGEST_NAME = 1000  # letters; a CSV field has an end too
+JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi words
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 Split = Literal["train", "test"]
 Progress = Callable[[int, int], None]
@@ -100,19 +105,55 @@ def _checked(data: str, split: Split, folds: int) -> tuple[str, str, tuple[str, 
 
 
 def read_classes(data: str) -> tuple[str, ...]:
-    """Class names in label order: the lines of classes.txt, or AIdea's six where there is none."""
+    """Class names in label order: the lines of classes.txt without blanks around them, or AIdea's six.
+
+    Any printable name will do that is no column of predictions.csv and looks like no other one.
+
+    Raises: AoiError, with every line that is no such name.
+    """
     path = files.join(data, "classes.txt")
     if not files.exists(path):
         return AIDEA_CLASSES
-    names = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise refuse(path, f"the name {repeated[0]!r} stands there twice", "Give every class a name of its own")
-    if taken := sorted(set(names) & RESERVED_NAMES):
-        raise refuse(path, f"{taken[0]!r} is a column of predictions.csv already", "Choose another name")
-    if len(names) < 2:
-        raise refuse(path, f"{len(names)} class name(s)", "Write at least two, one a line, in label order")
-    return names
+    lines = [line.strip() for line in io.StringIO(_text(path), newline=None)]
+    named = [(row, name) for row, name in enumerate(lines, 1) if name]
+    problems, rows = [], {}
+    for row, name in named:
+        if wrong := _bad_name(name) or _repeated(name, rows):
+            problems.append(Problem(path, *wrong, row))
+        rows.setdefault(_look(name), (row, name))
+    if len(named) < 2:
+        problems.append(
+            Problem(path, f"{len(named)} class name(s)", "Write at least two, one per line, in label order")
+        )
+    if problems:
+        raise AoiError(problems)
+    return tuple(name for _, name in named)
+
+
+def _bad_name(name: str) -> tuple[str, str] | None:
+    """What is wrong with a class name by itself, and what to do; None where it is fine."""
+    if name in RESERVED_NAMES:
+        return f"{name!r} is a column of predictions.csv already", "Choose another name"
+    if len(name) > LONGEST_NAME:
+        return f"a name of {len(name):,} letters", f"Write at most {LONGEST_NAME:,}"
+    if unprintable := [c for c in name if not c.isprintable() and c not in JOINERS and category(c) != "Zs"]:
+        return f"the name {name[:80]!r} holds U+{ord(unprintable[0]):04X}, which does not print", "Take it out"
+    return None if _look(name) else (f"the name {name!r} has nothing that prints", "Write a name")
+
+
+def _repeated(name: str, rows: Mapping[str, tuple[int, str]]) -> tuple[str, str] | None:
+    """Says so where a line before has this name, or one that looks the same."""
+    if not (known := rows.get(_look(name))):
+        return None
+    row, other = known
+    if name == other:
+        return f"the name {name[:80]!r} stands there twice, in row {row} too", "Give each class a name of its own"
+    return f"the name {name[:80]!r} looks like that of row {row}, {other[:80]!r}", "Give each class a name of its own"
+
+
+def _look(name: str) -> str:
+    """What a reader sees of a name."""
+    return " ".join(as_seen(name).split())
 
 
 def _container(data: str, split: Split) -> str:
