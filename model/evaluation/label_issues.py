@@ -1,5 +1,6 @@
 """Which labels a person should look at again: confident learning on answers about unseen pictures."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def write_label_issues(seen: Predictions, classes: Sequence[str], folder: Path) 
 
     Returns: how many labels are suspicious.
     """
-    issues = find_label_issues(seen.labels, seen.probabilities, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with few pictures, for which it knows less
+        issues = find_label_issues(seen.labels, seen.probabilities, n_jobs=1)
     quality = get_label_quality_scores(seen.labels, seen.probabilities)
     order = sorted(range(len(seen.ids)), key=lambda place: (not issues[place], quality[place], seen.ids[place]))
     said = seen.probabilities.argmax(axis=1)

@@ -1,8 +1,10 @@
 """A Beam worker process that ends with its job: python -m pipeline.job.worker JOB."""
 
+import logging
 import signal
 import sys
 import threading
+import warnings
 
 from tfrecords.system import end_with
 
@@ -11,6 +13,9 @@ def main(job: int) -> None:
     """Works for the job, the process with that id, until the job stops it or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
     threading.Thread(target=end_with, args=(job,), daemon=True).start()
+    # Beam sends what it logs to the job, which passes errors on; without a handler it would be written here, too.
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
     from apache_beam.runners.worker import sdk_worker_main  # a second, in which the job may end
 
     sdk_worker_main.main(sys.argv[:1])
