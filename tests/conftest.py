@@ -51,6 +51,45 @@ def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str,
     return folder
 
 
+def write_font(path: Path, letters: str, family: str = "Test Sans", style: str = "Regular") -> str:
+    """A font file that has a box for each of the letters. Returns its path."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for point in ((100, 700), (900, 700), (900, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    names = {c: f"box{ord(c):x}" for c in letters}
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", *names.values()])
+    font.setupCharacterMap({ord(c): name for c, name in names.items()})
+    box = pen.glyph()
+    font.setupGlyf(dict.fromkeys((".notdef", *names.values()), box))
+    font.setupHorizontalMetrics(dict.fromkeys((".notdef", *names.values()), (1000, 100)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": family, "styleName": style})
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    font.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function: (file name, letters, family, style) of all fonts that the machine has from now on. None at first."""
+    from tfrecords import lettering
+
+    def install(*told: tuple[str, ...]) -> list[str]:
+        files = [write_font(tmp_path / name, *rest) for name, *rest in told]
+        monkeypatch.setattr(lettering, "installed_fonts", lambda: tuple(files))
+        return files
+
+    install()
+    return install
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A fresh set that a test may spoil."""

@@ -59,8 +59,7 @@ def evaluate_model(
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
     matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
-    index = "true" if "true" not in classes else "true_name"  # which no class is called
-    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(folder / "confusion.csv", index_label=index)
+    _write_confusion(matrix, classes, folder / "confusion.csv")
     title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
     figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
     _draw_mistakes(seen, classes, folder / "mistakes.png")
@@ -134,6 +133,12 @@ def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     )
     columns = {"name": classes, "precision": precision, "recall": recall, "f1": f1, "pictures": support}
     pd.DataFrame(columns).to_csv(path, index_label="label", float_format="%.6f")
+
+
+def _write_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Counts (C, C): a row per true class, a column per predicted one, before them the true class's name."""
+    first = "true" if "true" not in classes else "true_name"  # which no class is called
+    pd.DataFrame(matrix, index=list(classes), columns=list(classes)).to_csv(path, index_label=first)
 
 
 def _draw_mistakes(seen: Predictions, classes: Sequence[str], path: Path) -> None:

@@ -15,9 +15,11 @@ from flows.home import Home
 from flows.stages.evaluate import make_evaluation
 from flows.stages.stage import Job
 from model.checks import check_passed, check_same, normal_class
+from model.evaluation.evaluate import _write_confusion
 from model.evaluation.metrics import measure
 from model.manifests import EvaluationManifest, ModelManifest
 from model.settings import EvaluateSettings
+from pipeline.inputs.inputs import RESERVED_NAMES
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
@@ -138,6 +140,20 @@ def test_all_files_tell_the_same_story(evaluated):
         assert int(row["pictures"]) == sum(of_class.values())
         assert float(row["recall"]) == pytest.approx(of_class[row["name"]] / max(1, sum(of_class.values())), abs=1e-6)
     assert metrics["macro_f1"] == pytest.approx(np.mean([float(row["f1"]) for row in per_class]), abs=1e-6)
+
+
+def test_a_class_named_true_has_its_own_column_in_the_confusion_matrix(tmp_path):
+    _write_confusion(np.array([[3, 1], [0, 2]]), ("true", "false"), tmp_path / "confusion.csv")
+    assert table(tmp_path / "confusion.csv") == [
+        {"true_name": "true", "true": "3", "false": "1"},
+        {"true_name": "false", "true": "0", "false": "2"},
+    ]
+
+
+def test_no_class_may_be_named_as_a_column_of_the_predictions(evaluated):
+    evaluation, model, _ = evaluated
+    columns = set(table(evaluation.path / "predictions.csv")[0])
+    assert columns - set(model.manifest.classes) < RESERVED_NAMES
 
 
 def test_its_accuracy_is_the_one_that_training_saw_in_the_best_epoch(evaluated):

@@ -12,6 +12,7 @@ from flows.stages.predict import predict
 from flows.stages.stage import Job
 from model.manifests import PredictionManifest
 from model.settings import PredictSettings
+from pipeline.inputs.inputs import RESERVED_NAMES
 from tfrecords.errors import AoiError
 
 CLASSES = ("plain", "rows", "columns")
@@ -86,6 +87,14 @@ def test_predictions_tell_label_name_and_one_probability_a_class(ask, data):
         assert row["status"] == "ok"
     submitted = [line.split(",")[1] for line in given.submission.decode().split()[1:]]
     assert submitted == [row["label"] for row in given.rows]
+
+
+def test_no_class_may_be_named_as_a_column_of_predictions_or_review(ask, data):
+    given = ask(data)
+    with open(given.artifact.path / "review.csv", encoding="utf-8", newline="") as file:
+        columns = {*given.rows[0], *next(csv.reader(file))}
+    assert columns - set(CLASSES) < RESERVED_NAMES
+    assert "novelty" in RESERVED_NAMES
 
 
 def test_the_manifest_counts_what_was_said(ask, data):

@@ -1,8 +1,10 @@
 """The audit: doubles, conflicts, leaks and outliers are found, and named for what they are."""
 
+import cv2
 import numpy as np
 import pytest
 
+from pipeline.audit.figure import draw_audit
 from pipeline.audit.findings import PICTURE, find, outliers, read_pictures, same_pictures
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import ROWS, DatasetManifest
@@ -89,3 +91,37 @@ def test_an_odd_size_and_an_odd_brightness_stand_out():
 def test_sets_of_many_sizes_have_no_odd_one():
     table = unlike(50, size=lambda place: f"{50 + place} x 48")
     assert [finding for _, finding, _ in outliers(table)] == []
+
+
+# --- The figure ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A function: the audit's figure of a set with so many pictures per class, uint8 (rows, columns, 3)."""
+
+    def draw(counts):
+        path = tmp_path / "audit.png"
+        draw_audit(counts, {"train": np.full(9, 128.0), "test": np.full(3, 90.0)}, {"conflict": 1}, path)
+        return cv2.imread(str(path))
+
+    return draw
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters_or_their_labels_are(drawn, fonts):
+    without = drawn({"normal": 5, "刮 x": 4})
+    fonts(("cjk.ttf", "刮"))
+    assert (drawn({"normal": 5, "刮 x": 4})[:, :300] != without[:, :300]).any()
+    for other in ("$x_1$", "grün", "e\u0301\u0302", "שריטה", "\U00013000"):
+        assert drawn({"normal": 5, other: 4}).size
+
+
+def test_of_many_classes_the_rarest_are_shown(drawn, fonts):
+    counts = {f"class {label}": 1000 - label for label in range(1000)}
+    assert max(drawn(counts).shape) < 2000
+    rarest = dict(sorted(counts.items(), key=lambda one: one[1])[:40])
+    assert (drawn(counts)[40:1480] == drawn(rarest)[40:1480]).all()  # but for the titles
+
+
+def test_long_names_leave_room_for_the_rest(drawn, fonts):
+    assert drawn({"x" * 1000: 3, "y": 2}).shape[1] < 2000

@@ -477,6 +477,57 @@ def test_blank_lines_and_blanks_around_a_class_are_of_no_matter(data):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "scratch (deep), 50 % & more",
+        "$x_1$ \\frac{a}{b} #1",
+        "_hidden",
+        "'quoted' \"name\"",
+        "刮傷（深）",
+        "表面\u3000刮傷",
+        "نیم\u200cفاصله",
+        "NA",
+        "01",
+        "true",
+        "line\u0301",
+        "🔥",
+        "x" * 1000,
+    ],
+)
+def test_any_name_that_prints_will_do(data, name):
+    (data / "classes.txt").write_text(f"good\n{name}\n", encoding="utf-8", newline="")
+    assert read_classes(str(data)) == ("good", name)
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "seen", "remedy"),
+    [
+        ("one\nt\x1bwo\n", 2, r"the name 't\x1bwo' holds U+001B, which does not print", "Take it out"),
+        ("one\n\ntwo\x85three\n", 3, r"the name 'two\x85three' holds U+0085", "Take it out"),
+        ("one\nt\u202ewo\n", 2, r"the name 't\u202ewo' holds U+202E", "Take it out"),
+        ("one\nt\ue000wo\n", 2, "holds U+E000", "Take it out"),
+        ("one\n\u200c\n", 2, "has nothing that prints", "Write a name"),
+        ("novelty\none\n", 1, "'novelty' is a column of predictions.csv already", "Choose another name"),
+        ("one\ntwo\n\none\n", 4, "the name 'one' stands there twice, in row 1 too", "a name of its own"),
+        ("caf\u00e9\ncafe\u0301\n", 2, "looks like that of row 1, 'café'", "a name of its own"),
+        ("a b\na\u00a0 b\n", 2, "looks like that of row 1, 'a b'", "a name of its own"),
+        ("one\n" + "x" * 1001, 2, "a name of 1,001 letters", "at most 1,000"),
+    ],
+)
+def test_a_name_that_can_not_work_is_refused_by_its_row_with_a_remedy(data, content, row, seen, remedy):
+    (data / "classes.txt").write_text(content, encoding="utf-8", newline="")
+    (problem,) = refused(data)
+    assert (problem.file, problem.row) == (str(data / "classes.txt"), row)
+    assert seen in problem.seen
+    assert remedy in problem.remedy
+
+
+def test_all_bad_names_are_told_at_once(data):
+    (data / "classes.txt").write_text("ID\none\none\nt\x1bwo\n")
+    assert [problem.row for problem in refused(data)] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
     ("content", "seen"),
     [
         (b"", "0 class name(s)"),
