@@ -4,116 +4,161 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from flows import interrupts
+from flows.addresses import PROXIES, admitted, bracketed, direct, is_loopback, reachable
 from flows.home import Home
+from flows.servers import ask, check_store, only_runner, prefect_home, runs_already, servers_of
 from model.registry.store import store_of
 from tfrecords import system
-from tfrecords.errors import MISSED, refuse
+from tfrecords.errors import MISSED, AoiError, refuse
 
 START_SECONDS = 120
 STOP_SECONDS = 15
-LOCAL = ("127.0.0.1", "localhost", "::1")
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "true",  # Prefect's clients; MLflow knows no other word for it than "true"
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
 
 
 def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_port: int) -> int:
     """Starts what does not answer yet, serves the deployments until SIGINT or SIGTERM, stops what it started.
 
-    Raises: AoiError for a part that does not come up or ends early.
+    Raises: AoiError for an address that can't be used or that something else holds, before anything is started;
+        for a part that does not come up or ends early.
     """
-    logs = home.root / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    prefect, mlflow = f"http://{host}:{prefect_port}", f"http://{host}:{mlflow_port}"
-    store = store_of(home.root, "")
-    prefect_command = ["prefect", "server", "start", "--host", host, "--port", str(prefect_port)]
-    mlflow_command = ["mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"]
-    mlflow_command += ["--backend-store-uri", store.uri]
-    if store.artifacts:
-        mlflow_command += ["--default-artifact-root", store.artifacts]
-    servers = {
-        "prefect": (f"{prefect}/api/health", prefect_command),
-        "mlflow": (f"{mlflow}/health", mlflow_command),
-    }
-    runner_command = ["flows.runner", str(home.root), *([os.path.abspath(data)] if data else [])]
-    environment = {
-        **os.environ,
-        "AOI_HOME": str(home.root),
-        "AOI_MLFLOW_UI": mlflow,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its eight helpers serve features for language models
-        "PREFECT_API_URL": f"{prefect}/api",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # seconds until a request is seen; 10 by default
-        "PREFECT_HOME": str(home.root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOCAL_STORAGE_PATH": str(home.root / "prefect" / "results"),
-    }
-    if host not in LOCAL:
-        print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
     try:
-        parts: dict[str, subprocess.Popen] = {}
-        # Deferred, or a part could be started and not be known yet, or a second Ctrl-C could leave one behind.
-        with interrupts.deferred() as check, ExitStack() as stack:
-            stack.callback(_stop, parts)
-            for name, (health, command) in servers.items():
-                if not answers(health):
-                    parts[name] = start(command, environment, logs / f"{name}.log")
-            for name, process in parts.items():
-                wait(name, servers[name][0], process, logs / f"{name}.log", check)
-            parts["runner"] = start(runner_command, environment, logs / "runner.log")
-            wait("runner", f"{prefect}/api/deployments/name/aoi/predict", parts["runner"], logs / "runner.log", check)
-            print(f"Prefect  {prefect}\nMLflow   {mlflow}\nlogs     {logs}\n\nIn another terminal:")
-            print(f"  export PREFECT_API_URL={prefect}/api\n  prefect deployment run aoi/full --watch", flush=True)
-            while True:
-                for name, process in parts.items():
-                    if process.poll() is not None:
-                        raise _ended(name, process, logs / f"{name}.log")
-                time.sleep(0.5)
-                check()
+        return _serve(home, data, host, prefect_port, mlflow_port)
     except KeyboardInterrupt:
         print("stopped", flush=True)
         return 0
 
 
+def _serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_port: int) -> int:
+    store = store_of(home.root, "")
+    check_store(store)
+    servers = servers_of(home, store, host, prefect_port, mlflow_port)
+    missing = [server for server in servers if not runs_already(server, home, store)]
+    with only_runner(home):
+        pass  # refused now rather than by the runner, once the servers are up
+    prefect, mlflow = servers[0].address, servers[1].address if servers[1:] else store.uri
+    logs = home.root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = environment_of(home, host, prefect, mlflow, mlflow_port, os.environ)
+    runner = ["flows.runner", str(home.root), *([os.path.abspath(data)] if data else [])]
+    if not is_loopback(host):
+        print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
+    parts: dict[str, subprocess.Popen[bytes]] = {}
+    # Deferred, or a part could be started and not be known yet, or a second Ctrl-C could leave one behind.
+    with interrupts.deferred() as check, ExitStack() as stack:
+        stack.callback(_stop, parts)
+        for server in missing:
+            parts[server.name] = start(server.command, environment, logs / f"{server.name}.log")
+        for server in missing:
+            up = partial(answers, server.address + server.health)
+            wait(server.name, up, parts[server.name], logs / f"{server.name}.log", check)
+        began = datetime.now(UTC)
+        parts["runner"] = start(runner, environment, logs / "runner.log")
+        wait("runner", partial(polled, prefect, began), parts["runner"], logs / "runner.log", check)
+        print(welcome(prefect, mlflow, logs, host, os.environ), flush=True)
+        while True:
+            for name, process in parts.items():
+                if process.poll() is not None:
+                    raise _ended(name, process, logs / f"{name}.log")
+            time.sleep(0.5)
+            check()
+
+
+def environment_of(
+    home: Home, host: str, prefect: str, mlflow: str, mlflow_port: int, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables under which the servers, the runner and its flow runs live.
+
+    prefect, mlflow: addresses of the servers; given: variables of `aoi serve` itself.
+    """
+    return {
+        "PREFECT_UI_API_URL": "/api",  # where the page itself came from, under whatever name
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        **given,
+        **direct(given, [reachable(host)]),
+        **admitted(host, mlflow_port, given),
+        "AOI_HOME": str(home.root),
+        "AOI_MLFLOW_UI": mlflow,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its eight helpers serve features for language models
+        "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # seconds until a request is seen; 10 by default
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # until a new schedule acts; 60 by default
+        "PREFECT_HOME": str(prefect_home(home)),
+        "PREFECT_LOCAL_STORAGE_PATH": str(prefect_home(home) / "results"),
+        **NO_TELEMETRY,
+    }
+
+
+def welcome(prefect: str, mlflow: str, logs: Path, host: str, environment: Mapping[str, str]) -> str:
+    """What people need once all is up: the addresses, and how another terminal asks for a run."""
+    lines = [f"Prefect  {prefect}", f"MLflow   {mlflow}", f"logs     {logs}"]
+    if host != reachable(host):
+        own = bracketed(reachable(host))
+        lines.insert(2, f"         from other machines: a name or address of this one in place of {own}")
+    lines += ["", "In another terminal:", f"  export PREFECT_API_URL={prefect}/api"]
+    known, needed = environment.get("no_proxy") or environment.get("NO_PROXY"), direct(environment, [reachable(host)])
+    if known != needed["no_proxy"] and any(name.lower() in PROXIES for name in environment):
+        lines.append(f"  export no_proxy={needed['no_proxy']}")
+    return "\n".join([*lines, "  prefect deployment run aoi/full --watch"])
+
+
 def answers(url: str) -> bool:
-    """Whether a server is up."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
+    """Whether a server of this machine is up."""
+    answer = ask(url)
+    return answer is not None and answer.status == 200
 
 
-def start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+def polled(prefect: str, since: datetime) -> bool:
+    """Whether a runner has asked for work since then, so that what is asked of a deployment now is run."""
+    answer = ask(f"{prefect}/api/deployments/name/aoi/predict")
+    deployment = answer.json() if answer else None
+    asked = deployment.get("last_polled") if isinstance(deployment, dict) else None
+    return asked is not None and datetime.fromisoformat(asked) > since
+
+
+def start(module: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Runs a Python module beside this process, to be stopped with all its children."""
     return system.start([sys.executable, "-m", *module], environment, log)
 
 
-def _stop(parts: Mapping[str, subprocess.Popen]) -> None:
+def _stop(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
     """Ends every part with all its children, the runner first."""
     # One after the other: a runner whose server is gone already waits for it in vain.
     for process in reversed(list(parts.values())):
         system.stop(process, STOP_SECONDS)
 
 
-def wait(name: str, url: str, process: subprocess.Popen, log: Path, check: Callable[[], None] = lambda: None) -> None:
-    """Returns once a started part answers. Raises: AoiError where it ends, or does not answer in time.
+def wait(
+    name: str,
+    is_up: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    log: Path,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Returns once a started part is up. Raises: AoiError where it ends, or is not up in time.
 
     check: called meanwhile; raises what ends the wait.
     """
     deadline = time.monotonic() + START_SECONDS
-    while not answers(url):
+    while not is_up():
         if process.poll() is not None:
             raise _ended(name, process, log)
         if time.monotonic() > deadline:
-            raise refuse(name, f"no answer from {url} in {START_SECONDS} s", f"See {log}", exit_code=MISSED)
+            raise refuse(name, f"not up within {START_SECONDS} s", f"See {log}", exit_code=MISSED)
         time.sleep(0.2)
         check()
 
 
-def _ended(name: str, process: subprocess.Popen, log: Path):
-    seen = f"it ended with exit code {process.returncode}"
-    return refuse(name, seen, f"See {log}; is its port taken by something else?", exit_code=MISSED)
+def _ended(name: str, process: subprocess.Popen[bytes], log: Path) -> AoiError:
+    return refuse(name, f"it ended with exit code {process.returncode}", f"See {log}", exit_code=MISSED)

@@ -956,7 +956,7 @@ def prefect(lab: Lab, kind: str) -> Iterator[Outcome]:
     home = lab.before("train", lab.place("prefect"))
     folder, port, mlflow_port = home.parent, free_port(), free_port()
     api = f"http://127.0.0.1:{port}/api"
-    environment = {"PREFECT_API_URL": api, "PREFECT_HOME": str(folder / "prefect-home")}
+    environment = {"PREFECT_API_URL": api, "PREFECT_HOME": str(home / "prefect")}  # `aoi serve` uses no other one
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     settings: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, _, value in (setting.partition("=") for setting in (*SETTINGS, "train.epochs=4")):
