@@ -111,8 +111,8 @@ def runs_already(server: Server, home: Home, store: Store) -> bool:
         raise refuse(f"--host {server.host} {option}", seen, "Name an address of this machine and a port that is yours")
     own, seen = _whose(server.address, home, store)
     if own != server.name:
-        remedy = f"Choose another port with --{server.name}-port, or stop what answers"
-        raise refuse(option, f"{seen} answers at {server.address}", remedy)
+        remedy = f"Choose another port with --{server.name}-port, or stop what is there"
+        raise refuse(option, f"{server.address} is taken by {seen}", remedy)
     return True
 
 
@@ -141,9 +141,9 @@ def ask(address: str) -> Answer | None:
     """What a server of this machine answers; None where there is no HTTP answer within some seconds."""
     try:
         with _direct.open(address, timeout=ASK_SECONDS) as answer:
-            return Answer(answer.status, answer.read(ANSWER_BYTES), answer.headers.get("Server", ""))
+            return Answer(answer.status, answer.read(ANSWER_BYTES), answer.headers.get("Server", "").strip())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, b"", error.headers.get("Server", ""))
+        return Answer(error.code, b"", error.headers.get("Server", "").strip())
     except (OSError, http.client.HTTPException):
         return None
 

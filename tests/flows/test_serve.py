@@ -1,19 +1,32 @@
-"""`aoi serve` as a user runs it: it comes up, runs what is asked of it, and leaves nothing behind."""
+"""`aoi serve` as a user runs it: it comes up, runs what is asked of it, keeps what is set, leaves nothing behind."""
 
+import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from flows.addresses import is_here
+
 BIN = Path(sys.executable).parent
-UP_SECONDS, RUN_SECONDS, DOWN_SECONDS = 240, 180, 30
+UP_SECONDS, RUN_SECONDS, DOWN_SECONDS = 240, 180, 60
+# A proxy that answers nobody, as of a network from which the machine was taken; an exception that httpx ends at.
+PROXIED = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "localhost,[::1]"}
+NIGHTLY = {"cron": "30 6 * * *", "timezone": "Asia/Taipei"}
+BY_PEOPLE = {"paused": True, "tags": ["line-7"], "description": "the night run", "concurrency_limit": 1}
+SECOND_HOST = "::1" if is_here("::1") else "127.0.0.1"
 
 
 def free_ports(count):
@@ -50,53 +63,212 @@ def wait_for(what, seconds, process, log):
     pytest.fail(f"{what!r} not in {log.read_text()!r}; exit code {process.poll()}")
 
 
-def test_serve_comes_up_runs_a_deployment_and_goes_without_a_trace(data, tmp_path):
-    home, log = tmp_path / "home", tmp_path / "serve.log"
-    prefect_port, mlflow_port = free_ports(2)
-    command = [BIN / "aoi", "serve", "--home", home, "--data", data]
-    command += ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+def directly(request):
+    """What is answered to a request without a proxy."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        return answer.read().decode()
+
+
+class Serve:
+    """An `aoi serve` behind a proxy, from its start to its end."""
+
+    def __init__(self, home, log, *words):
+        self.home, self.log = home, log
+        with log.open("wb") as output:
+            command = [BIN / "aoi", "serve", "--home", home, *map(str, words)]
+            self.process = subprocess.Popen(
+                command, env=os.environ | PROXIED, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_for("prefect deployment run", UP_SECONDS, self.process, log)
+        exports = re.findall(r"export (\w+)=(\S+)", log.read_text())
+        self.variables = os.environ | PROXIED | dict(exports) | {"PREFECT_HOME": str(log.parent / "client")}
+        self.api = self.variables["PREFECT_API_URL"]
+
+    def prefect(self, line):
+        """Runs a command of Prefect's as the printed words let another terminal run it; gives what it prints."""
+        words = [BIN / "prefect", *shlex.split(line)]
+        done = subprocess.run(words, env=self.variables, capture_output=True, text=True, timeout=RUN_SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(self, path, body=None, method=None):
+        """What the API answers. Asks again after 503, which means that its SQLite file was busy, as clients do."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.api + path, data, {"Content-Type": "application/json"}, method=method)
+        deadline = time.monotonic() + RUN_SECONDS
+        while True:
+            try:
+                return json.loads(directly(request) or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def deployment(self, name):
+        return self.ask(f"/deployments/name/aoi/{name}")
+
+    def end(self, number):
+        """Its exit code after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(DOWN_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Two lives of `aoi serve` on one HOME, and what was seen in each."""
+    root = tmp_path_factory.mktemp("serve")
+    data, other = root / "data", root / "other"
+    subprocess.run([BIN / "aoi", "sample", data, "--train", "120", "--test", "6"], check=True, capture_output=True)
+    shutil.copytree(data, other)
+    home, ports = root / "home", free_ports(2)
+    prefect_port, mlflow_port = ports
+    options = ["--prefect-port", prefect_port, "--mlflow-port", mlflow_port]
+    told = SimpleNamespace(home=home, ports=ports, data=data, other=other, moved=root / "moved")
+    lives = []
     try:
-        api = wait_for(r"export PREFECT_API_URL=(\S+)", UP_SECONDS, process, log)[1]
-        assert api == f"http://127.0.0.1:{prefect_port}/api"
-        for address in (f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"):
-            assert address in log.read_text()
-            with urllib.request.urlopen(address, timeout=30) as page:
-                assert b"<html" in page.read().lower()
-        run = subprocess.run(
-            [BIN / "prefect", "deployment", "run", "aoi/ingest", "--watch"],
-            env={**os.environ, "PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path / "client")},
-            capture_output=True,
-            text=True,
-            timeout=RUN_SECONDS,
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
-        assert "finished successfully" in run.stdout
-        (dataset,) = (home / "datasets").glob("data-train-*")
-        assert (dataset / "manifest.json").is_file()
-        assert len(processes_of(home)) > 2
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DOWN_SECONDS) == 0
-        assert "Traceback" not in log.read_text()
-        assert processes_of(home) == []
+        lives.append(first := Serve(home, root / "first.log", "--data", data, *options))
+        told.printed = first.log.read_text()
+        told.pages = [directly(f"http://127.0.0.1:{port}") for port in ports]
+        told.settings = first.ask("/admin/settings")
+        told.watched = first.prefect("deployment run aoi/ingest --watch")
+        told.again = {
+            name: subprocess.run(
+                [BIN / "aoi", "serve", "--home", where, *map(str, there)], capture_output=True, text=True, timeout=60
+            )
+            for name, where, there in (
+                ("same home", home, ["--prefect-port", free_ports(1)[0], "--mlflow-port", free_ports(1)[0]]),
+                ("same ports", root / "new", options),
+            )
+        }
+
+        # As people do: by command, or in the browser, which uses the same API.
+        first.prefect("deployment schedule create aoi/ingest --interval 10")
+        told.scheduled = scheduled_run(first)
+        ingest, full = first.deployment("ingest"), first.deployment("full")
+        first.ask(f"/deployments/{ingest['id']}/schedules/{ingest['schedules'][0]['id']}", {"active": False}, "PATCH")
+        first.ask(f"/deployments/{full['id']}/schedules", [{"schedule": NIGHTLY, "parameters": {"force": True}}])
+        first.ask(f"/deployments/{full['id']}", BY_PEOPLE, "PATCH")
+        first.ask(f"/deployments/{ingest['id']}", {"parameters": {"data": str(other), "beam": ""}}, "PATCH")
+        wait_until_idle(first)
+        told.left = left_running(first, "predict")
+        told.before = {name: first.deployment(name) for name in ("full", "ingest")}
+        told.processes = processes_of(home)
+        told.end = first.end(signal.SIGINT)
+        told.left_over = processes_of(home)
+
+        lives.append(second := Serve(home, root / "second.log", "--data", told.moved, "--host", SECOND_HOST, *options))
+        told.second = second.log.read_text()
+        told.after = {name: second.deployment(name) for name in ("full", "ingest")}
+        told.left_state = second.ask(f"/flow_runs/{told.left}")["state"]
+        told.second_watched = second.prefect("deployment run aoi/ingest --watch")
+        told.second_end = second.end(signal.SIGTERM)
+        told.finally_left_over = processes_of(home)
+        told.logs = {log.name: log.read_text() for log in (home / "logs").iterdir()}
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(2 * DOWN_SECONDS)
+        for life in lives:
+            if life.process.poll() is None:
+                life.end(signal.SIGTERM)
+    return told
 
 
-def test_a_port_that_something_else_holds_is_told_and_nothing_stays(tmp_path):
-    (mlflow_port,) = free_ports(1)
-    home = tmp_path / "home"
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        prefect_port = taken.getsockname()[1]
-        command = [BIN / "aoi", "serve", "--home", home]
-        command += ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=UP_SECONDS)
-    assert done.returncode == 1
-    assert "is its port taken by something else?" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert processes_of(home) == []
+def scheduled_run(serve):
+    """A run that a schedule started, once it has ended."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        for run in serve.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"}):
+            if run["auto_scheduled"] and run["state_type"] in ("COMPLETED", "FAILED", "CRASHED"):
+                return run
+        time.sleep(0.5)
+    pytest.fail(f"no scheduled run ended in {RUN_SECONDS} s: {(serve.home / 'logs' / 'prefect.log').read_text()}")
+
+
+def wait_until_idle(serve):
+    """Returns once no run is under way, so that none is in the logs as stopped."""
+    under_way = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}}
+    deadline = time.monotonic() + RUN_SECONDS
+    while serve.ask("/flow_runs/filter", under_way):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def left_running(serve, name):
+    """The run of a deployment that counts as running, and that nobody runs: as after a power cut."""
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": str(datetime.now(UTC) + timedelta(days=1))}}
+    run = serve.ask(f"/deployments/{serve.deployment(name)['id']}/create_flow_run", {"state": later})["id"]
+    serve.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    return run
+
+
+def test_it_comes_up_behind_a_proxy_and_prints_where(told):
+    prefect_port, mlflow_port = told.ports
+    assert re.search(rf"Prefect +http://127.0.0.1:{prefect_port}$", told.printed, re.M)
+    assert re.search(rf"MLflow +http://127.0.0.1:{mlflow_port}$", told.printed, re.M)
+    assert f"export PREFECT_API_URL=http://127.0.0.1:{prefect_port}/api\n" in told.printed
+    assert "export no_proxy=localhost,::1,127.0.0.1\n" in told.printed
+    assert all("<html" in page.lower() for page in told.pages)
+
+
+def test_it_runs_what_another_terminal_asks_for(told):
+    assert "finished successfully" in told.watched
+    (dataset,) = (told.home / "datasets").glob("data-train-*")
+    assert (dataset / "manifest.json").is_file()
+
+
+def test_a_schedule_starts_runs(told):
+    assert told.scheduled["state_name"] == "Cached", told.scheduled
+
+
+def test_the_servers_tell_nobody_about_their_use(told):
+    assert told.settings["server"]["analytics_enabled"] is False
+
+
+def test_a_second_one_is_refused(told):
+    for done, seen in (
+        (told.again["same home"], "another aoi serve runs the deployments of this HOME"),
+        (told.again["same ports"], "is taken by the Prefect server of another HOME"),
+    ):
+        assert done.returncode == 2
+        assert seen in done.stderr
+
+
+def test_it_goes_without_a_trace(told):
+    assert len(told.processes) > 2
+    assert (told.end, told.left_over) == (0, [])
+    assert (told.second_end, told.finally_left_over) == (0, [])
+
+
+def test_schedules_and_settings_of_a_deployment_stay_over_a_restart(told):
+    before, after = told.before["full"], told.after["full"]
+    assert {name: after[name] for name in BY_PEOPLE if name != "concurrency_limit"} == {
+        name: value for name, value in BY_PEOPLE.items() if name != "concurrency_limit"
+    }
+    assert after["global_concurrency_limit"]["limit"] == BY_PEOPLE["concurrency_limit"]
+    assert after["schedules"] == before["schedules"]
+    assert [(each["schedule"], each["active"]) for each in after["schedules"]] == [({**NIGHTLY, "day_or": True}, True)]
+    assert told.after["ingest"]["schedules"] == told.before["ingest"]["schedules"]
+    assert [each["active"] for each in told.after["ingest"]["schedules"]] == [False]
+    assert told.after["ingest"]["paused"] is False
+
+
+def test_parameters_that_people_changed_stay_and_others_follow_the_command_line(told):
+    home, data, other = map(str, (told.home, told.data, told.other))
+    assert told.before["full"]["parameters"] == {"home": home, "data": data}
+    assert told.after["full"]["parameters"] == {"home": home, "data": str(told.moved)}
+    assert told.after["ingest"]["parameters"] == {"home": home, "data": other, "beam": ""}
+
+
+def test_a_run_that_was_left_running_counts_as_crashed(told):
+    assert told.left_state["type"] == "CRASHED"
+    assert "a retry goes on from what is finished" in told.left_state["message"]
+
+
+def test_an_ipv6_host_is_one_like_any_other(told):
+    assert f"http://[::1]:{told.ports[0]}/api" in told.second or SECOND_HOST == "127.0.0.1"
+    assert "finished successfully" in told.second_watched
+
+
+def test_no_log_has_an_error_that_nobody_sees(told):
+    assert set(told.logs) == {"prefect.log", "mlflow.log", "runner.log"}
+    for name, text in told.logs.items():
+        assert not re.search(r"Traceback|ERROR|CRITICAL|never awaited", text), f"{name}:\n{text}"
+    assert "Traceback" not in told.printed + told.second
