@@ -2,7 +2,7 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test lint fuzz faults bench lock
+.PHONY: demo test lint fuzz faults elsewhere bench lock
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
@@ -25,6 +25,10 @@ fuzz: .venv
 # Kills, full disks, lost servers, Ctrl-C: see the script. A quarter to half an hour.
 faults: .venv
 	.venv/bin/python tests/faults/faults.py
+
+# The model in MLflow, served where this project is not installed; a few minutes, needs uv.
+elsewhere: .venv
+	.venv/bin/python tests/elsewhere/elsewhere.py
 
 # Every stage against what one would use without this project; half an hour. Options: make bench BENCH="--only read"
 bench: .venv

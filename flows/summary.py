@@ -16,7 +16,7 @@ from model.manifests import (
     PredictionManifest,
     SweepManifest,
 )
-from model.registry.store import store_of
+from model.registry.store import run_address, runs_address, store_of
 from model.settings import NO_WEIGHTS, SUBMISSION
 from tfrecords.artifacts.manifest import RunRecord
 
@@ -114,9 +114,10 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
     parts, figure = [], ""
     if record := _record(home, refs):
         ui = os.environ.get("AOI_MLFLOW_UI", "")
-        runs = f"{ui}/#/experiments/{record.experiment_id}"
-        figure = f"{ui}/get-artifact?run_uuid={record.run_id}&path="
-        parts.append(f"[MLflow run]({runs}/runs/{record.run_id}), [all runs]({runs})")
+        experiment, run = record.experiment_id, record.run_id
+        figure = f"{ui}/get-artifact?run_uuid={run}&path="
+        links = {"MLflow run": run_address(ui, experiment, run), "all runs": runs_address(ui, experiment)}
+        parts.append(", ".join(f"[{text}]({address})" for text, address in links.items()))
     if evaluated := refs.get("evaluate"):
         rates = rates_of(home.open(evaluated, EvaluationManifest).manifest.metrics)
         parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))

@@ -21,7 +21,7 @@ MAY_USE = {
 ONLY_IN = {
     "prefect": r"flows/(deployments|runner)\.py",
     "apache_beam": r"pipeline/.+\.py",
-    "mlflow": r"model/registry/tracking\.py",
+    "mlflow": r"model/(registry/tracking|inference/pyfunc)\.py",  # pyfunc.py is what MLflow imports
     "tensorflow": r"(model/.+|tfrecords/records/(reader|augmentation)|benchmarks/\w+)\.py",
     "keras": r"(model|benchmarks)/.+\.py",
 }

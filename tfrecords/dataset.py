@@ -9,6 +9,7 @@ from tfrecords.artifacts.manifest import Facts, FileEntry, Manifest
 from tfrecords.settings import LayoutSettings, PreprocessSettings
 
 NO_FOLD = -1
+EXAMPLE = "example"  # with its format's suffix: a training picture's file as it came, for people to try a model with
 ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
 MEASURES = ("width", "height", "mean", "deviation", "phash")  # of the picture as decoded; blank where it was not
 ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)
@@ -104,6 +105,12 @@ def count_folds(records: Iterable[tuple[int, int]], classes: Sequence[str]) -> d
     for label, fold in records:
         table[classes[label] if label >= 0 else ""][str(fold)] += 1
     return {name: dict(sorted(counts.items())) for name, counts in sorted(table.items())}
+
+
+def read_example(dataset: Dataset) -> bytes | None:
+    """The picture file that the dataset keeps; None where it has none: test sets, and those of earlier versions."""
+    found = [entry.file for entry in dataset.manifest.files if entry.file.startswith(f"{EXAMPLE}.")]
+    return (dataset.path / found[0]).read_bytes() if found else None
 
 
 def image_size(dataset: Dataset) -> int:

@@ -76,7 +76,7 @@ def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluatio
         from model.registry.tracking import log_evaluation
 
         measured = evaluate_model(model, dataset, normal, settings, work, job.progress)
-        log_evaluation(store, model.manifest.mlflow.run_id, measured.metrics, work, measured.passed)
+        log_evaluation(store, model.manifest.mlflow.run_id, measured.metrics, work, measured.passed, dataset)
         return measured
 
     return make(job.home.folder(EvaluationManifest), store.name, EvaluationManifest, fingerprint, build, job.force)

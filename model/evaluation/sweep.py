@@ -9,7 +9,7 @@ from typing import Any
 
 from model.manifests import Evaluation, Model, Sweep, SweepManifest
 from model.registry.champion import Judged, judge
-from model.registry.store import Store
+from model.registry.store import TABLE_METRICS, Store
 from tfrecords.artifacts.artifact import entry_of
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
@@ -65,7 +65,10 @@ def write_sweep(
             f"{len(points)} points; best: {label({name: best[name] for name in axes})}",
             work / FIGURE,
         )
+        # The best point's rates too: in the table of runs the sweep stands for its points, which are folded up.
+        rates = points[facts.index(best)].evaluation.manifest.metrics
         summary = {"points": len(points), "best_accuracy": best["accuracy"]}
+        summary |= {metric: rates[metric] for metric in TABLE_METRICS if metric in rates}
         tracking.finish_sweep(store, record["run_id"], summary, work)
     seconds = sum(point.model.manifest.mlflow.seconds for point in points)
     files = tuple(entry_of(work, file) for file in (TABLE, FIGURE))

@@ -1,14 +1,15 @@
 """MLflow: the one module that talks to it."""
 
 import contextlib
+import hashlib
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
+from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from model.registry.store import STORE_VARIABLE, Store
+from model.registry.descriptions import data_text, metrics_text, picture_text, with_section
+from model.registry.origin import TAGS as ORIGIN_TAGS
+from model.registry.origin import origin
+from model.registry.served import code_paths, requirements
+from model.registry.store import STORE_VARIABLE, Store, experiment_tags, runs_address
 from model.settings import CARD_FILE
-from tfrecords.dataset import ROWS, Dataset
+from tfrecords.dataset import ROWS, Dataset, class_counts
 from tfrecords.errors import MISSED, refuse
 from tfrecords.system import locked
 
@@ -41,8 +48,9 @@ PLACES = (
     ("model_versions", "storage_location"),
 )
 EPOCH_METRICS = {"accuracy": "train_accuracy", "loss": "train_loss"}
-SERVING_PACKAGES = ("ai-edge-litert", "numpy", "pandas", "opencv-python-headless", "pydantic", "mlflow")
-
+MISTAKES = "mistakes.png"
+PREVIEWS, PREVIEW_WIDTH = "description", 800  # folder of a run's artifacts; pixels
+SQLITE_HEADER = b"SQLite format 3\0"
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +82,27 @@ def connect(store: Store) -> MlflowClient:
 
 def _make(database: Path) -> None:
     """The tables of an embedded store, aside first: MLflow can't go on with a file that it made in part."""
-    if not database.exists():
+    if database.exists():
+        _refuse_unusable(database)
+    else:
         aside = database.with_name(f".{database.name}.tmp")
         for part in (aside, Path(f"{aside}-journal")):
             part.unlink(missing_ok=True)
         MlflowClient(f"{SQLITE}{aside}").search_experiments(max_results=1)
         os.replace(aside, database)
+
+
+def _refuse_unusable(database: Path) -> None:
+    """Raises AoiError (exit code 1: what is finished is kept) for a file that is no database."""
+    with open(database, "rb") as file:
+        header = file.read(len(SQLITE_HEADER))
+    if header != SQLITE_HEADER:
+        seen = "not a SQLite database" if header else "the file is empty (0 bytes), so MLflow's records in it are lost"
+        remedy = (
+            "Put a backup in its place; or delete it, so that a new one is made, and record the models anew "
+            "with aoi train --force"
+        )
+        raise refuse(database, seen, remedy, exit_code=MISSED)
 
 
 def _follow(store: Store) -> None:
@@ -153,16 +176,53 @@ def _create_run(
     params: Mapping[str, Any],
     datasets: Sequence[Dataset],
 ) -> str:
-    tags = {TRAINING_TAG: fingerprint, "aoi.dataset": ", ".join(dataset.fingerprint for dataset in datasets)}
+    texts = [data_text(store.name, dataset.fingerprint, class_counts(dataset)) for dataset in datasets]
+    tags = {
+        **origin(),
+        TRAINING_TAG: fingerprint,
+        "aoi.dataset": ", ".join(dataset.fingerprint for dataset in datasets),
+        MLFLOW_RUN_NOTE: with_section("", "Data", "\n\n".join(texts)),
+    }
     run_id = client.create_run(experiment, run_name=run_name, tags=tags).info.run_id
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flatten(params).items()])
+    flat = flatten(params)
+    names = legal_names(flat)
+    client.log_batch(run_id, params=[Param(names[key], str(value)) for key, value in flat.items()])
     for dataset in datasets:
-        rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
-            made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
-            client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
+        _log_dataset(client, run_id, store, dataset)
     return run_id
+
+
+def _log_dataset(client: MlflowClient, run_id: str, store: Store, dataset: Dataset) -> None:
+    """Makes a dataset an input of a run; one that is an input already stays the only one."""
+    rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
+        made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
+        client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
+
+
+def legal_names(names: Iterable[str]) -> dict[str, str]:
+    """Names of parameters or metrics, each with the one that MLflow takes for it: the same, where it takes that.
+
+    Of the others the marks that MLflow refuses become "_", and a hash of the name keeps them apart.
+    """
+    names = list(names)
+    legal = {name: name for name in names if _is_legal(name)}
+    for name in names:
+        if name not in legal:
+            plain = re.sub(r"[^\w. -]", "_", name).strip(". ")[: MAX_ENTITY_KEY_LENGTH // 2]
+            digest, length = hashlib.sha256(name.encode()).hexdigest(), 6
+            while f"{plain}-{digest[:length]}" in legal.values():
+                length += 1
+            legal[name] = f"{plain}-{digest[:length]}"
+    return legal
+
+
+def _is_legal(name: str) -> bool:
+    with contextlib.suppress(MlflowException):
+        _validate_param_name(name)  # metrics follow the same rule
+        return len(name) <= MAX_ENTITY_KEY_LENGTH
+    return False
 
 
 def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]], seconds: Sequence[float]) -> None:
@@ -183,31 +243,44 @@ def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]
 
 
 def finish_training(
-    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, classes: Sequence[str], example: bytes
+    store: Store,
+    run_id: str,
+    metrics: Mapping[str, float],
+    folder: Path,
+    classes: Sequence[str],
+    example: bytes | None,
 ) -> None:
     """Logs what a training left in `folder`, registers the model, and ends the run.
 
-    example: the PNG bytes of one picture, kept as the model's input example.
+    example: a picture file as the camera wrote it, kept as the model's input example where there is one.
     """
     client = connect(store)
-    _log_metrics(client, run_id, metrics)
     for file in sorted(folder.iterdir()):
         if file.suffix in (".png", ".csv"):
             client.log_artifact(run_id, str(file), "training")
-    if VERSION_TAG in client.get_run(run_id).data.tags:  # a try that was killed before the commit got this far
-        client.set_terminated(run_id, "FINISHED")
-        return
+    if VERSION_TAG not in client.get_run(run_id).data.tags:  # else a try that was killed before the commit did this
+        _log_model(store, run_id, folder, classes, example)
+    _log_metrics(client, run_id, metrics)
+    _describe(client, run_id, "Training", metrics_text(metrics))
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _log_model(store: Store, run_id: str, folder: Path, classes: Sequence[str], example: bytes | None) -> None:
     outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
-    with tempfile.TemporaryDirectory() as served, _quiet(), mlflow.start_run(run_id=run_id):
-        for file in [folder / CARD_FILE, *folder.glob("*.keras"), *folder.glob("*.tflite")]:
-            shutil.copy(file, served)
+    with tempfile.TemporaryDirectory() as place, _quiet(), mlflow.start_run(run_id=run_id):
+        served = Path(place, "model")  # MLflow keeps the folder's name
+        served.mkdir()
+        for pattern in (CARD_FILE, "[!.]*.keras", "[!.]*.tflite"):  # names with a dot are checkpoints
+            for file in folder.glob(pattern):
+                shutil.copy(file, served)
         info = mlflow.pyfunc.log_model(
             name="model",
             loader_module="model.inference.pyfunc",
-            data_path=served,
+            data_path=str(served),
             signature=ModelSignature(Schema([ColSpec("binary")]), Schema(outputs)),
-            input_example=pd.DataFrame({"picture": [example]}),
-            pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
+            input_example=None if example is None else pd.DataFrame({"picture": [example]}),
+            code_paths=code_paths(),
+            pip_requirements=requirements(),
             registered_model_name=store.model,
         )
         mlflow.set_tag(VERSION_TAG, info.registered_model_version)
@@ -233,9 +306,12 @@ def adopt(store: Store, parent: str, children: Sequence[str]) -> None:
 
 
 def _copy(client: MlflowClient, run: Run, parent: str) -> None:
-    tags = {MLFLOW_PARENT_RUN_ID: parent, COPY_TAG: run.info.run_id}
+    told = {tag: value for tag, value in run.data.tags.items() if tag in (*ORIGIN_TAGS, MLFLOW_RUN_NOTE)}
+    tags = {**told, MLFLOW_PARENT_RUN_ID: parent, COPY_TAG: run.info.run_id}
     copy = client.create_run(run.info.experiment_id, run_name=run.info.run_name, tags=tags).info.run_id
     client.log_batch(copy, params=[Param(key, value) for key, value in run.data.params.items()])
+    client.log_inputs(copy, run.inputs.dataset_inputs)
+    client.log_outputs(copy, run.outputs.model_outputs)
     _log_metrics(client, copy, run.data.metrics)
     client.set_terminated(copy, "FINISHED")
 
@@ -245,15 +321,31 @@ def finish_sweep(store: Store, run_id: str, metrics: Mapping[str, float], folder
     client = connect(store)
     _log_metrics(client, run_id, metrics)
     client.log_artifacts(run_id, str(folder), "sweep")
+    pictures = [_preview(client, run_id, file, "sweep") for file in sorted(folder.glob("[!.]*.png"))]
+    _describe(client, run_id, "Result", "\n\n".join([metrics_text(metrics), *pictures]))
     client.set_terminated(run_id, "FINISHED")
 
 
-def log_evaluation(store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, passed: bool) -> None:
-    """Adds an evaluation to the run of its training. Raises: AoiError where this store does not have the run."""
+def log_evaluation(
+    store: Store,
+    run_id: str,
+    metrics: Mapping[str, float],
+    folder: Path,
+    passed: bool,
+    dataset: Dataset,
+) -> None:
+    """Adds an evaluation on a dataset to the run of the model's training.
+
+    Raises: AoiError where this store does not have the run.
+    """
     client = connect(store)
     with _known(store, run_id):
-        _log_metrics(client, run_id, metrics)
+        _mark(client, client.get_run(run_id).info.experiment_id)
+        _log_dataset(client, run_id, store, dataset)
+        _log_metrics(client, run_id, metrics, dataset=(store.name, dataset.fingerprint))
         client.log_artifacts(run_id, str(folder), "evaluation")
+        mistakes = _preview(client, run_id, folder / MISTAKES, "evaluation")
+        _describe(client, run_id, "Result", f"{metrics_text(metrics)}\n\n{mistakes}")
         client.set_tag(run_id, "aoi.passed", str(passed).lower())
 
 
@@ -297,18 +389,87 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _experiment(client: MlflowClient, store: Store) -> str:
     if experiment := client.get_experiment_by_name(store.name):
+        _mark(client, experiment.experiment_id)
         return experiment.experiment_id
     location = Path(store.artifacts, store.name).absolute().as_uri() if store.artifacts else None
-    return client.create_experiment(store.name, artifact_location=location)
+    return client.create_experiment(store.name, artifact_location=location, tags=experiment_tags())
 
 
-def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
-    client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
+def _mark(client: MlflowClient, experiment: str) -> None:
+    """Gives an experiment of an earlier version the tags that its pages need. What people chose there stays."""
+    tags = client.get_experiment(experiment).tags
+    for tag, value in experiment_tags().items():
+        if tag not in tags:
+            client.set_experiment_tag(experiment, tag, value)
+
+
+def runs_addresses(store: Store, ui: str) -> dict[str, str]:
+    """Every experiment of this project in a store, by name, with the address of its table of runs.
+
+    ui: address of MLflow's server. Raises: AoiError, see `connect`.
+    """
+    with _answering(store):
+        client = connect(store)
+        found = {}
+        for experiment in client.search_experiments(order_by=["name ASC"]):
+            # A shared store has other people's too, and those of an earlier version there stay out until a new run.
+            if (store.artifacts and experiment.name != "Default") or experiment_tags().keys() <= experiment.tags.keys():
+                _mark(client, experiment.experiment_id)
+                found[experiment.name] = runs_address(ui, experiment.experiment_id)
+        return found
+
+
+def _log_metrics(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Mapping[str, float],
+    step: int = 0,
+    dataset: tuple[str, str] | None = None,
+) -> None:
+    """Logs metrics, linked to the run's model where it has one, and to a dataset.
+
+    dataset: its name and digest; none: that of the run, where it has one alone.
+    """
+    run, now = client.get_run(run_id), int(pd.Timestamp.now("UTC").timestamp() * 1000)
+    links = {}
+    if len(models := run.outputs.model_outputs) == 1:
+        links["model_id"] = models[0].model_id
+    if dataset is None and len(given := run.inputs.dataset_inputs) == 1:
+        dataset = given[0].dataset.name, given[0].dataset.digest
+    if dataset:
+        links["dataset_name"], links["dataset_digest"] = dataset
+    names = legal_names(metrics)
+    logged = [Metric(names[key], float(value), now, step, **links) for key, value in metrics.items()]
+    client.log_batch(run_id, metrics=logged)
+
+
+def _preview(client: MlflowClient, run_id: str, file: Path, artifacts: str) -> str:
+    """Logs a figure once more in the size that fits a description, where MLflow neither scales nor scrolls pictures.
+
+    artifacts: folder where the run has the figure itself. Returns: Markdown that shows one and links to the other.
+    """
+    with tempfile.TemporaryDirectory() as place, Image.open(file) as picture:
+        picture.thumbnail((PREVIEW_WIDTH, picture.height))
+        small = Path(place, file.name)
+        picture.save(small)
+        client.log_artifact(run_id, str(small), PREVIEWS)
+    return picture_text(run_id, f"{PREVIEWS}/{file.name}", f"{artifacts}/{file.name}")
+
+
+def _describe(client: MlflowClient, run_id: str, heading: str, text: str) -> None:
+    """Writes a section of a run's description."""
+    before = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE, "")
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, with_section(before, heading, text))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """MLflow prints registry news and run links on stdout, which belongs to our own summary."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    """MLflow prints registry news and run links on stdout, which belongs to our own summary, and warns of itself."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
         yield

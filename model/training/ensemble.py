@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from model.inference.classifier import write_card
@@ -13,8 +12,7 @@ from model.registry import tracking
 from model.registry.store import Store
 from model.settings import NETWORK
 from tfrecords.artifacts.manifest import RunRecord
-from tfrecords.dataset import Dataset
-from tfrecords.records.arrays import read_arrays
+from tfrecords.dataset import Dataset, read_example
 
 
 def build_ensemble(
@@ -43,9 +41,7 @@ def build_ensemble(
     params = {**first.settings.model_dump(), "train": train.model_dump(exclude={"fold"}), "folds": len(members)}
     with tracking.training_run(store, fingerprint, name, params, [dataset], None) as record:
         tracking.adopt(store, record["run_id"], [member.manifest.mlflow.run_id for member in members])
-        picture = next(read_arrays(dataset))["image"][0]
-        example = cv2.imencode(".png", picture)[1].tobytes()
-        tracking.finish_training(store, record["run_id"], spread, work, classes, example)
+        tracking.finish_training(store, record["run_id"], spread, work, classes, read_example(dataset))
     return ModelManifest(
         mlflow=RunRecord(**record, seconds=sum(member.manifest.mlflow.seconds for member in members)),
         dataset=dataset.made_from,

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -30,8 +29,7 @@ from model.training.class_weights import class_weights
 from model.training.linear_probe import fit_linear_probe
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
-from tfrecords.dataset import Dataset, class_counts, image_size, training_counts
-from tfrecords.records.arrays import read_arrays
+from tfrecords.dataset import Dataset, class_counts, image_size, read_example, training_counts
 from tfrecords.records.reader import training_batches, validation_batches
 
 STATE = ".state.json"
@@ -80,8 +78,7 @@ def train_model(
         seconds, parameters = sum(state["seconds"]), network.count_params()
         summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
         summary |= {"training_seconds": seconds, "parameters": parameters}
-        picture = next(read_arrays(dataset))["image"][0]
-        tracking.finish_training(store, run_id, summary, work, classes, cv2.imencode(".png", picture)[1].tobytes())
+        tracking.finish_training(store, run_id, summary, work, classes, read_example(dataset))
     named = settings.model_copy(update={"weights": weights_digest(settings.weights)})
     made_with = dataset.manifest.settings
     return ModelManifest(

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs, Row, duplicates
 from pipeline.job.beam import Progress, open_runner, refuse_lossy, run_shards, unreadable_options
 from pipeline.job.shard import ShardPlan, read_report
 from pipeline.settings import IngestSettings
-from tfrecords.artifacts.files import hash_json, write_whole
+from tfrecords.artifacts.files import appearing, hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import (
+    EXAMPLE,
     MEASURES,
     NO_FOLD,
     ROW_COLUMNS,
@@ -34,12 +36,13 @@ from tfrecords.dataset import (
     shard_key,
     shard_name,
 )
-from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.errors import MISSED, AoiError, Problem, refuse
 from tfrecords.pictures import preprocessing
+from tfrecords.pictures.formats import format_of
 from tfrecords.records import schema
 from tfrecords.settings import PreprocessSettings
 
-VERSION = 3  # of the plan: raise it when the same inputs would give other shards or another manifest
+VERSION = 4  # of the plan: raise it when the same inputs would give other shards or another manifest
 
 
 BLANK, UNREAD = ("",) * len(MEASURES), (0, 0, 0.0, 0.0, "")
@@ -157,6 +160,7 @@ def _build(
     )
     write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
     rejected = {picture_id for picture_id, *_ in rejects}
+    _write_example(inputs, rejected, work)
     placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
     return DatasetManifest(
         split=inputs.split,
@@ -170,6 +174,20 @@ def _build(
         versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
         shards=tuple(written),
     )
+
+
+def _write_example(inputs: Inputs, rejected: set[str], work: Path) -> None:
+    """Keeps the file of the first usable training picture, in the order of the CSV, as it came."""
+    first = next((row for row in inputs.rows if row.id not in rejected), None)
+    if inputs.split == "train" and first:
+        try:
+            with opened(inputs.container) as read:
+                data = read(first.name)
+        except READ_ERRORS as error:
+            seen = f"the file can't be read any more ({reason(error)})"
+            raise refuse(f"{inputs.container}/{first.id}", seen, "Put it back and run again", exit_code=MISSED)
+        with appearing(work / f"{EXAMPLE}{format_of(data).suffixes[0]}") as file:
+            file.write(data)
 
 
 def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tfrecords.artifacts.artifact import Artifact, M, checksum, encoded, entry_of, read, verify
 from tfrecords.artifacts.files import write_whole
-from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
+from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST, RECORD
 from tfrecords.errors import REFUSED, AoiError
 from tfrecords.system import locked, rename, sync
 
@@ -58,7 +58,8 @@ def make(
         build: fills the work folder and returns the manifest. The files are listed and hashed here, but for those
             that the manifest lists itself (see `Manifest.listed`); names that begin with a dot are its notes for a
             later try and go at the commit.
-        force: build even if there is one. An equal result keeps the one that was there, if it is intact.
+        force: build even if there is one. An equal result, recorded equally, keeps the one that was there, if
+            it is intact.
 
     Returns:
         the artefact, and whether it was there before.
@@ -99,7 +100,7 @@ def _make(
                 _remove(work, fingerprint)
             raise
         made = _seal(work, manifest, fingerprint)
-    if found and found.digest == made.digest and _is_intact(found):
+    if found and _says_the_same(found, made) and _is_intact(found):
         _remove(work, fingerprint)
         return found, False
     return replace(made, path=_commit(root, name, fingerprint, work)), False
@@ -162,6 +163,12 @@ def _generations(root: Path, fingerprint: str) -> list[tuple[int, Path]]:
     name = re.compile(rf".+-{fingerprint}(?:\.(\d+))?")
     paths = root.glob(f"[!.]*-{fingerprint}*")
     return sorted((int(match[1] or 1), path) for path in paths if (match := name.fullmatch(path.name)))
+
+
+def _says_the_same(found: Artifact, made: Artifact) -> bool:
+    """Whether content and record are equal. An equal model that another MLflow run recorded takes the place of the
+    first, whose run may be lost."""
+    return found.digest == made.digest and found.json.get(RECORD) == made.json.get(RECORD)
 
 
 def _is_intact(artifact: Artifact) -> bool:
