@@ -93,7 +93,7 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     light = chosen.light_fraction
     whole = int(epoch(0, light).cardinality())
     first = next(iter(epoch(0, light)))
-    network.fit(tf.data.Dataset.from_tensors(first), verbose=0)  # traced
+    network.fit(tf.data.Dataset.from_tensors(first), verbose=0, shuffle=False)  # traced
     sum(1 for _ in epoch(0, light))  # the records are in memory
     starts, ended = [], []
     for number in range(EPOCHS_BEGUN):
@@ -110,7 +110,7 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     options.experimental_optimization.inject_prefetch = False  # the reader's own two batches are all that wait
     in_turn = in_turn.with_options(options)
     tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: ended.append(time.perf_counter()))
-    network.fit(in_turn, verbose=0, callbacks=[tick])
+    network.fit(in_turn, verbose=0, callbacks=[tick], shuffle=False)
     seconds = [after - before for before, after in pairwise(ended[1:])]  # without the first pair, which starts it all
     waited, began, left = 0.0, time.perf_counter(), iter(epoch(1, light).take(steps))
     while True:

@@ -1,7 +1,7 @@
 """Breaks the stages in every way that a machine can, and checks that what they made stays whole.
 
     make faults                                      everything: a quarter to half an hour on two cores
-    .venv/bin/python tests/faults/faults.py --quick  a handful of each quick kind: about a minute
+    .venv/bin/python tests/faults/faults.py --quick  at named moments alone, as in the test suite: some minutes
     .venv/bin/python tests/faults/faults.py --only "kill ingest"
 
 TensorFlow takes seconds to import. So one process imports everything and runs nothing; it forks a child for each
@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -61,8 +62,21 @@ MADE = {  # by stage: kinds of artefacts, and notes under latest/
 }
 STAGES = tuple(MADE)
 LATE = "train, all epochs done"  # a HOME in which the training was killed when it began to write its results
+# What a stage does in HOME, in its own order: an event and a pattern of its path. A quick run strikes just before.
+COMMIT = (r"open \.manifest\.json\.", r"os.rename /\.work-\w+$", r"os.remove /\.lock-\w+$")
+SHARDS = (r"open /\.train-00000-of", r"open /\.train-00002-of", r"open /\.\.train-00003-of.*tfrecord\.json")
+MOMENTS = {
+    "ingest": (
+        *(*SHARDS, r"open \.rows\.csv", *COMMIT),
+        *(r"open latest/\.data\.json", r"open audit\.png", r"open latest/\.dataset\.json"),
+    ),
+    LATE: (r"open model\.tflite", r"open curves\.png", *COMMIT, r"open latest/\.model\.json"),
+    "evaluate": (r"open predictions\.csv", *COMMIT, r"open latest/\.champion-tiny\.json"),
+    "predict": (r"open latest/\.data\.json", r"open predictions\.csv", *COMMIT, r"open home/\.submission\.csv"),
+}
+REPLACING = (r"os.rename /\.work-\w+$", r"os.rename /tiny-train-\w+(\.\d+)?$", r"os.remove ^rows\.csv$")
 LIMIT = 240  # seconds that no undisturbed stage takes
-STOP = 10  # seconds within which a stopped command must be gone
+STOP = 10  # seconds within which a command that was stopped at a random moment must be gone
 
 
 @dataclass
@@ -179,7 +193,7 @@ def start(command: list[str], log: Path, prepare: Callable[[], None] = lambda: N
     """Runs a command of `aoi` in a forked child, after `prepare` there."""
 
     def work() -> int:
-        from flows.cli import main
+        from flows.__main__ import main
 
         prepare()
         return main(command)
@@ -233,12 +247,14 @@ def kill_before(number: int, home: Path) -> Callable[[], None]:
     return lambda: witness(act, home)
 
 
-def kill_at_path(part: str, home: Path) -> Callable[[], None]:
-    """For `start`: SIGKILL to itself before its first change of a file whose path has this in it."""
+def strike(number: int, moment: str, home: Path) -> Callable[[], None]:
+    """For `start`: a signal to itself when it comes to a moment such as "open card.json", see MOMENTS."""
+    event, _, pattern = moment.partition(" ")
+    left = [number]
 
     def act(at: int, what: str, path: str) -> None:
-        if part in path:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if left and what == event and re.search(pattern, path):
+            signal.raise_signal(left.pop())
 
     return lambda: witness(act, home)
 
@@ -377,7 +393,7 @@ def commit_points(changes: list[tuple[str, str]]) -> list[int]:
 def kill(lab: Lab, kind: str, stage: str, aimed: bool, kills: int, seed: int) -> Outcome:
     """Kills the stage `kills` times, checking after each, then lets it complete.
 
-    aimed: at a change around a commit; otherwise at a random moment.
+    aimed: at a change around a commit, chosen by chance; otherwise at a random moment.
     """
     outcome, rng = Outcome(kind), random.Random(seed)
     span, points = lab.seconds[stage], commit_points(lab.changes[stage])
@@ -414,6 +430,11 @@ def kill(lab: Lab, kind: str, stage: str, aimed: bool, kills: int, seed: int) ->
             outcome.check(False, f"{stage}, killed {where}: {problems}")
         if stage == "ingest":
             shards |= finished_shards(home)
+    return complete_struck(lab, outcome, stage, home, shards)
+
+
+def complete_struck(lab: Lab, outcome: Outcome, stage: str, home: Path, shards: dict[str, tuple[int, int]]) -> Outcome:
+    """Lets a stage complete that was ended before its time. shards: what was finished then, which must stay."""
     if not complete(lab, outcome, stage, home):
         return outcome
     for path in home.glob("datasets/[!.]*/*.tfrecord"):
@@ -427,8 +448,36 @@ def kill(lab: Lab, kind: str, stage: str, aimed: bool, kills: int, seed: int) ->
     return outcome
 
 
-def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
-    """Kills `ingest --force` while it replaces a dataset by one of other content under the same fingerprint."""
+def at_moments(lab: Lab, kind: str, stage: str, number: int) -> Outcome:
+    """A signal at each of a stage's MOMENTS, one after the other in the same HOME; then lets it complete."""
+    outcome, shards = Outcome(kind), {}
+    home = lab.before(stage, lab.place("moment"), lot=stage != "predict")
+    for moment in MOMENTS[stage]:
+        if number == signal.SIGINT and moment in SHARDS[1:]:  # of other threads, which go on until the process ends
+            continue
+        log = home.parent / f"{outcome.times}.log"
+        child = start(lab.command(stage, home), log, strike(number, moment, home))
+        code = wait(child)
+        where = f"{stage}, struck at {moment!r}"
+        if number == signal.SIGINT:
+            check_stopped(outcome, where, child, code, log)
+        else:
+            outcome.times += 1
+        wanted = 130 if number == signal.SIGINT else -number
+        if not outcome.check(code == wanted, f"{where}: ended with {code} instead of {wanted}", log):
+            return outcome
+        if problems := survey(home):
+            outcome.check(False, f"{where}: {problems}")
+        if stage == "ingest":
+            shards |= finished_shards(home)
+    return complete_struck(lab, outcome, stage, home, shards)
+
+
+def kill_replacing(lab: Lab, kind: str, seed: int, kills: int = 0) -> Outcome:
+    """Kills `ingest --force` while it replaces a dataset by one of other content under the same fingerprint.
+
+    kills: so many, at changes around the commit chosen by chance; 0: one at each moment of REPLACING.
+    """
     outcome, rng = Outcome(kind), random.Random(seed)
     home = shutil.copytree(lab.home, lab.place("replace"))
     old = digests(home, "ingest")["dataset"]
@@ -447,27 +496,31 @@ def kill_replacing(lab: Lab, kind: str, kills: int, seed: int) -> Outcome:
         return place.named(DatasetManifest, latest.fingerprint).digest
 
     command = lab.command("ingest", home, "--force")
-    for attempt in range(kills):
+    if kills:
+        numbers = [rng.choice(lab.changes["replace"]) for _ in range(kills)]
+        points = [(f"change {number}", kill_before(number, home)) for number in numbers]
+    else:
+        points = [(moment, strike(signal.SIGKILL, moment, home)) for moment in REPLACING]
+    for attempt, (point, kill_there) in enumerate(points):
         log = home.parent / f"replace-{attempt}.log"
-        number = rng.choice(lab.changes["replace"])
 
-        def prepare(number: int = number, attempt: int = attempt) -> None:
+        def prepare(attempt: int = attempt, kill_there: Callable[[], None] = kill_there) -> None:
             other(f"another {attempt}")
-            kill_before(number, home)()
+            kill_there()
 
         code = wait(start(command, log, prepare))
-        if code == 0:
+        if code == 0 and kills:
             outcome.notes["done before the kill"] += 1
             continue
         if not outcome.check(code == -signal.SIGKILL, f"replace: ended with {code}", log):
             return outcome
         outcome.times += 1
         if problems := survey(home):
-            outcome.check(False, f"killed before change {number}: {problems}")
+            outcome.check(False, f"killed before {point}: {problems}")
         try:
             open_latest()
         except Exception as error:
-            outcome.check(False, f"killed before change {number}, the dataset can't be chosen: {error}")
+            outcome.check(False, f"killed before {point}, the dataset can't be chosen: {error}")
     log = home.parent / "replace.log"
     outcome.completed += 1
     if outcome.check(wait(start(command, log, lambda: other("the last"))) == 0, "replace: the next run fails", log):
@@ -1084,7 +1137,7 @@ def load_conftest() -> Any:
 def open_lab(scratch: Path, seed: int, quick: bool) -> Lab:
     """Makes the data and the reference, and learns how long each stage takes and what it changes.
 
-    quick: the reference's training is interrupted once, which gives LATE without a training of its own.
+    quick: the reference's training is killed once, which gives LATE without a training of its own.
     """
     lab = Lab(scratch, scratch / "tiny", scratch / "reference", seed)
     log = scratch / "reference.log"
@@ -1115,7 +1168,7 @@ def learn(lab: Lab, stage: str, home: Path, name: str) -> None:
 def interrupt_late(lab: Lab, home: Path) -> None:
     """Kills a training when all its epochs are done and it begins to write its results."""
     log = home.with_name("late.log")
-    code = wait(start(lab.command("train", home), log, kill_at_path("card.json", home)))
+    code = wait(start(lab.command("train", home), log, strike(signal.SIGKILL, r"open card\.json", home)))
     assert code == -signal.SIGKILL, f"{code} {log.read_text(errors='replace')}"
 
 
@@ -1183,16 +1236,21 @@ def plan(quick: bool, seed: int) -> list[Task]:
         add(3, "Ctrl-C aoi ingest, Beam processes", ctrl_c_cold, stage="ingest", more=beam)
         add(1, "disk full: train", disk_full, stage="train", part=0.1)
         add(1, "clock set back", clock_back, stage="train", after=40)
-    if not quick:
         add(4, "kill train, recording it", kill, stage=LATE, aimed=False, kills=3)
-    add(1 if quick else 12, "kill train's commit", kill, stage=LATE, aimed=True, kills=2)
-    add(1 if quick else 20, "kill evaluate", kill, stage="evaluate", aimed=False, kills=1)
-    add(1 if quick else 20, "kill evaluate's commit", kill, stage="evaluate", aimed=True, kills=1)
-    add(1 if quick else 20, "kill predict", kill, stage="predict", aimed=False, kills=1)
-    add(2 if quick else 20, "kill predict's commit", kill, stage="predict", aimed=True, kills=1)
-    add(3 if quick else 40, "kill ingest", kill, stage="ingest", aimed=False, kills=1)
-    add(4 if quick else 30, "kill ingest's commit", kill, stage="ingest", aimed=True, kills=1)
-    add(1 if quick else 5, "kill ingest --force, replacing", kill_replacing, kills=4)
+        add(12, "kill train's commit", kill, stage=LATE, aimed=True, kills=2)
+        add(20, "kill evaluate", kill, stage="evaluate", aimed=False, kills=1)
+        add(20, "kill evaluate's commit", kill, stage="evaluate", aimed=True, kills=1)
+        add(20, "kill predict", kill, stage="predict", aimed=False, kills=1)
+        add(20, "kill predict's commit", kill, stage="predict", aimed=True, kills=1)
+        add(40, "kill ingest", kill, stage="ingest", aimed=False, kills=1)
+        add(30, "kill ingest's commit", kill, stage="ingest", aimed=True, kills=1)
+        add(5, "kill ingest --force, replacing", kill_replacing, kills=4)
+    for stage in (LATE, "evaluate", "predict", "ingest"):
+        named = f"{'train' if stage == LATE else stage} at each of its moments"
+        add(1, f"kill {named}", at_moments, stage=stage, number=signal.SIGKILL)
+        if not quick or stage in ("predict", "ingest"):
+            add(1, f"Ctrl-C {named}", at_moments, stage=stage, number=signal.SIGINT)
+    add(1, "kill ingest --force, replacing", kill_replacing)
     add(1, "one byte changed", one_byte, every=not quick)
     add(1 if quick else 4, "two at once: the same ingest", together, stage="ingest")
     if not quick:
@@ -1200,8 +1258,6 @@ def plan(quick: bool, seed: int) -> list[Task]:
     add(1, "HOME moved", moved, stage="predict")
     if quick:
         add(1, "older schema", older_schema, train_too=False)
-        add(1, "Ctrl-C, warm", ctrl_c, stage="ingest")
-        add(1, "Ctrl-C, warm", ctrl_c, stage="predict")
         add(1, "disk full: ingest", disk_full, stage="ingest", part=0.0)
         add(1, "disk full: predict", disk_full, stage="predict", part=0.0)
         add(1, "read-only", read_only, stage="ingest", moment=0)
@@ -1259,7 +1315,7 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 def main() -> int:
     global LAB
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a handful of each quick kind")
+    parser.add_argument("--quick", action="store_true", help="at named moments alone, as in the test suite")
     parser.add_argument(
         "--only", metavar="TEXT", nargs="+", default=[""], help="only kinds that begin with one of these"
     )
@@ -1280,7 +1336,7 @@ def main() -> int:
         LAB = open_lab(Path(scratch), arguments.seed, arguments.quick)
         if not LAB.late and any(given.get("stage") == LATE for _, _, given in tasks):
             learn_late(LAB)
-        if any(scenario is kill_replacing for _, scenario, _ in tasks):
+        if any(scenario is kill_replacing and given.get("kills") for _, scenario, given in tasks):
             learn_replace(LAB)
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context

@@ -1,4 +1,4 @@
-"""A handful of each quick kind of fault; `make faults` has hundreds, and the slow kinds."""
+"""Faults at named moments; `make faults` has hundreds at random ones, and the slow kinds."""
 
 import json
 import os
@@ -10,19 +10,17 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("faults.py")
 KINDS = (
-    "kill ingest",
-    "kill ingest's commit",
+    "kill ingest at each of its moments",
     "kill ingest --force, replacing",
-    "kill train's commit",
-    "kill evaluate",
-    "kill evaluate's commit",
-    "kill predict",
-    "kill predict's commit",
+    "kill train at each of its moments",
+    "kill evaluate at each of its moments",
+    "kill predict at each of its moments",
+    "Ctrl-C ingest at each of its moments",
+    "Ctrl-C predict at each of its moments",
     "one byte changed",
     "two at once: the same ingest",
     "HOME moved",
     "older schema",
-    "Ctrl-C, warm",
     "disk full: ingest",
     "disk full: predict",
     "read-only",
