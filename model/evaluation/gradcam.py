@@ -25,10 +25,7 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
     names, note = names_in_figures(classes, CAPTION_COLUMNS)
     present = np.unique(seen.labels).tolist()
     labels = _most_mistaken(seen, present)
-    typical = [
-        max(np.flatnonzero(seen.labels == label), key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
-        for label in labels
-    ]
+    typical = [_surest(seen, label) for label in labels]
     pictures, captions = [], []
     for place in [*typical, *seen.mistakes()[:MISTAKES_SHOWN]]:
         heat = gradcam(networks[seen.folds[place]], seen.images[place], int(seen.probabilities[place].argmax()))
@@ -38,6 +35,12 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
     if len(labels) < len(present):
         title += f"\n{len(labels)} of {len(classes)} classes: those with the largest share of mistakes"
     figures.picture_sheet(pictures, captions, title, path, columns=6, note=note)
+
+
+def _surest(seen: Predictions, label: int) -> int:
+    """The place of the picture of a class for which its own probability is the highest."""
+    places: list[int] = np.flatnonzero(seen.labels == label).tolist()
+    return max(places, key=lambda place: (seen.probabilities[place, label], seen.ids[place]))
 
 
 def _most_mistaken(seen: Predictions, labels: Sequence[int]) -> list[int]:

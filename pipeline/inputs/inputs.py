@@ -116,7 +116,8 @@ def read_classes(data: str) -> tuple[str, ...]:
         return AIDEA_CLASSES
     lines = [line.strip() for line in io.StringIO(_text(path), newline=None)]
     named = [(row, name) for row, name in enumerate(lines, 1) if name]
-    problems, rows = [], {}
+    problems: list[Problem] = []
+    rows: dict[str, tuple[int, str]] = {}
     for row, name in named:
         if wrong := _bad_name(name) or _repeated(name, rows):
             problems.append(Problem(path, *wrong, row))
@@ -190,7 +191,8 @@ def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row
     A row whose label alone is wrong is there too, without a label, so that its picture is looked for.
     """
     reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
-    rows, named, problems, first_seen = [], set(), [], {}
+    rows, named, problems = [], set(), []
+    first_seen: dict[str, int] = {}
     line = 0
     try:
         header = next(reader, [])
@@ -267,7 +269,7 @@ def _locate(
         name_of[picture_id] = name
     located = []
     for row in rows:
-        if name := name_of.pop(row.id, None):
+        if name := name_of.pop(row.id, ""):
             located.append(row if name == row.name else replace(row, name=name))
         else:
             remedy = f"Put the picture into {container} or take the row out"
