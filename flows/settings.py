@@ -147,10 +147,17 @@ def describe() -> Iterator[tuple[str, str, str, str]]:
         for key, inner in kind.model_fields.items():
             default = inner.get_default(call_default_factory=True)
             text = "unset" if default is None else str(default)
-            yield f"{section}.{key}", text, _kind(schema["properties"][key]), inner.description or ""
+            yield (
+                f"{section}.{key}",
+                text,
+                _kind(schema["properties"][key], schema.get("$defs", {})),
+                inner.description or "",
+            )
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    if "$ref" in schema:  # an enum
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "enum" in schema:
         return "|".join(schema["enum"])
     if "anyOf" in schema:

@@ -16,6 +16,7 @@ from model.manifests import (
     PredictionManifest,
     SweepManifest,
 )
+from model.network.backbones import BACKBONES
 from model.registry.store import run_address, runs_address, store_of
 from model.settings import NO_WEIGHTS, SUBMISSION
 from tfrecords.artifacts.manifest import RunRecord
@@ -42,7 +43,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
     figures = home.root / refs["evaluate"].folder
     lines = [
         "",
-        f"  MobileNet, alpha {train.alpha:g}, {size} px, {trained}, trained {start}",
+        f"  {BACKBONES[train.backbone].constructor}, alpha {train.alpha:g}, {size} px, {trained}, trained {start}",
         f"  on {evaluation.metrics['pictures']:,} validation pictures that it did not train on:",
         *(f"    {name:<18} {value}" for name, value in rates_of(evaluation.metrics)),
         "",

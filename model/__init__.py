@@ -1,1 +1,1 @@
-"""MobileNet: build, train, evaluate, predict, and the record of it in MLflow."""
+"""The classifier: build, train, evaluate, predict, and the record of it in MLflow."""

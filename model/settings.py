@@ -4,8 +4,10 @@ import math
 import os
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+from model.network.backbones import BACKBONES, BackboneName
 from tfrecords.settings import StageSettings
 
 IMAGENET = "imagenet"
@@ -22,7 +24,7 @@ EPOCHS, STEPS = 5, 350  # of a training whose epochs are not set: what NEU's 1,4
 
 
 class TrainSettings(StageSettings):
-    """How a MobileNet is made from a dataset."""
+    """How a model is made from a dataset."""
 
     recipe: Literal["full", "frozen"] = Field(
         "full", description="train the whole network, or only its last layer on features computed once"
@@ -35,10 +37,16 @@ class TrainSettings(StageSettings):
     )
     patience: int = Field(10, ge=1, le=10000, description="epochs without a better one that end it")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
-    alpha: float = Field(1.0, gt=0, le=2, description="width of MobileNet; with imagenet: 0.25, 0.5, 0.75 or 1.0")
+    # Not strict: TOML and --set have words, not members.
+    backbone: BackboneName = Field(
+        BackboneName.MOBILENET, strict=False, description="network of keras.applications that finds the features"
+    )
+    alpha: float = Field(
+        1.0, gt=0, le=2, description="width of the backbone, as a factor; imagenet has some widths of each alone"
+    )
     weights: str = Field(
         default_factory=lambda: os.environ.get("AOI_WEIGHTS", IMAGENET),
-        description="first weights: imagenet (downloaded), a path to a no_top .weights.h5, or none",
+        description="first weights: imagenet (downloaded), a path to a no_top .weights.h5 of the backbone, or none",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
     fold: int = Field(0, ge=0, description="the fold that validates")
@@ -57,6 +65,16 @@ class TrainSettings(StageSettings):
         0.3, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
     )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
+
+    @field_validator("alpha")
+    @classmethod
+    def _is_a_width_of_the_backbone(cls, alpha: float, info: ValidationInfo) -> float:
+        backbone = info.data.get("backbone", BackboneName.MOBILENET)  # missing where it was refused itself
+        low, high = BACKBONES[backbone].widths
+        if not low <= alpha <= high:
+            widths = f"{low:g}, the only width" if low == high else f"from {low:g} to {high:g}, the widths"
+            raise PydanticCustomError("width", f"Input should be {widths} of {backbone}")
+        return alpha
 
     @property
     def total_epochs(self) -> int:

@@ -11,6 +11,7 @@ from model import figures
 from model.evaluation.predictions import Predictions
 from model.inference.classifier import read_networks
 from model.network.files import load
+from model.network.parts import head_of, last_maps
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
 
 CLASSES_SHOWN, MISTAKES_SHOWN = 30, 6
@@ -57,11 +58,8 @@ def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:
     is that layer's weights, so none has to be computed (Zhou et al., CAM, CVPR 2016: the same map). Behind flatten
     every place has weights of its own.
     """
-    backbone = network.get_layer("mobilenet")
-    convolutions = keras.Model(backbone.input, backbone.get_layer("features").input)
-    scaled = network.get_layer("scale")(image[None, :, :, None])
-    maps = keras.ops.convert_to_numpy(convolutions(scaled, training=False))[0]
-    weights = network.get_layer("probabilities").get_weights()[0][:, label]
+    maps = last_maps(network, image[None, :, :, None])[0]
+    weights = head_of(network).get_weights()[0][:, label]
     spoke = maps @ weights if len(weights) == maps.shape[-1] else (maps * weights.reshape(maps.shape)).sum(axis=-1)
     heat = np.maximum(spoke, 0)
     heat = cv2.resize(heat.astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_CUBIC)

@@ -1,10 +1,13 @@
-"""The network: MobileNet on one gray channel, global average pooling (or flatten, to compare), softmax."""
+"""The network: a backbone on gray pictures, global average pooling (or flatten, to compare), softmax."""
 
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
-from model.network.backbones import mobilenet
+from model.network.backbones import BACKBONES, Backbone
+from model.network.convolutions import convolutions
+from model.network.parts import COLORS, DROPOUT, HEAD, PICTURE, SCALE, seed_dropout
 from model.network.weights import load_pretrained
 from model.settings import NO_WEIGHTS, TrainSettings
 
@@ -16,26 +19,36 @@ BATCH_NORM_MOMENTUM = 0.9
 def build(settings: TrainSettings, size_px: int, classes: int) -> keras.Model:
     """The untrained classifier: uint8 (B, size, size, 1), 0..255, to float32 probabilities (B, classes).
 
-    Source: Howard et al., MobileNets, arXiv:1704.04861, as keras.applications has it. Its first convolution
-    sees one channel; pretrained kernels are summed over RGB, which is the same function of a gray picture.
+    The backbone's first convolution sees the picture in one channel, or in one for each way in which R, G and B are
+    scaled; pretrained kernels of colors that are scaled alike are summed, which is the same function of a gray picture.
 
     Raises:
         AoiError: weights that can't be had or don't fit; none are ever replaced by random ones.
     """
-    backbone = mobilenet(settings.alpha, size_px, channels=1, head=settings.head)
+    row = BACKBONES[settings.backbone]
+    backbone = convolutions(settings.backbone, settings.alpha, size_px, len(row.channels), head=settings.head)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
-    picture = keras.Input((size_px, size_px, 1), dtype="uint8", name="picture")
-    hidden = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(picture)
-    hidden = backbone(hidden)
-    hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(hidden)
-    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
-    network = keras.Model(picture, head(hidden), name="aoi_mobilenet")
+    picture = keras.Input((size_px, size_px, 1), dtype="uint8", name=PICTURE)
+    hidden = backbone(_scaled(picture, row))
+    hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed, name=DROPOUT)(hidden)
+    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
+    network = keras.Model(picture, head(hidden), name=f"aoi_{settings.backbone}")
     _draw([*backbone.layers, head], settings.seed)
+    seed_dropout(network, settings.seed, epoch=0)
     if settings.weights != NO_WEIGHTS:
-        _transfer(load_pretrained(settings, size_px), backbone)
+        _transfer(load_pretrained(settings, size_px), backbone, row)
     return network
+
+
+def _scaled(picture: keras.KerasTensor, row: Backbone) -> keras.KerasTensor:
+    """uint8 (B, S, S, 1) to float32 (B, S, S, channels)."""
+    factors, offsets = zip(*row.channels, strict=True)
+    if len(factors) == 1:
+        return keras.layers.Rescaling(factors[0], offset=offsets[0], name=SCALE)(picture)
+    colors = keras.layers.Concatenate(name=COLORS)([picture] * len(factors))
+    return keras.layers.Rescaling(factors, offset=offsets, name=SCALE)(colors)
 
 
 def _draw(layers: Sequence[keras.Layer], seed: int) -> None:
@@ -45,9 +58,10 @@ def _draw(layers: Sequence[keras.Layer], seed: int) -> None:
             layer.kernel.assign(keras.initializers.GlorotUniform(seed * 1_000 + index)(layer.kernel.shape))
 
 
-def _transfer(source: keras.Model, target: keras.Model) -> None:
+def _transfer(source: keras.Model, target: keras.Model, row: Backbone) -> None:
     for theirs, ours in zip(source.layers, target.layers, strict=True):
         values = theirs.get_weights()
-        if theirs.name == "conv1":
-            values = [values[0].sum(axis=2, keepdims=True)]
+        if theirs.name == row.first_convolution:
+            kernel, *bias = values
+            values = [np.stack([kernel[:, :, at].sum(axis=2) for at in row.channels.values()], axis=2), *bias]
         ours.set_weights(values)

@@ -5,12 +5,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from model.network.backbones import BACKBONES
 from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
 from tfrecords.artifacts.files import hash_file
 from tfrecords.errors import AoiError, refuse
 
-FIRST_FILTERS, LAST_FILTERS = 32, 1024  # of MobileNet's convolutions at alpha 1
-KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # in the names of Keras' files
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for damaged files
 PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
 
@@ -32,20 +31,28 @@ def ensure_weights(settings: TrainSettings) -> None:
     """Downloads what is to be downloaded and checks what is to be read, ahead of long work; a file without Keras.
 
     Raises:
-        AoiError: weights that can't be had, or whose first or last convolution is not that of train.alpha.
+        AoiError: weights that can't be had, or whose first or last convolution is not the backbone's.
     """
     weights_digest(settings.weights)
     if settings.weights == IMAGENET:
         cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
-        name = f"mobilenet_{KERAS_ALPHA.get(settings.alpha, 'none')}_*_no_top*"
-        if not any(cached.glob(name)):
+        if not any(cached.glob(_imagenet_file(settings))):
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
-        first, last = int(FIRST_FILTERS * settings.alpha), int(LAST_FILTERS * settings.alpha)
         found = _shapes(settings.weights)
-        for wanted in ((3, 3, 3, first), (1, 1, last, last)):
+        for wanted in BACKBONES[settings.backbone].kernels(settings.alpha):
             if wanted not in found:
                 raise _other_weights(settings, f"it holds no kernel of {wanted}")
+
+
+def _imagenet_file(settings: TrainSettings) -> str:
+    """Pattern of the file that Keras caches. Raises: AoiError for a width that ImageNet's weights don't come in."""
+    known = BACKBONES[settings.backbone].imagenet
+    if settings.alpha not in known:
+        seen = f"{settings.alpha:g}: imagenet has no weights of {settings.backbone} of this width"
+        widths = ", ".join(f"{alpha:g}" for alpha in known)
+        raise refuse("train.alpha", seen, f"Set one of {widths}; or train.weights=none, or a file of your own")
+    return known[settings.alpha]
 
 
 def _shapes(path: str) -> list[tuple[int, ...]]:
@@ -62,22 +69,23 @@ def _shapes(path: str) -> list[tuple[int, ...]]:
 
 
 def _other_weights(settings: TrainSettings, why: str) -> AoiError:
-    seen = f"not the weights of a MobileNet of alpha {settings.alpha:g} ({why})"
-    return refuse(settings.weights, seen, "Give the file that belongs to train.alpha")
+    seen = f"not the weights of {settings.backbone} of alpha {settings.alpha:g} ({why})"
+    return refuse(settings.weights, seen, "Give the file that belongs to train.backbone and train.alpha")
 
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
     """The RGB backbone, a keras.Model, with the named weights in it. Raises: AoiError, see `ensure_weights`."""
-    from model.network.backbones import mobilenet
+    from model.network.convolutions import convolutions
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras names every layer before it refuses the file
         if settings.weights == IMAGENET:
+            _imagenet_file(settings)
             try:
-                return mobilenet(settings.alpha, size_px, 3, IMAGENET)
+                return convolutions(settings.backbone, settings.alpha, size_px, 3, IMAGENET)
             except Exception as error:  # Keras raises a bare Exception when a download fails
                 raise refuse("train.weights", f"imagenet can't be had ({_one_line(error)})", PROVIDE_PATH)
-        backbone = mobilenet(settings.alpha, size_px, 3)
+        backbone = convolutions(settings.backbone, settings.alpha, size_px, 3)
         try:
             backbone.load_weights(settings.weights)
         except HDF5_ERRORS as error:

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
+from model.network.parts import extractor, head_of
 from model.settings import TrainSettings
 from model.training.best_epoch import scores
 from model.training.class_weights import class_weights
@@ -32,8 +33,7 @@ def fit_linear_probe(
         dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
-    extract = keras.Model(network.input, network.get_layer("dropout").input)
-    call = open_network(to_litert(extract))
+    call = open_network(to_litert(extractor(network)))
     counts = training_counts(dataset, settings.fold)
     total = settings.frozen_copies * sum(counts) + record_count(dataset) - sum(counts)
     done = 0
@@ -57,12 +57,12 @@ def fit_linear_probe(
     weights = class_weights(counts, settings.class_weights)
     regression = LogisticRegression(C=REGULARIZATION, max_iter=1000, class_weight=dict(enumerate(weights)))
     regression.fit((x - mean) / deviation, y)
-    # The scaling goes into the layer, so that the network stays a plain MobileNet.
+    # The scaling goes into the layer, so that the network has the same layers as after full training.
     kernel = (regression.coef_ / deviation).T
     bias = regression.intercept_ - mean @ kernel
     if len(regression.classes_) == 2:  # one row stands for two classes there
         kernel, bias = np.hstack([0 * kernel, kernel]), np.concatenate([0 * bias, bias])
-    network.get_layer("probabilities").set_weights([kernel, bias])
+    head_of(network).set_weights([kernel, bias])
 
     seen, unseen = (scores(softmax(each @ kernel + bias, axis=1), truth) for each, truth in ((x, y), held_out))
     return {"epoch": 1, **seen, **{f"val_{key}": value for key, value in unseen.items()}}

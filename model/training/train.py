@@ -1,4 +1,4 @@
-"""The train stage: a MobileNet from a dataset, recorded in MLflow."""
+"""The train stage: a model from a dataset, recorded in MLflow."""
 
 import json
 import math
@@ -20,6 +20,7 @@ from model.inference.litert import to_litert
 from model.manifests import ModelManifest, ModelSettings
 from model.network.build import build
 from model.network.files import load, save
+from model.network.parts import seed_dropout
 from model.network.weights import weights_digest
 from model.registry import tracking
 from model.registry.store import Store
@@ -58,7 +59,7 @@ def train_model(
     all_settings = {**dataset.manifest.settings.model_dump(), "train": settings.model_dump()}
     counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
-    run_name = f"mobilenet-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
+    run_name = f"{settings.backbone}-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
     state = _read_state(work)
     # Ahead of the run, so that refused weights leave no trace in MLflow.
     if state["history"]:
@@ -129,8 +130,7 @@ def _epochs(
     for epoch in range(len(state["history"]), settings.total_epochs):
         if epoch - state["best"] >= settings.patience:
             break
-        # Dropout's own state is not in a checkpoint; from the epoch alone it is the same when resumed.
-        network.get_layer("dropout").seed_generator.state.assign([settings.seed, epoch])
+        seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
 
         def seen(step: int, logs: Any, epoch: int = epoch) -> None:

@@ -1,0 +1,43 @@
+"""The parts of a classifier, whatever its backbone. The names stand in the files of trained models, and stay."""
+
+import keras
+import numpy as np
+
+PICTURE, COLORS, SCALE, DROPOUT, HEAD = "picture", "colors", "scale", "dropout", "probabilities"
+FEATURES = "features"  # in the backbone
+STREAM = 2**24  # steps of training that a dropout layer's numbers last, before they are the next layer's
+
+
+def backbone_of(network: keras.Model) -> keras.Model:
+    """Its convolutions: scaled float (B, S, S, channels) to features (B, F)."""
+    (backbone,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
+    return backbone
+
+
+def head_of(network: keras.Model) -> keras.layers.Dense:
+    """Its last layer: features (B, F) to probabilities (B, classes)."""
+    return network.get_layer(HEAD)
+
+
+def extractor(network: keras.Model) -> keras.Model:
+    """What its last layer sees: pictures uint8 (B, S, S, 1) to features float32 (B, F)."""
+    return keras.Model(network.input, network.get_layer(DROPOUT).input)
+
+
+def last_maps(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
+    """What its features are pooled or flattened from: pictures uint8 (B, S, S, 1) to float32 (B, h, w, filters)."""
+    backbone = backbone_of(network)
+    scaled = keras.Model(network.input, network.get_layer(SCALE).output)(pictures)
+    maps = keras.Model(backbone.input, backbone.get_layer(FEATURES).input)(scaled, training=False)
+    return keras.ops.convert_to_numpy(maps)
+
+
+def seed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
+    """Makes what is dropped in an epoch follow from seed and epoch alone, so that it is the same when resumed.
+
+    Dropout's own state is not in a checkpoint, and Keras seeds it from Python's generator, which other threads use.
+    """
+    layers = [*network.layers, *backbone_of(network).layers]
+    seeded = [layer.seed_generator for layer in layers if hasattr(layer, "seed_generator")]  # none at a rate of 0
+    for index, generator in enumerate(seeded):
+        generator.state.assign([seed, epoch + index * STREAM])
