@@ -86,7 +86,7 @@ def _check_points(data: str, points: Sequence[GridPoint]) -> None:
         check_fold(point.settings.ingest.folds, point.settings.train)
         normal_class(classes, point.settings.evaluate)
     trainings = [point.settings.train for point in points]
-    for distinct in {(train.weights, train.alpha): train for train in trainings}.values():
+    for distinct in {(train.backbone, train.alpha, train.weights): train for train in trainings}.values():
         ensure_weights(distinct)
 
 

@@ -31,7 +31,8 @@ class Backbone:
     scaling: what the weights expect instead of gray levels, for R, G and B.
     widths: smallest and largest train.alpha; both 1 where the constructor has no alpha.
     imagenet: for each alpha with ImageNet weights, the pattern of the file that Keras caches them in.
-    kernels: for an alpha, the shapes of the first and the last convolution over RGB, by which a weights file is known.
+    kernels: for an alpha, the shapes of the first and the last convolution's kernels over RGB, by which a weights file
+        is known. None has more filters than the last.
     options: further arguments of the constructor.
     """
 

@@ -8,7 +8,7 @@ FEATURES = "features"  # in the backbone
 STREAM = 2**24  # steps of training that a dropout layer's numbers last, before they are the next layer's
 
 
-def backbone_of(network: keras.Model) -> keras.Model:
+def convolutions_of(network: keras.Model) -> keras.Model:
     """Its convolutions: scaled float (B, S, S, channels) to features (B, F)."""
     (backbone,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
     return backbone
@@ -26,7 +26,7 @@ def extractor(network: keras.Model) -> keras.Model:
 
 def last_maps(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """What its features are pooled or flattened from: pictures uint8 (B, S, S, 1) to float32 (B, h, w, filters)."""
-    backbone = backbone_of(network)
+    backbone = convolutions_of(network)
     scaled = keras.Model(network.input, network.get_layer(SCALE).output)(pictures)
     maps = keras.Model(backbone.input, backbone.get_layer(FEATURES).input)(scaled, training=False)
     return keras.ops.convert_to_numpy(maps)
@@ -37,7 +37,7 @@ def seed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
 
     Dropout's own state is not in a checkpoint, and Keras seeds it from Python's generator, which other threads use.
     """
-    layers = [*network.layers, *backbone_of(network).layers]
+    layers = [*network.layers, *convolutions_of(network).layers]
     seeded = [layer.seed_generator for layer in layers if hasattr(layer, "seed_generator")]  # none at a rate of 0
     for index, generator in enumerate(seeded):
         generator.state.assign([seed, epoch + index * STREAM])

@@ -39,10 +39,13 @@ def ensure_weights(settings: TrainSettings) -> None:
         if not any(cached.glob(_imagenet_file(settings))):
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
-        found = _shapes(settings.weights)
-        for wanted in BACKBONES[settings.backbone].kernels(settings.alpha):
-            if wanted not in found:
+        kernels = [shape for shape in _shapes(settings.weights) if len(shape) == 4]
+        first, last = BACKBONES[settings.backbone].kernels(settings.alpha)
+        for wanted in (first, last):
+            if wanted not in kernels:
                 raise _other_weights(settings, f"it holds no kernel of {wanted}")
+        if (most := max(shape[-1] for shape in kernels)) > last[-1]:
+            raise _other_weights(settings, f"it holds a kernel of {most} filters, more than {last[-1]}")
 
 
 def _imagenet_file(settings: TrainSettings) -> str:

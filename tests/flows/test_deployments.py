@@ -72,7 +72,7 @@ def test_a_refusal_fails_the_stage_and_the_flow_with_what_to_do(told):
         "ingest": "COMPLETED",
         "train": "FAILED",
     }
-    with pytest.raises(AoiError, match=r"not the weights of a MobileNet.*Give the file that belongs to train\.alpha"):
+    with pytest.raises(AoiError, match=r"not the weights of mobilenet.*Give the file that belongs to train\.backbone"):
         state.result()
 
 

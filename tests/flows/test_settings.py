@@ -9,6 +9,7 @@ from hypothesis import settings as bounded
 from hypothesis import strategies as st
 
 from flows.settings import MOST_POINTS, Settings, describe, load_settings, override, parse_grid, read_grid
+from model.network.backbones import BackboneName
 from tfrecords.errors import AoiError
 
 NAMES = [name for name, *_ in describe()]
@@ -65,12 +66,20 @@ def test_a_file_goes_before_defaults_and_set_before_the_file_and_the_last_set_wi
         ("train.weights=folder/a=b weights.h5", "folder/a=b weights.h5"),
         ("train.weights=C:\\weights\\net.h5", "C:\\weights\\net.h5"),
         ("preprocess.equalize=histogram", "histogram"),
+        ("train.backbone=efficientnet_v2_b0", BackboneName.EFFICIENTNET_V2_B0),
         ("evaluate.normal_class=2", 2),
     ],
 )
 def test_a_value_is_what_it_looks_like_and_words_need_no_quotes(override, value):
     section, key = override.partition("=")[0].strip().split(".")
     assert getattr(getattr(load_settings(overrides=[override]), section), key) == value
+
+
+def test_a_word_of_a_closed_set_comes_through_json_and_back():
+    settings = load_settings(overrides=["train.backbone=mobilenet_v2"])
+    assert json.loads(settings.model_dump_json())["train"]["backbone"] == "mobilenet_v2"
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    assert Settings.model_validate(json.loads(json.dumps(settings.model_dump()))) == settings
 
 
 def test_settings_can_t_be_changed_once_they_are_made():
@@ -125,6 +134,8 @@ def test_within_a_known_section_only_its_own_names_are_listed():
         ("train.shift_fraction=-0.1", ("train.shift_fraction is -0.1", "greater than or equal to 0")),
         ("preprocess.equalize=CLAHE", ("preprocess.equalize is 'CLAHE'", "'clahe', 'histogram' or 'none'")),
         ("preprocess.image_size_px=31", ("preprocess.image_size_px is 31", "greater than or equal to 32")),
+        ("train.backbone=resnet", ("train.backbone is 'resnet'", "'mobilenet', 'mobilenet_v2',")),
+        ("train.alpha=0.01", ("train.alpha is 0.01", "from 0.03125 to 2, the widths of mobilenet")),
         ("ingest.folds=1", ("ingest.folds is 1", "greater than or equal to 2")),
         ("evaluate.minimum_accuracy=99", ("evaluate.minimum_accuracy is 99", "less than or equal to 1")),
         ("train.epochs=" + "9" * 5000, ("train.epochs is",)),
@@ -137,6 +148,11 @@ def test_a_value_of_the_wrong_kind_or_range_is_told_with_what_is_right(override,
     for words in told:
         assert words in message
     assert len(message) < 500
+
+
+def test_a_width_that_the_backbone_has_not_is_refused_with_those_it_has():
+    message = refused("train.backbone=efficientnet_v2_b0", "train.alpha=0.5")
+    assert "train.alpha is 0.5. It should be 1, the only width of efficientnet_v2_b0" in message
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path):

@@ -193,13 +193,14 @@ def test_what_the_last_point_would_trip_over_is_refused_before_the_first(case, m
 
 
 def test_weights_of_another_width_are_found_before_the_first_point(made, tmp_path):
-    from model.network.backbones import mobilenet
+    from model.network.backbones import BackboneName
+    from model.network.convolutions import convolutions
 
     data, home, settings, _ = made
     path = tmp_path / "quarter.weights.h5"
-    mobilenet(0.25, 32, 3).save_weights(path)
+    convolutions(BackboneName.MOBILENET, 0.25, 32, 3).save_weights(path)
     new = replace(home, root=tmp_path / "home")
     grid = {"train": {"alpha": [0.25, 0.5], "weights": str(path)}}
-    with pytest.raises(AoiError, match=r"not the weights of a MobileNet of alpha 0\.5"):
+    with pytest.raises(AoiError, match=r"not the weights of mobilenet of alpha 0\.5"):
         sweep(Job(new, settings), grid, str(data))
     assert not new.root.exists()

@@ -19,6 +19,7 @@ from model.inference.litert import to_litert
 from model.inference.runtime import open_network
 from model.manifests import ExportManifest
 from model.network.build import build
+from model.network.parts import convolutions_of
 from model.settings import TrainSettings
 from tfrecords.errors import MISSED, AoiError
 
@@ -36,7 +37,7 @@ def pictures():
 def network(pictures):
     """A network whose answers differ from picture to picture, as those of random weights hardly do."""
     made = build(TrainSettings(alpha=0.25, weights="none"), SIZE, CLASSES)
-    for layer in made.get_layer("mobilenet").layers:
+    for layer in convolutions_of(made).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0
     made(pictures, training=True)  # the statistics of these pictures; with those of none the signal dies out

@@ -1,4 +1,4 @@
-"""The network: MobileNet on one gray channel, the same function as Keras' own on three equal ones."""
+"""The network as it is by default: what it computes, its first weights, its file. Of every backbone: test_backbones."""
 
 import random
 import re
@@ -11,6 +11,7 @@ import pytest
 from model.evaluation.gradcam import gradcam
 from model.network.build import build
 from model.network.files import load, save
+from model.network.parts import seed_dropout
 from model.network.weights import ensure_weights, weights_digest
 from model.settings import TrainSettings
 from tfrecords.errors import AoiError
@@ -51,15 +52,6 @@ def pictures():
 # --- What it computes ---------------------------------------------------------------------------------------
 
 
-def test_one_gray_channel_gives_the_features_of_three_equal_ones(rgb, weights, pictures):
-    network = build(settings(weights=str(weights)), SIZE, CLASSES)
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
-    gray = pictures / np.float32(127.5) - 1
-    ours, theirs = backbone(gray, training=False).numpy(), rgb(np.repeat(gray, 3, axis=-1), training=False).numpy()
-    assert theirs.std() > 0.01  # else equality would say nothing
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
 def test_the_whole_classifier_is_scale_features_and_softmax(rgb, weights, pictures):
     network = build(settings(weights=str(weights)), SIZE, CLASSES)
     kernel, bias = network.get_layer("probabilities").get_weights()
@@ -85,6 +77,12 @@ def test_black_and_white_are_not_the_same_to_it():
     extremes = np.stack([np.zeros((SIZE, SIZE, 1), np.uint8), np.full((SIZE, SIZE, 1), 255, np.uint8)])
     hidden = network.get_layer("scale")(extremes).numpy()
     assert (hidden.min(), hidden.max()) == (-1, 1)
+
+
+def test_a_network_without_dropout_is_trained_as_one_with_it_is():
+    network = build(settings(dropout=0), SIZE, CLASSES)
+    seed_dropout(network, seed=0, epoch=1)  # Keras gives such a layer no generator
+    assert network.get_layer("dropout").rate == 0
 
 
 # --- Flatten in place of pooling ----------------------------------------------------------------------------
@@ -147,15 +145,15 @@ def test_a_file_that_is_no_mobilenet_is_refused_with_its_name_and_a_remedy(case,
     with pytest.raises(AoiError) as refused:
         build(settings(weights=str(path)), SIZE, CLASSES)
     assert str(path) in str(refused.value)
-    assert "not the weights of a MobileNet of alpha 0.25" in str(refused.value)
-    assert "Give the file that belongs to train.alpha" in str(refused.value)
+    assert "not the weights of mobilenet of alpha 0.25" in str(refused.value)
+    assert "Give the file that belongs to train.backbone and train.alpha" in str(refused.value)
     assert refused.value.exit_code == 2
 
 
 @pytest.mark.parametrize("case", ["text", "empty", "cut", "damaged", "other"])
 def test_a_file_that_is_no_mobilenet_is_refused_before_any_work(case, weights, tmp_path):
     path = bad_weights(case, tmp_path, weights)
-    with pytest.raises(AoiError, match=re.escape(str(path)) + ": not (a file of weights|the weights of a MobileNet)"):
+    with pytest.raises(AoiError, match=re.escape(str(path)) + ": not (a file of weights|the weights of mobilenet)"):
         ensure_weights(settings(weights=str(path)))
 
 
@@ -206,7 +204,7 @@ def test_imagenet_out_of_reach_says_how_to_give_a_path(monkeypatch, tmp_path):
 
 
 def test_imagenet_has_no_weights_of_an_odd_width_and_the_error_lists_those_it_has():
-    with pytest.raises(AoiError, match=r"0\.25.*0\.50.*0\.75.*1\.0"):
+    with pytest.raises(AoiError, match=r"Set one of 0\.25, 0\.5, 0\.75, 1;"):
         build(settings(alpha=0.3, weights="imagenet"), SIZE, CLASSES)
 
 

@@ -166,7 +166,7 @@ def refusals(folder):
         "no weights file": ({"weights": "gone.weights.h5"}, ("gone.weights.h5", "no such weights file", "AOI_WEIGHTS")),
         "a file of no weights": (
             {"weights": str(folder / "text.weights.h5")},
-            ("text.weights.h5", "not the weights of a MobileNet of alpha 0.25", "train.alpha"),
+            ("text.weights.h5", "not the weights of mobilenet of alpha 0.25", "train.alpha"),
         ),
     }
 
