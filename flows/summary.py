@@ -18,7 +18,7 @@ from model.manifests import (
 )
 from model.network.backbones import BACKBONES
 from model.registry.store import run_address, runs_address, store_of
-from model.settings import NO_WEIGHTS, SUBMISSION
+from model.settings import NO_WEIGHTS, SUBMISSION, Recipe
 from tfrecords.artifacts.manifest import RunRecord
 
 RATES = (
@@ -38,7 +38,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
     store = store_of(home.root, name_of(model))
     train = model.manifest.settings.train
     start = "from random weights" if train.weights == NO_WEIGHTS else "from pretrained weights"
-    trained = trained_epochs(model) if train.recipe == "full" else "last layer alone"
+    trained = trained_epochs(model) if train.recipe == Recipe.FULL else "last layer alone"
     size = model.manifest.settings.preprocess.image_size_px
     figures = home.root / refs["evaluate"].folder
     lines = [

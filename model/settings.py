@@ -2,6 +2,7 @@
 
 import math
 import os
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -23,11 +24,35 @@ CARD_FILE = "card.json"  # class names and preprocessing, without which the netw
 EPOCHS, STEPS = 5, 350  # of a training whose epochs are not set: what NEU's 1,440 pictures take at batch 16
 
 
+class Recipe(StrEnum):
+    """What is trained."""
+
+    FULL = "full"
+    FROZEN = "frozen"
+
+
+class ClassWeights(StrEnum):
+    """How much a picture of a rare class counts."""
+
+    NONE = "none"
+    SQRT = "sqrt"
+    BALANCED = "balanced"
+
+
+class Head(StrEnum):
+    """How the last maps become features."""
+
+    GAP = "gap"
+    FLATTEN = "flatten"
+
+
 class TrainSettings(StageSettings):
     """How a model is made from a dataset."""
 
-    recipe: Literal["full", "frozen"] = Field(
-        "full", description="train the whole network, or only its last layer on features computed once"
+    recipe: Recipe = Field(
+        Recipe.FULL,
+        strict=False,  # as all enums: TOML and --set have words, not members
+        description="train the whole network, or only its last layer on features that are computed once",
     )
     epochs: int | None = Field(
         None,
@@ -37,7 +62,6 @@ class TrainSettings(StageSettings):
     )
     patience: int = Field(10, ge=1, le=10000, description="epochs without a better one that end it")
     batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
-    # Not strict: TOML and --set have words, not members.
     backbone: BackboneName = Field(
         BackboneName.MOBILENET, strict=False, description="network of keras.applications that finds the features"
     )
@@ -51,12 +75,15 @@ class TrainSettings(StageSettings):
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
     fold: int = Field(0, ge=0, description="the fold that validates")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="highest rate of Adam; half an epoch up, cosine down")
-    class_weights: Literal["none", "sqrt", "balanced"] = Field(
-        "sqrt", description="what pictures of rare classes count: 1, or by the root of, or the inverse of their share"
+    class_weights: ClassWeights = Field(
+        ClassWeights.SQRT,
+        strict=False,
+        description="class weighting: none, square root of inverse frequency, or inverse frequency",
     )
     frozen_copies: int = Field(2, ge=1, le=100, description="shifted copies of a picture that the frozen recipe sees")
-    head: Literal["gap", "flatten"] = Field(
-        "gap",
+    head: Head = Field(
+        Head.GAP,
+        strict=False,
         description="global average pooling before the softmax, or flatten, which is there for comparison alone",
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")

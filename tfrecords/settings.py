@@ -1,6 +1,7 @@
 """What can be set about a record's pixels; free of cv2, as settings are read before any work."""
 
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -19,14 +20,32 @@ class StageSettings(BaseModel):
         return value
 
 
+class Fit(StrEnum):
+    """How a picture becomes a square."""
+
+    STRETCH = "stretch"
+    PAD = "pad"
+
+
+class Equalization(StrEnum):
+    """How contrast is evened out."""
+
+    CLAHE = "clahe"
+    HISTOGRAM = "histogram"
+    NONE = "none"
+
+
 class PreprocessSettings(StageSettings):
     """What happens to a picture between its file and its record."""
 
     image_size_px: int = Field(224, ge=32, le=1024, description="width and height of a record, in pixels")
-    fit: Literal["stretch", "pad"] = Field(
-        "stretch", description="to a square: both sides alike, or the longer one, mirroring what is left free"
+    # Enums are not strict: TOML and --set have words, not members.
+    fit: Fit = Field(
+        Fit.STRETCH,
+        strict=False,
+        description="to a square: both sides alike, or the longer one, mirroring what is left free",
     )
-    equalize: Literal["clahe", "histogram", "none"] = Field("clahe", description="contrast equalization")
+    equalize: Equalization = Field(Equalization.CLAHE, strict=False, description="contrast equalization")
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE a side")
     max_megapixels: float = Field(100.0, gt=0, description="largest declared picture size that is decoded")

@@ -6,10 +6,11 @@ from collections import Counter
 import keras
 
 from model.network.backbones import BACKBONES, BackboneName
+from model.settings import Head
 
 
 def convolutions(
-    name: BackboneName, alpha: float, size_px: int, channels: int, weights: str | None = None, head: str = "gap"
+    name: BackboneName, alpha: float, size_px: int, channels: int, weights: str | None = None, head: Head = Head.GAP
 ) -> keras.Model:
     """A backbone without its top: scaled float (B, size, size, channels) to features (B, filters).
 
@@ -26,7 +27,7 @@ def convolutions(
         input_shape=shape, input_tensor=scaled, include_top=False, weights=weights, **backbone.arguments(alpha)
     )
     _number(maps)
-    layer = keras.layers.GlobalAveragePooling2D if head == "gap" else keras.layers.Flatten
+    layer = keras.layers.GlobalAveragePooling2D if head == Head.GAP else keras.layers.Flatten
     return keras.Model(scaled, layer(name="features")(maps.output), name=name.value)
 
 

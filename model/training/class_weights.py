@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-POWERS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
+from model.settings import ClassWeights
+
+POWERS = {ClassWeights.NONE: 0.0, ClassWeights.SQRT: 0.5, ClassWeights.BALANCED: 1.0}
 
 
-def class_weights(counts: Sequence[int], rule: str) -> list[float]:
+def class_weights(counts: Sequence[int], rule: ClassWeights) -> list[float]:
     """Weight of a picture of each class, from the classes' counts; over all pictures the mean is 1.
 
     none: all alike. balanced: a class weighs the same whatever its count (King and Zeng, Political Analysis,

@@ -24,7 +24,7 @@ from model.network.parts import seed_dropout
 from model.network.weights import weights_digest
 from model.registry import tracking
 from model.registry.store import Store
-from model.settings import NETWORK, TrainSettings
+from model.settings import NETWORK, Recipe, TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from model.training.linear_probe import fit_linear_probe
@@ -71,7 +71,7 @@ def train_model(
         state["run"] = record
         _write_state(work, state)
         tracking.log_history(store, run_id, state["history"], state["seconds"])
-        recipe = {"full": _epochs, "frozen": _probe}[settings.recipe]
+        recipe = {Recipe.FULL: _epochs, Recipe.FROZEN: _probe}[settings.recipe]
         for _ in recipe(network, state, dataset, work, settings, progress):
             tracking.log_history(store, run_id, state["history"], state["seconds"])
         best = state["history"][state["best"] - 1]

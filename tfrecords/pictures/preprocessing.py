@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from tfrecords.pictures.formats import decode
-from tfrecords.settings import PreprocessSettings
+from tfrecords.settings import Equalization, Fit, PreprocessSettings
 
 VERSION = 2  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew
 
@@ -15,12 +15,12 @@ def equalize(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
     `clahe` is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994).
     """
     match settings.equalize:
-        case "clahe":
+        case Equalization.CLAHE:
             grid = (settings.clahe_tile_grid, settings.clahe_tile_grid)
             return cv2.createCLAHE(settings.clahe_clip_limit, grid).apply(pixels)
-        case "histogram":
+        case Equalization.HISTOGRAM:
             return cv2.equalizeHist(pixels)
-        case "none":
+        case Equalization.NONE:
             return pixels
 
 
@@ -47,7 +47,7 @@ def pad(pixels: np.ndarray) -> np.ndarray:
 def finish(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
     """A decoded picture to the pixels of a record: uint8 (height, width) to uint8 (size, size)."""
     even = equalize(pixels, settings)
-    return resize(pad(even) if settings.fit == "pad" else even, settings.image_size_px)
+    return resize(pad(even) if settings.fit == Fit.PAD else even, settings.image_size_px)
 
 
 def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
