@@ -1,6 +1,8 @@
 """Where the command `aoi` begins and ends: `flows.cli`, with an answer to Ctrl-C before its import and after it."""
 
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from flows import interrupts
@@ -9,6 +11,9 @@ from flows import interrupts
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns: the exit code, as `flows.cli.main`."""
     interrupts.leave_at_once()
+    if not sys.warnoptions:  # nothing of ours is said by warnings, and others' are not for who uses this
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that a command starts
     from flows.cli import main as command  # a tenth of a second
 
     try:

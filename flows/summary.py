@@ -21,6 +21,7 @@ from model.registry.store import run_address, runs_address, store_of
 from model.settings import NO_WEIGHTS, SUBMISSION, Recipe
 from tfrecords.artifacts.manifest import RunRecord
 
+CLASSES_IN_TABLE = 20  # of the report's confusion matrix; of more only its picture is readable
 RATES = (
     ("accuracy", "accuracy"),
     ("balanced accuracy", "balanced_accuracy"),
@@ -122,7 +123,9 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
     if evaluated := refs.get("evaluate"):
         rates = rates_of(home.open(evaluated, EvaluationManifest).manifest.metrics)
         parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
-        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion_rows(home, evaluated)))
+        confusion = confusion_rows(home, evaluated)
+        if len(confusion) <= CLASSES_IN_TABLE:
+            parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion))
         parts += [f"![{name}]({figure}evaluation/{name}.png)" for name in ("confusion", "mistakes")]
     if "train" in refs:
         parts.append(f"![curves]({figure}training/curves.png)")
@@ -153,4 +156,5 @@ def _record(home: Home, refs: dict[str, Ref]) -> RunRecord | None:
 
 def _table(rows: list[dict[str, str]]) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
