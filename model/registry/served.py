@@ -1,7 +1,6 @@
 """What a model in MLflow brings along, so that it runs where this project is not installed."""
 
 from importlib.metadata import version
-from pathlib import Path
 
 import model
 import tfrecords
@@ -17,4 +16,4 @@ def requirements() -> list[str]:
 
 def code_paths() -> list[str]:
     """Folders of the packages that serving imports modules of. MLflow leaves out their __pycache__."""
-    return [str(Path(package.__file__).parent) for package in (model, tfrecords)]
+    return [package.__path__[0] for package in (model, tfrecords)]

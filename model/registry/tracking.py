@@ -16,10 +16,11 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import DatasetInput, LifecycleStage, LoggedModelOutput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 from PIL import Image
@@ -197,7 +198,7 @@ def _log_dataset(client: MlflowClient, run_id: str, store: Store, dataset: Datas
     rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "label", "fold"], keep_default_na=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on whole numbers, and on two names for one kind of source
-        made = mlflow.data.from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
+        made = from_pandas(rows, source=str(dataset.path), name=store.name, digest=dataset.fingerprint)
         client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [])])
 
 
@@ -266,7 +267,8 @@ def finish_training(
 
 
 def _log_model(store: Store, run_id: str, folder: Path, classes: Sequence[str], example: bytes | None) -> None:
-    outputs = [ColSpec("long", "label"), ColSpec("string", "name"), *(ColSpec("float", name) for name in classes)]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("long", "label"), ColSpec("string", "name")]
+    outputs += [ColSpec("float", name) for name in classes]
     with tempfile.TemporaryDirectory() as place, _quiet(), mlflow.start_run(run_id=run_id):
         served = Path(place, "model")  # MLflow keeps the folder's name
         served.mkdir()
@@ -310,8 +312,8 @@ def _copy(client: MlflowClient, run: Run, parent: str) -> None:
     tags = {**told, MLFLOW_PARENT_RUN_ID: parent, COPY_TAG: run.info.run_id}
     copy = client.create_run(run.info.experiment_id, run_name=run.info.run_name, tags=tags).info.run_id
     client.log_batch(copy, params=[Param(key, value) for key, value in run.data.params.items()])
-    client.log_inputs(copy, run.inputs.dataset_inputs)
-    client.log_outputs(copy, run.outputs.model_outputs)
+    client.log_inputs(copy, _datasets(run))
+    client.log_outputs(copy, _models(run))
     _log_metrics(client, copy, run.data.metrics)
     client.set_terminated(copy, "FINISHED")
 
@@ -431,16 +433,24 @@ def _log_metrics(
     dataset: its name and digest; none: that of the run, where it has one alone.
     """
     run, now = client.get_run(run_id), int(pd.Timestamp.now("UTC").timestamp() * 1000)
-    links = {}
-    if len(models := run.outputs.model_outputs) == 1:
+    links: dict[str, str] = {}
+    if len(models := _models(run)) == 1:
         links["model_id"] = models[0].model_id
-    if dataset is None and len(given := run.inputs.dataset_inputs) == 1:
+    if dataset is None and len(given := _datasets(run)) == 1:
         dataset = given[0].dataset.name, given[0].dataset.digest
     if dataset:
         links["dataset_name"], links["dataset_digest"] = dataset
     names = legal_names(metrics)
     logged = [Metric(names[key], float(value), now, step, **links) for key, value in metrics.items()]
     client.log_batch(run_id, metrics=logged)
+
+
+def _datasets(run: Run) -> list[DatasetInput]:
+    return list(run.inputs.dataset_inputs) if run.inputs else []
+
+
+def _models(run: Run) -> list[LoggedModelOutput]:
+    return list(run.outputs.model_outputs) if run.outputs else []
 
 
 def _preview(client: MlflowClient, run_id: str, file: Path, artifacts: str) -> str:
