@@ -22,7 +22,16 @@ from pipeline.settings import IngestSettings
 from tfrecords.artifacts import files as artifact_files
 from tfrecords.artifacts.artifact import read, verify
 from tfrecords.artifacts.manifest import MANIFEST
-from tfrecords.dataset import NO_FOLD, ROW_COLUMNS, Dataset, DatasetManifest, record_count, shard_index, shard_key
+from tfrecords.dataset import (
+    NO_FOLD,
+    ROW_COLUMNS,
+    Dataset,
+    DatasetManifest,
+    read_example,
+    record_count,
+    shard_index,
+    shard_key,
+)
 from tfrecords.errors import MISSED, AoiError
 from tfrecords.pictures.preprocessing import prepare
 from tfrecords.records.arrays import read_arrays
@@ -103,6 +112,21 @@ def test_every_record_is_the_prepared_picture_with_the_label_of_its_row(whole):
         assert record["label"] == int(name[6:9]) % 3
 
 
+def test_a_training_set_keeps_its_first_picture_as_it_came(whole):
+    data, dataset = whole
+    assert read_example(dataset) == (data / "train_images" / "train_000.png").read_bytes()
+
+
+def test_the_picture_that_is_kept_is_one_that_can_be_used(data, tmp_path):
+    damage(data, "train", 0)
+    dataset = ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=4, max_rejects=1))
+    assert read_example(dataset) == (data / "train_images" / "train_001.png").read_bytes()
+
+
+def test_a_test_set_keeps_none(data, tmp_path):
+    assert read_example(ingested(data, tmp_path / "datasets", "test")) is None
+
+
 def test_the_manifest_says_what_was_made_from_what(whole):
     data, dataset = whole
     manifest = read(dataset.path, DatasetManifest).json
@@ -121,7 +145,7 @@ def test_the_manifest_says_what_was_made_from_what(whole):
     assert manifest["rejects"] == 0
     assert manifest["duplicates"] == [["train_003.png", "train_006.png"]]
     assert sorted(manifest["versions"]) == ["opencv", "schema"]
-    assert [entry["file"] for entry in manifest["files"]] == ["rejects.csv", "rows.csv"]
+    assert [entry["file"] for entry in manifest["files"]] == ["example.png", "rejects.csv", "rows.csv"]
     verify(dataset)
 
 
@@ -594,7 +618,7 @@ def test_no_notes_are_left_in_the_dataset_or_beside_it(whole):
     assert not list(dataset.path.glob(".*"))
     assert os.listdir(data / "datasets") == [dataset.path.name]
     assert sorted(os.listdir(dataset.path)) == sorted(
-        [MANIFEST, "rejects.csv", "rows.csv", *(shard.file for shard in dataset.manifest.shards)]
+        ["example.png", MANIFEST, "rejects.csv", "rows.csv", *(shard.file for shard in dataset.manifest.shards)]
     )
 
 
