@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.core import Contestant, aoi, by_turns, goal, median
 from benchmarks.pictures import draw, repeat
-from flows.serve import start, wait
+from flows.serve import answers, start, wait
 from tfrecords.system import stop
 
 BARE, PREFECT = "bare call of the stages", "as a Prefect flow, beside a server"
@@ -139,7 +139,7 @@ def _server(home: Path, tell: Callable[[str], None]) -> Iterator[str]:
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = start(command, {**os.environ, **_environment(home)}, log)
     try:
-        wait("prefect", f"{address}/api/health", process, log)
+        wait("prefect", lambda: answers(f"{address}/api/health"), process, log)
         yield address
     finally:
         stop(process, 5)

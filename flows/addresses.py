@@ -96,7 +96,7 @@ def direct(
     Entries of no_proxy at which httpx, Prefect's client, ends are written as it reads them ([::1] as ::1) or left
     out (networks of IPv6, which none of our clients understands).
     """
-    found = {}
+    found: dict[str, str] = {}
     if not any(name.lower() in PROXIES for name in environment):
         proxies = getproxies() if system is None else system
         found = {f"{scheme}_proxy": address for scheme, address in proxies.items() if scheme != "no"}

@@ -11,10 +11,11 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import StateType
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.states import Crashed
+from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.schema_tools import validate
 
 from flows.deployments import DEPLOYED, FLOW
@@ -72,7 +73,8 @@ def _deployment(name: str, home: str, data: str | None) -> RunnerDeployment:
         parameters["data"] = data
     # One flow name over all, so that every stage is aoi/STAGE; by module, since files move with the package.
     named = flow.with_options(name=FLOW)
-    return named.to_deployment(name, parameters=parameters, entrypoint_type=EntrypointType.MODULE_PATH)
+    by_module = EntrypointType.MODULE_PATH
+    return RunnerDeployment.from_flow(named, name, parameters=parameters, entrypoint_type=by_module)
 
 
 def _keep_what_people_set(deployment: RunnerDeployment, client: SyncPrefectClient, before: dict[str, Any]) -> None:

@@ -200,7 +200,7 @@ def prefect_home(home: Home) -> Path:
     return home.root / "prefect"
 
 
-def _oldest_experiment(store: Store) -> list[tuple[str, int]]:
+def _oldest_experiment(store: Store) -> list[tuple[str, int | None]]:
     """Number and time of creation (ms) of a store's oldest experiment, by which it is known from all others."""
     if store.artifacts and not Path(store.uri.removeprefix(SQLITE)).exists():
         return []  # asking would make one
