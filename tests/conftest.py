@@ -9,8 +9,19 @@ os.environ["AOI_WEIGHTS"] = "none"  # no test downloads anything
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples every time, however slow the machine: `make fuzz` is where chance has its place.
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 CLASSES = ("plain", "rows", "columns")
 SHARED = Path(__file__).resolve().parents[2] / "shared"

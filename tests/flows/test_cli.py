@@ -334,14 +334,14 @@ def test_settings_lists_every_setting(aoi):
     assert [line.split()[0] for line in given.out.splitlines()] == [name for name, *_ in describe()]
 
 
-def test_a_pipe_that_closes_early_is_no_crash():
+@pytest.mark.parametrize("buffered", [["-u"], []], ids=["while it prints", "when it has printed"])
+def test_a_pipe_that_closes_early_is_no_crash(buffered):
     code = "from flows.cli import main; import sys; sys.exit(main(['settings']))"
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    process.stdout.close()
-    assert process.wait(60) == 141
-    assert process.stderr.read() == ""
+    command = [sys.executable, *buffered, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_sample_writes_a_set_that_ingest_takes_and_never_over_another(aoi, tmp_path):

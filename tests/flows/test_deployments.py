@@ -26,7 +26,7 @@ SMALL = load_settings(overrides=["preprocess.image_size_px=32"])
 @pytest.fixture(scope="session")
 def server():
     """A Prefect server with an empty database."""
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 

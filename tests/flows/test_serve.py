@@ -1,5 +1,6 @@
 """`aoi serve` as a user runs it: it comes up, runs what is asked of it, keeps what is set, leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 from flows.addresses import is_here
 
 BIN = Path(sys.executable).parent
-UP_SECONDS, RUN_SECONDS, DOWN_SECONDS = 240, 180, 60
+UP_SECONDS, RUN_SECONDS, DOWN_SECONDS = 600, 600, 120  # an idle machine takes a tenth
 # A proxy that answers nobody, as of a network from which the machine was taken; an exception that httpx ends at.
 PROXIED = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "localhost,[::1]"}
 NIGHTLY = {"cron": "30 6 * * *", "timezone": "Asia/Taipei"}
@@ -30,14 +31,14 @@ SECOND_HOST = "::1" if is_here("::1") else "127.0.0.1"
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that stay free until they are used: below those that a system hands out to whoever asks for any."""
+    free, port = [], 20_000 + os.getpid() % 1_000 * 10
+    while len(free) < count:
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+            free.append(port)
+        port += 1
+    return free
 
 
 def processes_of(home):
@@ -120,7 +121,7 @@ def told(tmp_path_factory):
     data, other = root / "data", root / "other"
     subprocess.run([BIN / "aoi", "sample", data, "--train", "120", "--test", "6"], check=True, capture_output=True)
     shutil.copytree(data, other)
-    home, ports = root / "home", free_ports(2)
+    home, (*ports, other_prefect, other_mlflow) = root / "home", free_ports(4)
     prefect_port, mlflow_port = ports
     options = ["--prefect-port", prefect_port, "--mlflow-port", mlflow_port]
     told = SimpleNamespace(home=home, ports=ports, data=data, other=other, moved=root / "moved")
@@ -133,10 +134,13 @@ def told(tmp_path_factory):
         told.watched = first.prefect("deployment run aoi/ingest --watch")
         told.again = {
             name: subprocess.run(
-                [BIN / "aoi", "serve", "--home", where, *map(str, there)], capture_output=True, text=True, timeout=60
+                [BIN / "aoi", "serve", "--home", where, *map(str, there)],
+                capture_output=True,
+                text=True,
+                timeout=UP_SECONDS,
             )
             for name, where, there in (
-                ("same home", home, ["--prefect-port", free_ports(1)[0], "--mlflow-port", free_ports(1)[0]]),
+                ("same home", home, ["--prefect-port", other_prefect, "--mlflow-port", other_mlflow]),
                 ("same ports", root / "new", options),
             )
         }

@@ -287,7 +287,7 @@ def test_what_is_wrong_in_a_grid_is_told_once_and_not_for_every_point(tmp_path):
 
 # --- For any text -------------------------------------------------------------------------------------------
 
-SOME = bounded(max_examples=150, deadline=None, derandomize=True, database=None)
+SOME = bounded(max_examples=150)
 VALUES = st.one_of(
     st.text(max_size=30),
     st.from_regex(r"[-+]?[0-9a-fox_.e\[\]{}\"'=,:#T-]{0,20}", fullmatch=True),

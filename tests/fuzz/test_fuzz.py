@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from time import monotonic
+from time import process_time
 
 import archives
 import cv2
@@ -131,10 +131,10 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(size, monkeypatch)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
     stream = zlib.compress(bytes(1 << 20))
     bomb = pictures.join([pictures.header(*size), (b"IDAT", stream), (b"IEND", b"")])
-    began = monotonic()
+    began = process_time()  # which neighbours on the machine do not lengthen
     with pytest.raises(PictureError, match="more than 100 megapixels"):
         prepare(bomb, PLAIN)
-    assert monotonic() - began < 0.5
+    assert process_time() - began < 0.5
 
 
 def test_a_picture_of_exactly_the_largest_size_is_decoded_and_one_pixel_more_is_not():
@@ -165,7 +165,7 @@ def test_no_animation_reaches_cv2_which_a_damaged_one_would_end(monkeypatch):
 
 
 @given(data=st.binary(max_size=200), signed=st.booleans())
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_decoded_or_rejected(data, signed):
     pictures.check(pictures.Case("any bytes", pictures.SIGNATURE * signed + data, DAMAGED), PLAIN)
 
@@ -213,15 +213,15 @@ def test_quotes_commas_and_blank_lines_are_read_as_csv_means_them(folder):
 def test_a_csv_of_a_million_rows_is_refused_in_seconds_with_its_first_problems_and_their_number(folder):
     rows = "".join(f"n{index}.png,0\n" for index in range(1_000_000 - len(LINES)))
     (folder / "train.csv").write_bytes(TEXT.encode() + rows.encode())
-    began = monotonic()
+    began = process_time()  # which neighbours on the machine do not lengthen
     with pytest.raises(AoiError, match="999992 problems:") as error:
         read_inputs(str(folder), "train", tables.FOLDS)
     assert len(str(error.value).splitlines()) < 20
-    assert monotonic() - began < 60  # 5 on an idle core
+    assert process_time() - began < 60  # 5 are usual
 
 
 @given(text=st.text(st.sampled_from("a.png,01\"\n\r\t;'é\ufeff ") | st.characters(exclude_categories=["Cs"])))
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 def test_any_text_below_the_header_is_read_or_refused(text, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "any_text"
     if not folder.exists():
@@ -365,7 +365,7 @@ NAMES = st.sampled_from(list(options.KINDS))
 @given(
     values=st.dictionaries(NAMES, VALUES, max_size=3), beside=st.dictionaries(st.text(max_size=5), VALUES, max_size=1)
 )
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 def test_any_values_become_settings_that_equal_them_or_are_refused(values, beside):
     nested = dict(beside)
     for name, value in values.items():

@@ -109,7 +109,7 @@ def test_same_names_same_bytes_whatever_was_drawn_before(fonts, tmp_path):
 printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=40)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(printable, min_size=2, max_size=4))
 @example(["NA", "01", "1.0", "None"])
 @example(["\u0301a", ",", '"', " - "])

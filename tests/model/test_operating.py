@@ -80,7 +80,7 @@ def test_what_looks_more_like_a_defect_is_never_accepted_however_wide_the_bound(
     overkill=st.sampled_from([0.0, 0.05]),
     normal=st.sampled_from([NORMAL, None]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_on_the_fold_itself_no_bound_is_exceeded(seed, escape, overkill, normal):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, 120)

@@ -638,7 +638,7 @@ def two_pictures(tmp_path_factory) -> Path:
     return root
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=csv_texts, split=st.sampled_from(["train", "test"]))
 @example(text=b"ID,Label\na.png,0\nb.png,1", split="train")
 @example(text=b"ID,Label\ra.png,0\rb.png,1\r", split="train")
@@ -654,7 +654,7 @@ def test_any_csv_is_parsed_or_refused_with_a_remedy(two_pictures, text, split):
     assert sorted(row.id for row in inputs.rows) == ["a.png", "b.png"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))))
 def test_any_list_of_classes_is_read_or_refused(two_pictures, text):
     path = two_pictures / "classes.txt"

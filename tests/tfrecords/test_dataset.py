@@ -25,7 +25,7 @@ from tfrecords.dataset import (
 from tfrecords.errors import AoiError
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-FEW = settings(max_examples=100, deadline=None)
+FEW = settings(max_examples=100)
 
 
 def content(number: int) -> bytes:

@@ -154,7 +154,7 @@ def test_what_follows_the_end_mark_is_of_no_matter():
 # --- Pictures that cv2 wrote, which are decoded without it ---------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     sides=st.tuples(st.integers(1, 70), st.integers(2, 70)),  # a single column it does not filter
     seed=st.integers(0, 99),
@@ -188,7 +188,7 @@ def filtered(filters: list[int], width: int = 6) -> bytes:
     return b"".join(bytes([one]) + row.tobytes() for one, row in zip(filters, noise(len(filters), width), strict=True))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     others=st.lists(st.integers(0, 5), max_size=12),
     rows=st.integers(10, 14),
@@ -289,7 +289,7 @@ def test_a_file_with_any_one_byte_changed_is_refused(kind):
                 decode(bytes(flipped), 100)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda tail: SIGNATURE + tail)))
 def test_any_bytes_are_decoded_as_cv2_does_or_refused(data):
     try:
@@ -299,7 +299,7 @@ def test_any_bytes_are_decoded_as_cv2_does_or_refused(data):
     np.testing.assert_array_equal(pixels, by_cv2(data))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kinds=st.lists(
         st.sampled_from([b"IDAT", b"PLTE", b"tRNS", b"IEND", b"IHDR", b"acTL", b"fdAT", b"zTXt"]), max_size=5

@@ -283,14 +283,14 @@ def test_a_shift_moves_the_picture_and_mirrors_its_border(way, most_px, where):
     np.testing.assert_array_equal(seen[..., 0], expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(down=st.integers(-4, 4), right=st.integers(-4, 4))
 def test_a_shift_is_numpys_mirrored_border_cut_out(down, right):
     expected = np.pad(FIVE, 4, "reflect")[4 - down : 9 - down, 4 - right : 9 - right]
     np.testing.assert_array_equal(moved(tf.constant(FIVE[..., None]), tf.constant([down, right]), 4)[..., 0], expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000), most_px=st.integers(0, 30))
 def test_offsets_stay_within_the_most_and_are_keyed_by_seed_and_epoch(seed, epoch, most_px):
     offsets = shift_offsets(seed, tf.constant(epoch), 20, most_px).numpy()

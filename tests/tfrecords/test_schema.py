@@ -53,13 +53,13 @@ def by_tensorflow(record: Record) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(record=any_record())
 def test_a_record_is_byte_equal_to_tensorflows_own_example(record):
     assert encode(record) == by_tensorflow(record)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(record=any_record())
 def test_what_is_encoded_comes_back(record):
     back = decode(encode(record))
@@ -89,7 +89,7 @@ def test_pixels_that_are_too_few_for_their_size_are_refused():
         decode(example.SerializeToString())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(labels=st.lists(st.tuples(texts, INT64, INT64), min_size=1, max_size=4))
 def test_what_is_encoded_is_what_the_reader_parses(labels):
     records = [a_record(picture_id, label, fold) for picture_id, label, fold in labels]
@@ -134,7 +134,7 @@ def test_an_entry_of_an_impossible_length_is_refused_before_it_is_read():
         list(read(io.BytesIO(forged)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_framed_as_tensorflow_frames_them(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("frame") / "file"
