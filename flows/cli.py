@@ -164,15 +164,8 @@ def _sample(arguments: argparse.Namespace) -> int:
     from pipeline.sample import write_sample
     from tfrecords.errors import refuse
 
-    meter = terminal_meter("sample")
     try:
-        write_sample(
-            arguments.out,
-            arguments.train,
-            arguments.test,
-            arguments.seed,
-            lambda done, total: meter(done, total, "drawn"),
-        )
+        write_sample(arguments.out, arguments.train, arguments.test, arguments.seed, terminal_meter("sample"))
     except FileExistsError:
         raise refuse(arguments.out, "the folder is not empty", "Name another one, or remove it first")
     except ValueError as error:

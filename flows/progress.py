@@ -1,4 +1,4 @@
-"""Progress that people watch: how many, how fast, how long still."""
+"""Progress that people watch: how many, how fast, how much time is left."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,10 @@ LIVE_SECONDS, LOG_SECONDS = 0.1, 5.0
 
 @dataclass
 class Meter:
-    """A stage's progress function. Call it with pictures done, their number, and what is done with them.
+    """A stage's progress function, see `tfrecords.progress.Progress`.
+
+    A stage has one or more counts, such as pictures hashed and pictures converted. A count begins with its first
+    call, which tells what is done already; the rate is that of the pictures and the time since then.
 
     emit: takes a line; every: shortest time between two lines, in seconds.
     """
@@ -18,19 +21,22 @@ class Meter:
     stage: str
     emit: Callable[[str], None]
     every: float
-    _seen: tuple[int, int] = field(default=(0, 0), init=False)
+    _seen: tuple[int, int, str] = field(default=(0, 0, ""), init=False)
     _began: tuple[float, int] = field(default=(0.0, 0), init=False)
-    _told: float = field(default=0.0, init=False)
+    _emitted: float = field(default=0.0, init=False)
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now = monotonic()
-        before, whole = self._seen
-        if done < before or before == whole:  # another count, or the first
-            self._began, self._told = (now, done), now
-        self._seen = done, total
-        if now - self._told < self.every and done < total:
+        before, whole, last = self._seen
+        if (done, total, note) == self._seen and done == total:
+            return  # the end is told once
+        ended = before == whole and note != last
+        if done < before or total != whole or ended:
+            self._began, self._emitted = (now, done), now
+        self._seen = done, total, note
+        if now - self._emitted < self.every and done < total:
             return
-        self._told = now
+        self._emitted = now
         self.emit(f"{self.stage:<9} {describe(done, total, now - self._began[0], done - self._began[1])}  {note}")
 
 

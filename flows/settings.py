@@ -71,14 +71,19 @@ def parse_grid(grid: Mapping[str, Any], settings: Settings, origin: str) -> list
     remedy = "Write one or more settings as lists, such as alpha = [0.25, 0.5]"
     problems = [Problem(origin, f"{name} is an empty list", remedy) for name, values in axes.items() if not values]
     problems += [
-        Problem(origin, f"{name} can't be an axis", f"It changes no figure; those of {', '.join(SWEPT)} can be")
+        Problem(
+            origin,
+            f"{name} is a list, and it changes no model",
+            f"Give it one value; lists may stand in {', '.join(SWEPT)}",
+        )
         for name in axes
         if name.partition(".")[0] not in SWEPT
     ]
     if problems:
         raise AoiError(problems)
     if (count := math.prod(map(len, axes.values()))) > MOST_POINTS:
-        raise refuse(origin, f"{count:,} points", f"Leave at most {MOST_POINTS}; a second grid goes on from the first")
+        remedy = f"Shorten the lists to at most {MOST_POINTS} combinations, or divide them among several grids"
+        raise refuse(origin, f"{count:,} points", remedy)
     points = []
     for values in product(*axes.values()):
         merged = settings.model_dump()

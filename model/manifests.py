@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from tfrecords.artifacts.artifact import Artifact
@@ -121,7 +121,7 @@ class ExportCheck(Facts):
 
 
 class ExportManifest(Manifest):
-    """A model for machines without Keras."""
+    """A model for machines without Keras. reference: what is usual of its answers, see `EvaluationManifest`."""
 
     KIND = "export"
     FOLDER = "exports"
@@ -132,6 +132,7 @@ class ExportManifest(Manifest):
     settings: ModelSettings
     precision: str
     check: ExportCheck
+    reference: dict[str, Feature] = Field(default_factory=dict)
 
 
 class SweepManifest(RecordedManifest):

@@ -10,7 +10,7 @@ import csv
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from pipeline.inputs.inputs import AIDEA_CLASSES
+from tfrecords.progress import Progress, silent
 from tfrecords.system import rename
 
 CLASS_NAMES = AIDEA_CLASSES
@@ -272,13 +273,13 @@ def write_sample(
     train: int = 600,
     test: int = 150,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Write a made-up data set laid out as AIdea's, whole or not at all.
 
     OUT gets train_images/, train.csv, test_images/, test.csv (labels blank) and test_answers.csv; the CSVs
     have the header ID,Label and CRLF line ends. The same `train`, `test` and `seed` give the same bytes.
-    `progress`, if given, is called with (pictures done, pictures in all) after each picture.
+    `progress` counts the pictures drawn.
 
     Raises FileExistsError if OUT is anything but an empty folder, ValueError if a count is too small.
     """
@@ -301,13 +302,13 @@ def write_sample(
                 _write_csv(whole / "test_answers.csv", rows)
                 rows = [(id, "") for id, _ in rows]
             _write_csv(whole / f"{name}.csv", rows)
+        progress(0, len(jobs), "drawn")
         # Closing the results drops the pictures not yet begun, so a failure or Ctrl-C need not wait for them.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             pictures: Any = pool.map(lambda job: _write_picture(*job), jobs)
             with closing(pictures) as written:
                 for done, _ in enumerate(written, start=1):
-                    if progress is not None:
-                        progress(done, len(jobs))
+                    progress(done, len(jobs), "drawn")
         if out.exists():  # an empty folder, onto which Windows renames none
             out.rmdir()
         rename(whole, out)

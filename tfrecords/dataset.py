@@ -132,6 +132,14 @@ def class_counts(dataset: Dataset, folds: set[int] | None = None) -> dict[str, i
     }
 
 
+def fold_counts(dataset: Dataset) -> Counter[int]:
+    """Records per fold."""
+    counts: Counter[int] = Counter()
+    for folds in dataset.manifest.counts.values():
+        counts.update({int(fold): count for fold, count in folds.items()})
+    return counts
+
+
 def training_counts(dataset: Dataset, fold: int) -> list[int]:
     """Records per class, in label order, of all folds but the one that validates."""
     folds = dataset.manifest.settings.ingest.folds

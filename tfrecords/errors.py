@@ -54,6 +54,11 @@ def refuse(file: object, seen: str, remedy: str, row: int | None = None, exit_co
     return AoiError([Problem(str(file), seen, remedy, row)], exit_code)
 
 
+def sentence(text: str) -> str:
+    """A remedy of a picture as it stands in a table, made the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def problems_csv(problems: Iterable[Problem]) -> str:
     """All problems as CSV text: file, row, seen, remedy."""
     text = io.StringIO(newline="")

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+LEAST_FOLDS = 2
+
 
 class StageSettings(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent conversion of types, nothing without bounds."""
@@ -54,6 +56,6 @@ class PreprocessSettings(StageSettings):
 class LayoutSettings(StageSettings):
     """How a dataset is divided."""
 
-    folds: int = Field(5, ge=2, le=100, description="stratified folds; one of them validates")
+    folds: int = Field(5, ge=LEAST_FOLDS, le=100, description="stratified folds; one of them validates")
     shards: int = Field(0, ge=0, le=99999, description="number of shard files; 0: from shard_size_mb")
     shard_size_mb: int = Field(8, ge=1, le=1024, description="size of a shard to aim at, in MiB")

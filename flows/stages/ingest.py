@@ -39,7 +39,7 @@ def ingest(job: Job, data: Annotated[str | None, DATA] = None, beam: Annotated[s
 def ingest_split(job: Job, data: str, split: Split, beam: str) -> tuple[Dataset, bool]:
     """The dataset of one split of a folder, and whether it was there. Raises: AoiError."""
     settings = job.settings
-    inputs = read_inputs(data, split, settings.ingest.folds, lambda done, total: job.progress(done, total, "hashed"))
+    inputs = read_inputs(data, split, settings.ingest.folds, job.progress)
     made = ingest_inputs(
         inputs,
         job.home.folder(DatasetManifest),
@@ -48,7 +48,7 @@ def ingest_split(job: Job, data: str, split: Split, beam: str) -> tuple[Dataset,
         settings.preprocess,
         beam,
         job.force,
-        lambda done, total: job.progress(done, total, "converted"),
+        job.progress,
     )
     job.home.remember("data", {"folder": data})
     return made

@@ -77,14 +77,13 @@ def make_prediction(
     fingerprint = hash_json({"version": VERSION, **made_from, "predict": settings.model_dump(), "known": known})
 
     def build(work: Path) -> PredictionManifest:
-        answering = exported or model
-        verify(answering)
+        verify(exported or model)
         verify(lot)
         if settings.runtime == KERAS:
             import_tensorflow()
         from model.inference.predict import predict_lot
 
-        return predict_lot(model, answering.path, lot, evaluation, settings, work, job.progress)
+        return predict_lot(model, exported, lot, evaluation, settings, work, job.progress)
 
     root = job.home.folder(PredictionManifest)
     return make(root, name_of(lot), PredictionManifest, fingerprint, build, job.force)

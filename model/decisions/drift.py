@@ -34,6 +34,18 @@ def describe(values: Mapping[str, np.ndarray], labels: np.ndarray, classes: int)
     return {**features, "predicted class": Feature(shares=tuple(shares), count=len(labels))}
 
 
+def in_turn(answers: np.ndarray, first: int) -> np.ndarray:
+    """One network's answer for each picture, the networks by turns: float32 (networks, N, C) to (N, C).
+
+    first: place of the first of these pictures in the lot. So a lot is asked as the pictures of the reference were,
+    each of which one network answered.
+    """
+    networks, pictures, _ = answers.shape
+    places = np.arange(pictures)
+    turned: np.ndarray = answers[(first + places) % networks, places]
+    return turned
+
+
 def compare(reference: Mapping[str, Feature], values: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Drift]:
     """Population stability index of every feature of a lot.
 

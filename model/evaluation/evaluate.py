@@ -1,7 +1,8 @@
 """The evaluate stage: what a model gets right and wrong on the fold that it did not train on."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,13 @@ from model.evaluation.predictions import Predictions
 from model.inference.classifier import Classifier, open_classifier, prediction_table
 from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
-from tfrecords.dataset import ROWS, Dataset
+from tfrecords.dataset import ROWS, Dataset, fold_counts
 from tfrecords.errors import refuse
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
+from tfrecords.progress import Progress
 from tfrecords.records.arrays import read_arrays
 
 MISTAKES_SHOWN = 24
-
-
-Progress = Callable[[int, int, str], None]
 
 
 def evaluate_model(
@@ -70,37 +69,41 @@ def evaluate_model(
         settings=settings,
         metrics=metrics,
         operating=Operating(**operating),
-        reference=_reference(dataset, seen, classifier),
+        reference=_reference(dataset, seen),
         passed=metrics["accuracy"] >= settings.minimum_accuracy,
     )
 
 
-def _reference(dataset: Dataset, seen: Predictions, classifier: Classifier) -> dict[str, Feature]:
+def _reference(dataset: Dataset, seen: Predictions) -> dict[str, Feature]:
     """What lots are compared with: brightness and contrast of all training pictures, answers about unseen ones."""
-    classes = len(classifier.classes)
     values = drift.measures(pd.read_csv(dataset.path / ROWS, keep_default_na=False))
-    if len(classifier.networks) == 1:  # several together are less sure of a lot than the one that was asked here
-        values["confidence"] = seen.probabilities.max(axis=1)
-    return drift.describe(values, seen.probabilities.argmax(axis=1), classes)
+    values["confidence"] = seen.probabilities.max(axis=1)
+    return drift.describe(values, seen.probabilities.argmax(axis=1), len(dataset.manifest.classes))
 
 
 def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Predictions:
-    """Every record of the folds that a network of the classifier did not train on, named by those networks."""
-    counts = dataset.manifest.counts.values()
-    total = sum(count.get(str(fold), 0) for count in counts for fold in classifier.folds)
+    """Every record of the folds that a network of the classifier did not train on, named by those networks.
+
+    The rows are in the order of the classifier's folds; within a fold they are in shard order.
+    """
+    counts = fold_counts(dataset)
+    total = sum(counts[fold] for fold in classifier.folds)
     if not total:
         seen = f"no record in fold {classifier.folds[0]}, which validates this model"
-        raise refuse(dataset.path, seen, "Name its own dataset")
-    ids, labels, folds, images, parts = [], [], [], [], []
-    for fold in classifier.folds:
-        for batch in read_arrays(dataset, fold):
-            ids += batch["id"].tolist()
-            labels += batch["label"].tolist()
-            folds += batch["fold"].tolist()
-            images += list(batch["image"][..., 0])
-            parts.append(classifier.unseen(batch["image"], fold))
-            progress(len(ids), total, "pictures")
-    return Predictions(ids, np.array(labels), np.array(folds), images, np.concatenate(parts))
+        raise refuse(dataset.path, seen, "Name the dataset that the model was trained on, or train on this one")
+    done = 0
+    progress(done, total, "pictures")
+    parts: dict[int, list[dict[str, np.ndarray]]] = defaultdict(list)
+    for batch in read_arrays(dataset, classifier.folds):
+        for fold in np.unique(batch["fold"]).tolist():
+            own = {key: values[batch["fold"] == fold] for key, values in batch.items()}
+            parts[fold].append({**own, "probabilities": classifier.unseen(own["image"], fold)})
+            done += len(own["id"])
+            progress(done, total, "pictures")
+    ordered = [part for fold in classifier.folds for part in parts[fold]]
+    whole = {key: np.concatenate([part[key] for part in ordered]) for key in ordered[0] if key != "image"}
+    images = [image[..., 0] for part in ordered for image in part["image"]]
+    return Predictions(whole["id"].tolist(), whole["label"], whole["fold"], images, whole["probabilities"])
 
 
 def _operate(

@@ -27,20 +27,13 @@ class Classifier:
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
 
+    def each(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S, 1), 0..255, to float32 (networks, N, classes): what every network answers."""
+        return np.stack([network(images) for network in self.networks])
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, S, S, 1), 0..255, to float32 (N, classes): the mean over the networks."""
-        return np.mean([network(images) for network in self.networks], axis=0)
-
-    def shifted(self, images: np.ndarray, copies: int) -> np.ndarray:
-        """As `probabilities`, averaged over the pictures and `copies` (0 to 4) of them moved along a diagonal."""
-        if not copies:
-            return self.probabilities(images)
-        most = max(1, round(TEST_SHIFT * images.shape[1]))
-        padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
-        size = images.shape[1]
-        corners = [(0, 0), (2 * most, 2 * most), (0, 2 * most), (2 * most, 0)][:copies]
-        moved = [padded[:, row : row + size, column : column + size] for row, column in corners]
-        return np.mean([self.probabilities(each) for each in [images, *moved]], axis=0)
+        return self.each(images).mean(axis=0)
 
     def unseen(self, images: np.ndarray, fold: int) -> np.ndarray:
         """As `probabilities`, for pictures of a fold, by the networks that did not train on it."""
@@ -63,11 +56,20 @@ class Classifier:
             try:
                 prepared.append(prepare(data, self.preprocess))
             except PictureError as error:
-                raise PictureError(f"picture {place}: {error}") from None
+                raise PictureError(f"picture {place}: {error}", error.remedy) from None
         size = self.preprocess.image_size_px
         return prediction_table(
             self.probabilities(np.reshape(prepared, (-1, size, size, 1)).astype(np.uint8)), self.classes
         )
+
+
+def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
+    """The pictures, uint8 (N, S, S, 1), then `copies` (0 to 4) of all of them, each moved along another diagonal."""
+    size = images.shape[1]
+    most = max(1, round(TEST_SHIFT * size))
+    corners = [(0, 0), (2 * most, 2 * most), (0, 2 * most), (2 * most, 0)][:copies]
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect") if corners else images
+    return [images, *(padded[:, row : row + size, column : column + size] for row, column in corners)]
 
 
 def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:

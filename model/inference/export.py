@@ -1,22 +1,24 @@
 """The export stage: a model for machines without Keras, checked against it on real pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from model.decisions import drift
 from model.inference.classifier import open_classifier, read_networks, write_card
 from model.inference.litert import to_litert
-from model.manifests import Export, ExportCheck, ExportManifest, Model
+from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
 from model.network.files import load
 from model.registry import tracking
 from model.registry.store import Store
 from model.settings import INT8, KERAS, LITERT
-from tfrecords.dataset import Dataset
+from tfrecords.dataset import Dataset, fold_counts
 from tfrecords.errors import MISSED, refuse
-from tfrecords.records.arrays import read_arrays
+from tfrecords.progress import Progress
+from tfrecords.records.arrays import read_first
 
 CALIBRATION_PICTURES = 200
 CHECKED_PICTURES = 500
@@ -25,6 +27,11 @@ CHECK = "check.json"
 # What the exported answers may differ by from Keras': a probability in floating point, labels in 8 bits.
 LARGEST_DIFFERENCE = {"float": 1e-4, INT8: 1.0}
 LABELS_THAT_DIFFER = {"float": 0.0, INT8: 1e-3}
+OTHERWISE = {
+    "float": "Predict with Keras instead: --runtime keras",
+    INT8: "Use floating point (export: --precision float; predict: --runtime litert), or train the whole network "
+    "(train.recipe=full), which loses less in 8 bits",
+}
 
 
 def export_model(
@@ -33,32 +40,37 @@ def export_model(
     precision: str,
     work: Path,
     store: Store,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> ExportManifest:
     """Writes the networks of `model` into `work` as NAME.tflite, with the card that opens them, and check.json.
 
     precision: "float", or INT8, calibrated on pictures that the networks trained on. check.json compares the answers
     with Keras' on up to 500 pictures of the dataset, those of the validation folds first:
-    {pictures, labels_differ, largest_difference, bytes, keras_bytes}. The model's MLflow run gets all files.
+    {pictures, labels_differ, largest_difference, bytes, keras_bytes}. The model's MLflow run gets all files. The
+    manifest's `reference` is what the export's confidence on a lot is compared with, see `drift.describe`.
 
     Raises: AoiError (exit code 1) where the answers differ more than they may.
     """
     networks = read_networks(model.path)
-    checked = _pictures(dataset, set(networks.values()), CHECKED_PICTURES)
-    total = 2 * len(checked)
-    for name, fold in networks.items():
-        learned = set(range(dataset.manifest.settings.ingest.folds)) - {fold}
-        calibration = _pictures(dataset, learned, CALIBRATION_PICTURES) if precision == INT8 else ()
-        (work / f"{name}.tflite").write_bytes(to_litert(load(model.path / f"{name}.keras"), calibration))
+    to_check = _choose(dataset, set(networks.values()), CHECKED_PICTURES)
+    calibrating = CALIBRATION_PICTURES if precision == INT8 else 0
+    folds = set(fold_counts(dataset))
+    learned = {name: _choose(dataset, folds - {fold}, calibrating) for name, fold in networks.items()}
+    pictures = _read(dataset, [to_check, *learned.values()])
+    checked = _of(to_check, pictures)
+    for name in networks:
+        network = to_litert(load(model.path / f"{name}.keras"), _of(learned[name], pictures))
+        (work / f"{name}.tflite").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
     answers = []
     for folder, runtime in ((model.path, KERAS), (work, LITERT)):
         classifier, parts = open_classifier(folder, runtime), []
+        progress(0, len(checked), f"checked, {runtime}")
         for at in range(0, len(checked), 32):
-            parts.append(classifier.probabilities(checked[at : at + 32]))
-            progress(len(answers) * len(checked) + at, total, f"checked, {runtime}")
-        answers.append(np.concatenate(parts))
-    theirs, ours = answers
+            parts.append(classifier.each(checked[at : at + 32]))
+            progress(min(at + 32, len(checked)), len(checked), f"checked, {runtime}")
+        answers.append(np.concatenate(parts, axis=1))
+    theirs, ours = (each.mean(axis=0) for each in answers)
     check = {
         "pictures": len(checked),
         "labels_differ": int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum()),
@@ -70,13 +82,15 @@ def export_model(
     if check["labels_differ"] > allowed or check["largest_difference"] > LARGEST_DIFFERENCE[precision]:
         raise refuse(
             f"{model.path}, exported in {precision}",
-            f"{check['labels_differ']} of {len(checked)} labels are not Keras', {allowed} may be; "
+            f"{check['labels_differ']} of {len(checked)} labels differ from Keras', at most {allowed} may; "
             f"the largest difference of a probability is {check['largest_difference']:.2g}",
-            "Export in float; a network that was trained whole (train.recipe=full) bears 8 bits better",
+            OTHERWISE[precision],
             exit_code=MISSED,
         )
     (work / CHECK).write_text(json.dumps(check, indent=1) + "\n")
     tracking.log_export(store, model.manifest.mlflow.run_id, f"{LITERT}-{precision}", check, work)
+    fold_of = np.repeat(list(to_check), list(to_check.values()))
+    unseen = [each[fold_of == fold] for each, fold in zip(answers[-1], networks.values(), strict=True)]
     return ExportManifest(
         model=model.made_from,
         dataset=dataset.made_from,
@@ -84,13 +98,21 @@ def export_model(
         settings=model.manifest.settings,
         precision=precision,
         check=ExportCheck(**check),
+        reference=_reference(np.concatenate(unseen)),
     )
+
+
+def _reference(probabilities: np.ndarray) -> dict[str, Feature]:
+    """What the export's answers about a lot are compared with: those about unseen pictures, float32 (N, classes)."""
+    values = {"confidence": probabilities.max(axis=1)}
+    return drift.describe(values, probabilities.argmax(axis=1), probabilities.shape[1])
 
 
 def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     """A table: what Keras and the export take on this machine to load and for one picture, and how they differ."""
     checked = exported.manifest.check
-    pictures = _pictures(dataset, set(read_networks(model.path).values()), TIMED_PICTURES)
+    chosen = _choose(dataset, set(read_networks(model.path).values()), TIMED_PICTURES)
+    pictures = _of(chosen, _read(dataset, [chosen]))
     lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, a picture at a time"]
     for name, folder, runtime, size in (
         (KERAS, model.path, KERAS, checked.keras_bytes),
@@ -115,14 +137,20 @@ def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
-def _pictures(dataset: Dataset, first: set[int], most: int) -> np.ndarray:
-    """Up to `most` pictures, uint8 (N, S, S, 1): of the folds `first`, then, where those are too few, of the others."""
-    folds = range(dataset.manifest.settings.ingest.folds)
-    found, count = [], 0
-    for fold in sorted(folds, key=lambda fold: (fold not in first, fold)):
-        for batch in read_arrays(dataset, fold):
-            found.append(batch["image"][: most - count])
-            count += len(found[-1])
-            if count >= most:
-                return np.concatenate(found)
-    return np.concatenate(found)
+def _choose(dataset: Dataset, first: Collection[int], most: int) -> dict[int, int]:
+    """How many pictures of each fold make `most`: those of the folds `first`, then, if too few, of the others."""
+    chosen, left = {}, most
+    for fold, count in sorted(fold_counts(dataset).items(), key=lambda each: (each[0] not in first, each[0])):
+        chosen[fold] = min(count, left)
+        left -= chosen[fold]
+    return chosen
+
+
+def _read(dataset: Dataset, choices: Sequence[Mapping[int, int]]) -> dict[int, np.ndarray]:
+    """The pictures of all choices, in one pass over the shards: uint8 (N, S, S, 1) of each fold."""
+    return read_first(dataset, {fold: max(choice[fold] for choice in choices) for fold in fold_counts(dataset)})
+
+
+def _of(choice: Mapping[int, int], pictures: Mapping[int, np.ndarray]) -> np.ndarray:
+    """A choice's own of the pictures: uint8 (N, S, S, 1), in the order of its folds, then in shard order."""
+    return np.concatenate([pictures[fold][:count] for fold, count in choice.items()])

@@ -1,6 +1,5 @@
 """The predict stage: a submission for pictures without labels."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +7,17 @@ import pandas as pd
 
 from model.decisions import drift
 from model.decisions.operating import ACCEPT, REJECT, REVIEW, decide
-from model.inference.classifier import open_classifier, prediction_table
-from model.manifests import Evaluation, Model, PredictionManifest
+from model.inference.classifier import open_classifier, prediction_table, shifted
+from model.manifests import Evaluation, Export, Model, PredictionManifest
 from model.settings import REVIEW_FILE, SUBMISSION, PredictSettings
 from tfrecords.dataset import ROWS, Dataset
+from tfrecords.progress import Progress
 from tfrecords.records.arrays import read_arrays
-
-Progress = Callable[[int, int, str], None]
 
 
 def predict_lot(
     model: Model,
-    answering: Path,
+    exported: Export | None,
     dataset: Dataset,
     evaluation: Evaluation | None,
     settings: PredictSettings,
@@ -28,7 +26,7 @@ def predict_lot(
 ) -> PredictionManifest:
     """Names and decides every row of the CSV that the dataset was made from, in its order.
 
-    answering: folder of the networks that answer: the model's, or an export's; evaluation: of the model, whose
+    exported: of the model, where its networks answer in place of the model's; evaluation: of the model, whose
     operating point decides; or None: then every part is for review.
 
     Writes into `folder` predictions.csv (ID, label, name, one probability a class, decision, and status: ok, or
@@ -36,7 +34,7 @@ def predict_lot(
     first) and submission.csv (ID,Label).
     """
     classes = dataset.manifest.classes
-    table = _predict(answering, dataset, settings, progress)
+    table, alone = _predict((exported or model).path, dataset, settings, progress)
     readable = (table["status"] == "ok").to_numpy()
     table.insert(len(table.columns) - 1, "decision", REVIEW)
     probabilities = table.loc[readable, list(classes)].to_numpy(dtype=float)
@@ -44,8 +42,10 @@ def predict_lot(
     if evaluation:
         known = evaluation.manifest
         table.loc[readable, "decision"] = decide(probabilities, known.operating.point)
-        values = drift.measures(_read_rows(dataset)) | {"confidence": probabilities.max(axis=1, initial=0)}
-        found = drift.compare(known.reference, values, probabilities.argmax(axis=1))
+        # An export in 8 bits is less sure than the network that it was made from, and has a reference of its own.
+        reference = known.reference | (exported.manifest.reference if exported else {})
+        values = drift.measures(_read_rows(dataset)) | {"confidence": alone.max(axis=1, initial=0)}
+        found = drift.compare(reference, values, alone.argmax(axis=1))
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
     review = table[table["decision"] == REVIEW].assign(confidence=table[list(classes)].max(axis=1))
     review = review.sort_values(["confidence", "ID"], na_position="first")
@@ -65,13 +65,24 @@ def predict_lot(
     )
 
 
-def _predict(answering: Path, dataset: Dataset, settings: PredictSettings, progress: Progress) -> pd.DataFrame:
+def _predict(
+    answering: Path, dataset: Dataset, settings: PredictSettings, progress: Progress
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table of all rows, and answers to compare with the reference: float32 (readable pictures, classes).
+
+    Evaluation asks one network about each picture, the one that did not train on it, and about no shifted copies. The
+    mean of several answers is less sure, so the lot's drift is measured on answers of that kind too.
+    """
     classifier, classes = open_classifier(answering, settings.runtime), dataset.manifest.classes
     rows = _read_rows(dataset)
-    ids, parts = [], [np.zeros((0, len(classes)), np.float32)]
+    none = np.zeros((0, len(classes)), np.float32)
+    ids, parts, alone = [], [none], [none]
+    progress(0, dataset.manifest.records, "pictures")
     for batch in read_arrays(dataset):
+        answers = [classifier.each(images) for images in shifted(batch["image"], settings.shift_copies)]
+        parts.append(np.mean([each.mean(axis=0) for each in answers], axis=0))
+        alone.append(drift.in_turn(answers[0], len(ids)))
         ids += batch["id"].tolist()
-        parts.append(classifier.shifted(batch["image"], settings.shift_copies))
         progress(len(ids), dataset.manifest.records, "pictures")
     table = prediction_table(np.concatenate(parts), classes)
     table.insert(0, "ID", ids)
@@ -84,7 +95,7 @@ def _predict(answering: Path, dataset: Dataset, settings: PredictSettings, progr
         classes[settings.unreadable_label],
         "unreadable",
     ]
-    return ordered.astype({"label": int})
+    return ordered.astype({"label": int}), np.concatenate(alone)
 
 
 def _read_rows(dataset: Dataset) -> pd.DataFrame:

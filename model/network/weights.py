@@ -11,7 +11,10 @@ from tfrecords.artifacts.files import hash_file
 from tfrecords.errors import AoiError, refuse
 
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for damaged files
-PROVIDE_PATH = "Give a file by train.weights=PATH or AOI_WEIGHTS (README, sites without internet), or none"
+PROVIDE_PATH = (
+    "Name a weights file with train.weights=PATH or AOI_WEIGHTS (README: sites without internet), "
+    "or begin with random weights: train.weights=none"
+)
 
 
 def weights_digest(weights: str) -> str:
@@ -73,7 +76,8 @@ def _shapes(path: str) -> list[tuple[int, ...]]:
 
 def _other_weights(settings: TrainSettings, why: str) -> AoiError:
     seen = f"not the weights of {settings.backbone} of alpha {settings.alpha:g} ({why})"
-    return refuse(settings.weights, seen, "Give the file that belongs to train.backbone and train.alpha")
+    remedy = "Give the file that belongs to train.backbone and train.alpha, or set these to those of the file"
+    return refuse(settings.weights, seen, remedy)
 
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:

@@ -1,7 +1,5 @@
 """The frozen recipe: features once, then only the last layer. Minutes where full training takes an hour."""
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,13 +13,14 @@ from model.settings import TrainSettings
 from model.training.best_epoch import scores
 from model.training.class_weights import class_weights
 from tfrecords.dataset import Dataset, record_count, training_counts
+from tfrecords.progress import Progress
 from tfrecords.records.reader import training_batches, validation_batches
 
 REGULARIZATION = 0.1  # sklearn's C, for features of unit deviation; 0.01 to 1 differ by under 0.2 points on NEU
 
 
 def fit_linear_probe(
-    network: keras.Model, dataset: Dataset, settings: TrainSettings, progress: Callable[[int, int, str], None]
+    network: keras.Model, dataset: Dataset, settings: TrainSettings, progress: Progress
 ) -> dict[str, float]:
     """Fits the last layer of `network`, in place, as a logistic regression on the backbone's features.
 
@@ -37,6 +36,7 @@ def fit_linear_probe(
     counts = training_counts(dataset, settings.fold)
     total = settings.frozen_copies * sum(counts) + record_count(dataset) - sum(counts)
     done = 0
+    progress(done, total, "features")
 
     def features(source: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
         nonlocal done

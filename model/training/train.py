@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -31,11 +31,11 @@ from model.training.linear_probe import fit_linear_probe
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_size, read_example, training_counts
+from tfrecords.progress import Progress
 from tfrecords.records.reader import training_batches, validation_batches
 
 STATE = ".state.json"
 KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
-Progress = Callable[[int, int, str], None]
 
 
 def train_model(
@@ -132,6 +132,7 @@ def _epochs(
             break
         seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
+        progress(epoch * pictures, settings.total_epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
 
         def seen(step: int, logs: Any, epoch: int = epoch) -> None:
             done = epoch * pictures + min(pictures, (step + 1) * settings.batch_size)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tfrecords.pictures.errors import PictureError
+
 # What reading a folder or zip, or one picture of it, may raise: gone, unreadable, encrypted, damaged.
 READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error),
@@ -27,6 +29,15 @@ def is_remote(path: str) -> bool:
 def reason(error: Exception) -> str:
     """What an error says, or its kind where it says nothing."""
     return str(error) or type(error).__name__
+
+
+def remedy(error: Exception, otherwise: str) -> str:
+    """What helps against one of READ_ERRORS; `otherwise` where its kind does not tell."""
+    if isinstance(error, PermissionError):
+        return "allow this account to read it (its permissions)"
+    if isinstance(error, RuntimeError):  # zipfile's for a password, or for a compression that Python does not know
+        return "pack the zip again, without a password and with the usual compression (deflate)"
+    return error.remedy if isinstance(error, PictureError) else otherwise
 
 
 def join(folder: str, name: str) -> str:
@@ -106,7 +117,8 @@ def opened(container: str) -> Iterator[Callable[[str], bytes]]:
 
 def _refuse_large(size: int) -> None:
     if size > MAX_BYTES:
-        raise ValueError(f"it holds {size:,} bytes, more than {MAX_BYTES:,}")
+        seen = f"it holds {size:,} bytes, more than {MAX_BYTES:,}"
+        raise PictureError(seen, "save the picture as a smaller file, or take it out with its row")
 
 
 @contextmanager

@@ -15,21 +15,36 @@ from unicodedata import category
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, reason
 from tfrecords.artifacts.files import hash_json
-from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.errors import AoiError, Problem, refuse, sentence
 from tfrecords.lettering import as_seen
-from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.errors import COPY_AGAIN, PictureError
 from tfrecords.pictures.formats import inspect
+from tfrecords.progress import Progress, silent
 from tfrecords.records.schema import UNLABELLED
+from tfrecords.settings import LEAST_FOLDS
 
 AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
+CLASSES = "classes.txt"
 COLUMNS = ("ID", "Label")
 # Columns of predictions.csv and review.csv, in which each class has one of its own.
 RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "novelty", "true_label", "true_name"}
 LONGEST_NAME = 1000  # letters; a CSV field has an end too
 JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi words
+ASSUMED = f"there is no {CLASSES}, so AIdea's six classes are assumed"
+NAME_CLASSES = f"Write {CLASSES} with the names of your classes, one per line in label order"
+QUOTES = "Check the quotes from this row on: a field that begins with one ends with one, and one inside is doubled"
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 Split = Literal["train", "test"]
-Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A picture that can't be used, as rejects.csv has it. row: its line in the CSV; remedy: what helps."""
+
+    id: str
+    row: int
+    reason: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +59,10 @@ class Row:
     label: int
     name: str
     sha256: bytes = b""
-    reject: str = ""  # why the picture can't be used, found without decoding it
+    reject: Reject | None = None  # of a picture that can't be used, found without decoding it
+
+    def rejected(self, reason: str, remedy: str = COPY_AGAIN) -> Reject:
+        return Reject(self.id, self.row, reason, remedy)
 
 
 @dataclass(frozen=True)
@@ -64,22 +82,22 @@ class Inputs:
         return hash_json([self.split, self.classes, rows])
 
 
-def read_inputs(data: str, split: Split, folds: int, progress: Progress = lambda done, total: None) -> Inputs:
+def read_inputs(data: str, split: Split, folds: int, progress: Progress = silent) -> Inputs:
     """Reads and checks one split of AIdea's layout, and hashes every picture.
 
     Args:
         data: folder with classes.txt (optional), SPLIT.csv, and SPLIT_images/ or SPLIT_images.zip. The folder
             wins where there are both.
         folds: for "train": how many pictures a class must have at least.
-        progress: called with pictures hashed and their number.
+        progress: counts the pictures hashed.
 
     Raises:
         AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
             damaged bytes is no error here: its row says so in `reject`.
     """
-    table, container, classes, rows = _checked(data, split, folds)
-    _hash(rows, container, progress)
-    return Inputs(split, table, container, classes, tuple(rows))
+    found = _checked(data, split, folds)
+    _hash(found.rows, found.container, progress)
+    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows))
 
 
 def check_inputs(data: str, split: Split, folds: int) -> None:
@@ -87,21 +105,31 @@ def check_inputs(data: str, split: Split, folds: int) -> None:
     _checked(data, split, folds)
 
 
-def _checked(data: str, split: Split, folds: int) -> tuple[str, str, tuple[str, ...], list[Row]]:
-    """CSV, container, classes and located rows of a split."""
+@dataclass(frozen=True)
+class _Located:
+    """A split whose pictures are found and not yet read; `Inputs` says what its fields are."""
+
+    csv: str
+    container: str
+    classes: tuple[str, ...]
+    rows: list[Row]
+
+
+def _checked(data: str, split: Split, folds: int) -> _Located:
     if not files.exists(data):
         raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
     table = files.join(data, f"{split}.csv")
     container = _container(data, split)
     classes = read_classes(data)
-    rows, named, problems = _parse(table, classes, labelled=split == "train")
+    assumed = not files.exists(files.join(data, CLASSES))
+    rows, named, problems = _parse(table, classes, split == "train", assumed)
     rows, unmatched = _locate(rows, named, table, container, split)
     problems += unmatched
     if split == "train" and not problems:
-        problems = _too_few(rows, table, classes, folds)
+        problems = _too_few(rows, table, classes, folds, assumed)
     if problems:
         raise AoiError(problems)
-    return table, container, classes, rows
+    return _Located(table, container, classes, rows)
 
 
 def read_classes(data: str) -> tuple[str, ...]:
@@ -111,7 +139,7 @@ def read_classes(data: str) -> tuple[str, ...]:
 
     Raises: AoiError, with every line that is no such name.
     """
-    path = files.join(data, "classes.txt")
+    path = files.join(data, CLASSES)
     if not files.exists(path):
         return AIDEA_CLASSES
     lines = [line.strip() for line in io.StringIO(_text(path), newline=None)]
@@ -162,7 +190,7 @@ def _container(data: str, split: Split) -> str:
     for path in (folder, archive):
         if files.exists(path):
             return path
-    raise refuse(folder, f"neither this folder nor {split}_images.zip is there", "Put the pictures in one of them")
+    raise refuse(folder, f"neither this folder nor {split}_images.zip is there", "Put the pictures into one of the two")
 
 
 def _text(path: str) -> str:
@@ -171,7 +199,8 @@ def _text(path: str) -> str:
     except FileNotFoundError:
         raise refuse(path, "there is no such file", "Put it beside the pictures, with the columns ID,Label")
     except OSError as error:
-        raise refuse(path, f"it can't be read ({error.strerror or error})", "Make it a readable file")
+        seen = f"it can't be read ({error.strerror or error})"
+        raise refuse(path, seen, "Put a text file there that this account may read")
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
         raise refuse(path, "it begins with a byte order mark", "Save it as plain UTF-8 without a BOM")
     try:
@@ -185,10 +214,13 @@ def _text(path: str) -> str:
     return text
 
 
-def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row], set[str], list[Problem]]:
+def _parse(
+    table: str, classes: Sequence[str], labelled: bool, assumed: bool
+) -> tuple[list[Row], set[str], list[Problem]]:
     """Rows of the CSV, every id that a line names, and a problem for every line that fails.
 
-    A row whose label alone is wrong is there too, without a label, so that its picture is looked for.
+    A row whose label alone is wrong is there too, without a label, so that its picture is looked for. assumed: the
+    classes are AIdea's, since there is no classes.txt.
     """
     reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
     rows, named, problems = [], set(), []
@@ -208,35 +240,42 @@ def _parse(table: str, classes: Sequence[str], labelled: bool) -> tuple[list[Row
                 continue
             named.update(cells[id_at : id_at + 1])
             if len(cells) != len(header):
-                problems.append(Problem(table, f"{len(cells)} fields", f"Write {len(header)}, as the header", line))
+                seen = f"{len(cells)} fields, and the header has {len(header)}"
+                problems.append(Problem(table, seen, f"Write {len(header)}", line))
                 continue
             picture_id, label = cells[id_at], cells[label_at]
-            seen = _bad_id(picture_id)
-            if not seen and picture_id in first_seen:
+            problem = _bad_id(table, line, picture_id)
+            if not problem and picture_id in first_seen:
                 seen = f"{picture_id} stands in row {first_seen[picture_id]} already"
-            if seen:
-                problems.append(Problem(table, seen, "Name each picture once, by its file in the folder", line))
+                problem = Problem(table, seen, "Name each picture once: take one of the two rows out", line)
+            if problem:
+                problems.append(problem)
                 continue
             first_seen[picture_id] = line
             number = _label(label, len(classes)) if labelled else UNLABELLED
             if number is None:
-                problems.append(Problem(table, *_bad_label(picture_id, label, classes), line))
+                problems.append(_bad_label(table, line, picture_id, label, classes, assumed))
             rows.append(Row(picture_id, line, UNLABELLED if number is None else number, picture_id))
     except csv.Error as error:
         # What follows is unread, so nothing can be said about its pictures.
-        problems.append(Problem(table, f"not readable as CSV ({error})", "Mend what begins there", line + 1))
+        problems.append(Problem(table, f"not readable as CSV ({error})", QUOTES, line + 1))
         raise AoiError(problems)
     if not rows and not problems:
         problems.append(Problem(table, "no row below the header", "Add a row for every picture"))
     return rows, named, problems
 
 
-def _bad_id(picture_id: str) -> str:
+def _bad_id(table: str, line: int, picture_id: str) -> Problem | None:
     if not picture_id.strip():
-        return "the ID is blank"
+        return Problem(table, "the ID is blank", "Name the picture by its file, or take the row out", line)
     if picture_id.startswith("/") or ".." in picture_id.split("/") or "\\" in picture_id or ":" in picture_id:
-        return f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
-    return "" if picture_id.isprintable() else f"the ID {picture_id[:80]!r} holds a control character"
+        seen = f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
+        remedy = "Name the picture by its file, as it lies in that folder: a.png or part/a.png"
+        return Problem(table, seen, remedy, line)
+    if not picture_id.isprintable():
+        seen = f"the ID {picture_id[:80]!r} holds a control character"
+        return Problem(table, seen, "Name the picture by its file, after renaming one that has such a name", line)
+    return None
 
 
 def _label(text: str, classes: int) -> int | None:
@@ -246,9 +285,14 @@ def _label(text: str, classes: int) -> int | None:
     return None
 
 
-def _bad_label(picture_id: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
-    seen = f"the label {label[:40]!r} of {picture_id}" if label.strip() else f"{picture_id} has no label"
-    return seen, f"Write a whole number from 0 to {len(classes) - 1} ({', '.join(classes)[:120]})"
+def _bad_label(table: str, line: int, picture_id: str, label: str, classes: Sequence[str], assumed: bool) -> Problem:
+    seen = f"{picture_id} has no label"
+    remedy = f"Write a whole number from 0 to {len(classes) - 1} ({', '.join(classes)[:120]})"
+    if label.strip():
+        seen = f"the label {label[:40]!r} of {picture_id} is none of the classes"
+        if assumed:
+            seen, remedy = f"{seen}; {ASSUMED}", f"{NAME_CLASSES}, or w{remedy[1:]}"
+    return Problem(table, seen, remedy, line)
 
 
 def _locate(
@@ -258,14 +302,16 @@ def _locate(
     try:
         names = files.list_pictures(container)
     except READ_ERRORS as error:
-        raise refuse(container, f"it can't be read ({reason(error)})", "Copy or download it again")
+        remedy = files.remedy(error, "copy or download it again")
+        raise refuse(container, f"it can't be read ({reason(error)})", sentence(remedy))
     prefix = f"{split}_images/" if files.is_zip(container) else ""
     name_of: dict[str, str] = {}
     problems = []
     for name in names:
         picture_id = name.removeprefix(prefix)
         if picture_id in name_of:
-            problems.append(Problem(f"{container}/{name}", "the zip holds this name twice", "Keep one of them"))
+            remedy = "Pack the zip again with one of the two"
+            problems.append(Problem(f"{container}/{name}", "the zip holds this name twice", remedy))
         name_of[picture_id] = name
     located = []
     for row in rows:
@@ -283,42 +329,54 @@ def _locate(
     return located, problems
 
 
-def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int) -> list[Problem]:
+def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int, assumed: bool) -> list[Problem]:
     counts = Counter(row.label for row in rows)
     problems = []
     for label, name in enumerate(classes):
         if not counts[label]:
-            remedy = "Add pictures of it, or take the class out of classes.txt"
-            problems.append(Problem(table, f"no picture of class {label} ({name})", remedy))
+            seen = f"no picture of class {label} ({name})"
+            remedy = f"Add pictures of it, or take its line out of {CLASSES} and number the labels anew"
+            if assumed:
+                seen, remedy = f"{seen}; {ASSUMED}", f"{NAME_CLASSES}, or add pictures of it"
+            problems.append(Problem(table, seen, remedy))
         elif counts[label] < folds:
             seen = f"{counts[label]} picture(s) of class {label} ({name}), fewer than the {folds} folds"
-            problems.append(Problem(table, seen, "Add pictures of it, or lower ingest.folds"))
+            remedy = f"Add pictures of it: every class needs one per fold, {LEAST_FOLDS} or more"
+            if counts[label] >= LEAST_FOLDS:
+                remedy = f"Add pictures of it, or set ingest.folds to {counts[label]} or less"
+            problems.append(Problem(table, seen, remedy))
     return problems
 
 
 def _hash(rows: list[Row], container: str, progress: Progress) -> None:
     """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
     starts = range(0, len(rows), HASHED_AT_ONCE)
+    progress(0, len(rows), "hashed")
     # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
     threads = 32 if files.is_remote(container) else os.cpu_count() or 1
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
         for at, part in zip(starts, parts, strict=True):
             rows[at : at + HASHED_AT_ONCE] = part
-            progress(at + len(part), len(rows))
+            progress(at + len(part), len(rows), "hashed")
 
 
 def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
     try:
         data = read(row.name)
     except READ_ERRORS as error:
-        return replace(row, reject=f"the file can't be read ({reason(error)})")
-    reject = ""
+        return replace(row, reject=row.rejected(*unreadable(error)))
+    reject = None
     try:
         inspect(data)
     except PictureError as error:
-        reject = str(error)
+        reject = row.rejected(str(error), error.remedy)
     return replace(row, sha256=hashlib.sha256(data).digest(), reject=reject)
+
+
+def unreadable(error: Exception) -> tuple[str, str]:
+    """Reason and remedy of a picture whose file can't be read. error: one of READ_ERRORS."""
+    return f"the file can't be read ({reason(error)})", files.remedy(error, COPY_AGAIN)
 
 
 def duplicates(rows: Sequence[Row]) -> list[list[str]]:

@@ -4,16 +4,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.job.shard import ShardPlan, read_report, write_plan, write_planned_shard, write_shard
 from tfrecords.errors import MISSED, AoiError, refuse
+from tfrecords.progress import Progress
 from tfrecords.system import shielded
-
-Progress = Callable[[int, int], None]
 
 
 def refuse_lossy(options: list[str]) -> None:
@@ -22,7 +20,7 @@ def refuse_lossy(options: list[str]) -> None:
         value = option.partition("=")[2] or (options[at + 1] if at + 1 < len(options) else "")
         if option.startswith("--direct_running_mode") and value == "multi_threading":
             seen = "direct_running_mode=multi_threading, which loses records without an error"
-            raise refuse("--beam", seen, "Use in_memory (its shards use every core) or multi_processing")
+            raise refuse("--beam", seen, "Use in_memory, which takes every core too, or multi_processing")
 
 
 def unreadable_options(why: str) -> AoiError:
@@ -39,7 +37,7 @@ def open_runner(options: list[str]) -> tuple[Any, int]:
         parsed = PipelineOptions(options)
         named, direct = parsed.view_as(StandardOptions).runner, parsed.view_as(DirectOptions)
     except SystemExit:  # Beam has said on stderr which of them it is
-        raise unreadable_options("Beam does not take them")
+        raise unreadable_options("Beam refuses them, see its message above")
     if named not in (None, "DirectRunner", "FnApiRunner"):
         return named, 1
     cores = os.cpu_count() or 1
@@ -61,7 +59,7 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
 
     def tell() -> None:
         done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
-        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total)
+        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total, "converted")
 
     def job() -> None:
         try:
@@ -74,6 +72,7 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
         except Exception as error:
             ended.put(error)
 
+    tell()  # of what an earlier try finished
     # Beam waits for ever for a worker process that died. All that tells of it is the thread that started it.
     told = threading.excepthook
     threading.excepthook = lambda args: (
@@ -91,7 +90,7 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
     if error:  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         seen = f"the pictures could not be converted ({last[0][:300]})"
-        remedy = "Mend it and run again: finished shards are kept"
+        remedy = "Remove the cause (a full disk, a missing right) and run again: finished shards are kept"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
     tell()
 

@@ -4,8 +4,9 @@ import csv
 import io
 import os
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, fields
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.inputs.files import READ_ERRORS, opened, reason
-from pipeline.inputs.inputs import Inputs, Row, duplicates
-from pipeline.job.beam import Progress, open_runner, refuse_lossy, run_shards, unreadable_options
-from pipeline.job.shard import ShardPlan, read_report
+from pipeline.inputs.inputs import Inputs, Reject, Row, duplicates
+from pipeline.job.beam import open_runner, refuse_lossy, run_shards, unreadable_options
+from pipeline.job.shard import ShardPlan, ShardReport, read_report
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts.files import appearing, hash_json, write_whole
 from tfrecords.artifacts.make import make
@@ -36,9 +37,10 @@ from tfrecords.dataset import (
     shard_key,
     shard_name,
 )
-from tfrecords.errors import MISSED, AoiError, Problem, refuse
+from tfrecords.errors import MISSED, AoiError, Problem, refuse, sentence
 from tfrecords.pictures import preprocessing
 from tfrecords.pictures.formats import format_of
+from tfrecords.progress import Progress, silent
 from tfrecords.records import schema
 from tfrecords.settings import PreprocessSettings
 
@@ -54,10 +56,10 @@ FOUND = np.dtype([("fold", int), *zip(MEASURES, (int, int, float, float, "S16"),
 REJECTS = "rejects.csv"
 
 
-REJECT_COLUMNS = ("id", "row", "reason", "remedy")
+REJECT_COLUMNS = tuple(field.name for field in fields(Reject))
 
 
-REJECT_REMEDY = "copy the picture again, or take it out with its row"
+LOST_REMEDY = "Run again; where --beam names a runner, run without it"
 
 
 def ingest(
@@ -68,14 +70,14 @@ def ingest(
     preprocess: PreprocessSettings,
     beam: str = "",
     force: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Dataset, bool]:
     """The dataset of one split: found under `root`, or made.
 
     Args:
         root: folder of the datasets; the result is root/NAME-SPLIT-FINGERPRINT.
         beam: Beam's own pipeline options, as on a command line. They never change the bytes.
-        progress: called with the pictures in finished shards and their number.
+        progress: counts the pictures in finished shards.
 
     Returns:
         the dataset, and whether it was there before.
@@ -99,7 +101,7 @@ def ingest(
     )
 
     def build(work: Path) -> DatasetManifest:
-        _refuse_rejects(inputs, [(row.id, row.row, row.reject) for row in inputs.rows if row.reject], settings)
+        _refuse_rejects(inputs, [row.reject for row in inputs.rows if row.reject], settings)
         return _build(inputs, work, settings, preprocess, options, progress)
 
     dataset, cached = make(root, f"{name}-{inputs.split}", DatasetManifest, fingerprint, build, force)
@@ -141,25 +143,25 @@ def _build(
     for left in work.glob(".*.tmp"):  # by a try that was killed
         left.unlink()
     run_shards(plans, runner, options, progress)
-    written, rejects = [], []
+    written: list[ShardEntry] = []
+    rejects: list[Reject] = []
     found = np.zeros(1 + max(row.row for row in inputs.rows), FOUND)
     for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
-        report = read_report(plan)
-        _reconcile(inputs, plan, report)
-        written.append(ShardEntry(**{key: report[key] for key in ("file", "records", "bytes", "sha256")}))
-        rejects += [tuple(reject) for reject in report["rejects"]]
+        report = _checked(inputs, plan)
+        written.append(report.entry)
+        rejects += report.rejects
         for row, fold in plan.placed():
-            found[row.row] = (fold, *report["written"].get(row.id, UNREAD))
-    rejects.sort()
+            found[row.row] = (fold, *report.written.get(row.id, UNREAD))
+    rejects.sort(key=lambda reject: reject.id)
     _refuse_rejects(inputs, rejects, settings)
-    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, ((*reject, REJECT_REMEDY) for reject in rejects)))
+    write_whole(work / REJECTS, _csv(REJECT_COLUMNS, map(astuple, rejects)))
     rows = (
         (row.row, row.id, row.label, fold, row.sha256.hex(), *((*measures, phash.decode()) if phash else BLANK))
         for row in inputs.rows
         for fold, *measures, phash in [found[row.row].item()]
     )
     write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
-    rejected = {picture_id for picture_id, *_ in rejects}
+    rejected = {reject.id for reject in rejects}
     _write_example(inputs, rejected, work)
     placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
     return DatasetManifest(
@@ -190,30 +192,36 @@ def _write_example(inputs: Inputs, rejected: set[str], work: Path) -> None:
             file.write(data)
 
 
-def _reconcile(inputs: Inputs, plan: ShardPlan, report: dict | None) -> None:
-    """Ids written and rejected must be the planned ones, each once: no runner is trusted."""
+def _checked(inputs: Inputs, plan: ShardPlan) -> ShardReport:
+    """The shard's report. Its ids must be the planned ones, each once: no runner is trusted."""
+    report = read_report(plan)
     if report is None:
-        raise refuse(plan.file, "the job finished without writing it", "Run it again, or on another Beam runner")
-    told = [*report["written"], *(reject[0] for reject in report["rejects"])]
-    planned = [row.id for row in plan.rows]
-    if sorted(told) != sorted(planned):
-        lost = sorted(set(planned) ^ set(told))
-        seen = f"{len(lost)} pictures differ between plan and {plan.file}, first {lost[:1]}"
-        raise refuse(inputs.csv, seen, "Run it again with --force, or on another Beam runner")
+        raise refuse(plan.file, "the Beam job ended without writing it", LOST_REMEDY)
+    reported = Counter([*report.written, *(reject.id for reject in report.rejects)])
+    planned = Counter(row.id for row in plan.rows)
+    if reported != planned:
+        first = min([*(planned - reported), *(reported - planned)])
+        seen = f"{plan.file} has {reported[first]} of the {planned[first]} records or rejects of {first}"
+        raise refuse(inputs.csv, seen, LOST_REMEDY)
+    return report
 
 
-def _refuse_rejects(inputs: Inputs, rejects: list[tuple[str, int, str]], settings: IngestSettings) -> None:
+def _refuse_rejects(inputs: Inputs, rejects: Sequence[Reject], settings: IngestSettings) -> None:
     if inputs.split == "train" and len(rejects) > settings.max_rejects:
-        remedy = f"Mend or remove it with its row {{}} of {os.path.basename(inputs.csv)}, or raise ingest.max_rejects"
         raise AoiError(
-            Problem(f"{inputs.container}/{picture_id}", reason, remedy.format(row))
-            for picture_id, row, reason in rejects
+            Problem(
+                f"{inputs.container}/{reject.id}",
+                reject.reason,
+                f"{sentence(reject.remedy)}. It is row {reject.row} of "
+                f"{os.path.basename(inputs.csv)}; raise ingest.max_rejects to go on without it",
+            )
+            for reject in rejects
         )
 
 
-def _read_rejects(dataset: Dataset) -> list[tuple[str, int, str]]:
+def _read_rejects(dataset: Dataset) -> list[Reject]:
     with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
-        return [(reject["id"], int(reject["row"]), reject["reason"]) for reject in csv.DictReader(file)]
+        return [Reject(**{**row, "row": int(row["row"])}) for row in csv.DictReader(file)]
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

@@ -5,17 +5,19 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from pipeline.inputs.files import READ_ERRORS, opened, reason
-from pipeline.inputs.inputs import Row
+from pipeline.inputs.files import READ_ERRORS, opened
+from pipeline.inputs.inputs import Reject, Row, unreadable
 from tfrecords.artifacts.files import appearing, hash_json
+from tfrecords.dataset import ShardEntry
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.perceptual_hash import perceptual_hash
@@ -23,10 +25,11 @@ from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.schema import Record, encode, frame
 from tfrecords.settings import PreprocessSettings
 
-REPORT_VERSION = 2  # of what a report holds
+REPORT_VERSION = 3  # of what a report holds
 # Pictures that a thread takes at once: by one, threads would hand over so often that cores wait for each other. Where
 # there are many threads they take fewer, or some would idle at the end of a shard.
 AT_ONCE, TURNS = 4, 8
+CHANGED = "run again while no other program writes there, or take the picture out with its row"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,57 @@ class ShardPlan:
         return os.path.join(self.folder, f".{self.file}.json")
 
 
+class Measures(NamedTuple):
+    """What the audit needs of a picture as it was decoded; width and height in pixels, the next two in gray levels.
+
+    phash: its perceptual hash, 16 hex digits. A tuple, since a report holds hundreds, and JSON has it as a list.
+    """
+
+    width: int
+    height: int
+    mean: float
+    deviation: float
+    phash: str
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a worker leaves beside a finished shard. plan: digest of the ShardPlan; written: measures of each id.
+
+    bytes, sha256: of the shard's file.
+    """
+
+    plan: str
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+    written: dict[str, Measures]
+    rejects: list[Reject]
+
+    @property
+    def entry(self) -> ShardEntry:
+        """What the dataset's manifest says of the shard."""
+        return ShardEntry(file=self.file, bytes=self.bytes, sha256=self.sha256, records=self.records)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {"rejects": [asdict(reject) for reject in self.rejects]}
+
+    @staticmethod
+    def from_json(plain: dict[str, Any]) -> "ShardReport":
+        written = {picture_id: Measures(*values) for picture_id, values in plain["written"].items()}
+        rejects = [Reject(**reject) for reject in plain["rejects"]]
+        return ShardReport(**plain | {"written": written, "rejects": rejects})
+
+
+class Converted(NamedTuple):
+    """A picture that is a record. entry: its bytes in the shard."""
+
+    entry: bytes
+    measures: Measures
+
+
 def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `write_planned_shard`."""
     path = os.path.join(plan.folder, f".{plan.file}.plan.json")
@@ -86,12 +140,12 @@ def read_plan(path: str) -> ShardPlan:
 
 def _plain(row: Row) -> tuple:
     """A row as JSON can hold it, in the order of its fields."""
-    return row.id, row.row, row.label, row.name, row.sha256.hex(), row.reject
+    return row.id, row.row, row.label, row.name, row.sha256.hex(), row.reject and asdict(row.reject)
 
 
-def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject: str) -> Row:
+def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject: dict[str, Any] | None) -> Row:
     """The row that `_plain` got."""
-    return Row(picture_id, line, label, name, bytes.fromhex(sha256), reject)
+    return Row(picture_id, line, label, name, bytes.fromhex(sha256), Reject(**reject) if reject else None)
 
 
 def write_planned_shard(path: str) -> str:
@@ -99,25 +153,25 @@ def write_planned_shard(path: str) -> str:
     return write_shard(read_plan(path))
 
 
-def read_report(plan: ShardPlan) -> dict | None:
-    """The report of a shard that is written and whole; None where it still has to be made.
-
-    A report is {plan, file, records, bytes, sha256, written: {id: measures}, rejects: [[id, row, reason], ...]}.
-    """
+def read_report(plan: ShardPlan) -> ShardReport | None:
+    """The report of a shard that is written and whole; None where it still has to be made."""
     try:
         with open(plan.report_path, "rb") as file:
             report = json.load(file)
         size = os.path.getsize(plan.path)
     except (OSError, ValueError):
         return None
-    return report if (report["plan"], report["bytes"]) == (plan.digest, size) else None
+    # A report of another version is of another plan, see `ShardPlan.digest`.
+    return ShardReport.from_json(report) if (report["plan"], report["bytes"]) == (plan.digest, size) else None
 
 
 def write_shard(plan: ShardPlan) -> str:
     """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
     if read_report(plan):
         return plan.file
-    written, rejects, digest = {}, [], hashlib.sha256()
+    written: dict[str, Measures] = {}
+    rejects: list[Reject] = []
+    digest = hashlib.sha256()
     with (
         opened(plan.container) as read,
         ThreadPoolExecutor(plan.threads) as pool,
@@ -133,50 +187,40 @@ def write_shard(plan: ShardPlan) -> str:
         )
         try:
             for row, result in zip(plan.rows, chain.from_iterable(parts), strict=True):
-                if isinstance(result, str):
-                    rejects.append([row.id, row.row, result])
+                if isinstance(result, Reject):
+                    rejects.append(result)
                 else:
-                    entry, written[row.id] = result
-                    digest.update(entry)
-                    shard.write(entry)
+                    written[row.id] = result.measures
+                    digest.update(result.entry)
+                    shard.write(result.entry)
         finally:  # after an error nothing waits for the rest of the shard
             pool.shutdown(wait=False, cancel_futures=True)
         size = shard.tell()
-    report = {
-        "plan": plan.digest,
-        "file": plan.file,
-        "records": len(written),
-        "bytes": size,
-        "sha256": digest.hexdigest(),
-        "written": written,
-        "rejects": rejects,
-    }
+    report = ShardReport(plan.digest, plan.file, len(written), size, digest.hexdigest(), written, rejects)
     with appearing(Path(plan.report_path)) as file:
-        file.write(json.dumps(report).encode())
+        file.write(json.dumps(report.to_json()).encode())
     return plan.file
 
 
-def _convert(
-    read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings
-) -> tuple[bytes, tuple] | str:
-    """The row's entry of the shard and what was measured of its picture, or the reason why there is none."""
+def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings) -> Converted | Reject:
+    """The row's entry of the shard and what was measured of its picture, or why there is none."""
     if row.reject:
         return row.reject
     try:
         data = read(row.name)
         if hashlib.sha256(data).digest() != row.sha256:
-            return "the file changed while it was being ingested"
+            return row.rejected("the file changed while it was being ingested", CHANGED)
         pixels = decode(data, preprocess.max_megapixels, checksums=False)  # they held when it was hashed
     except PictureError as error:  # first, since it is a ValueError
-        return str(error)
+        return row.rejected(str(error), error.remedy)
     except READ_ERRORS as error:
-        return f"the file can't be read ({reason(error)})"
+        return row.rejected(*unreadable(error))
     record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256.hex())
-    return frame(encode(record)), measure(pixels)
+    return Converted(frame(encode(record)), measure(pixels))
 
 
-def measure(pixels: np.ndarray) -> tuple[int, int, float, float, str]:
-    """What the audit needs of a picture, uint8 (height, width): dataset.MEASURES, gray levels from 0 to 255."""
+def measure(pixels: np.ndarray) -> Measures:
+    """What the audit needs of a picture, uint8 (height, width): gray levels from 0 to 255."""
     mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
     height, width = pixels.shape
-    return width, height, mean, deviation, f"{perceptual_hash(pixels):016x}"
+    return Measures(width, height, mean, deviation, f"{perceptual_hash(pixels):016x}")

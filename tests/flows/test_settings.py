@@ -247,8 +247,8 @@ def test_a_weights_file_is_shown_by_its_name(tmp_path):
         ("train = [1, 2]", "train is [1, 2]"),
         ("[[train]]\nepochs = 1", "train is [{'epochs': 1}]"),
         ("[train]\nalpha = [0.5, 1.0, 1]", "two points are the same"),
-        ("[evaluate]\nmax_escape_rate = [0.1, 0.2]", "evaluate.max_escape_rate can't be an axis"),
-        ("[predict]\nshift_copies = [1, 2]", "predict.shift_copies can't be an axis"),
+        ("[evaluate]\nmax_escape_rate = [0.1, 0.2]", "evaluate.max_escape_rate is a list, and it changes no model"),
+        ("[predict]\nshift_copies = [1, 2]", "predict.shift_copies is a list, and it changes no model"),
         ("[train]\nseed = " + str(list(range(MOST_POINTS + 1))), f"{MOST_POINTS + 1} points"),
     ],
 )

@@ -210,7 +210,7 @@ def check(folder: Path, case: Case) -> str:
     for row in inputs.rows:
         own = hashlib.sha256(PICTURES[row.id]).digest()
         require(bool(row.reject) or row.sha256 == own, f"not the bytes that were packed as {row.id}: {case.name}")
-    reasons = [row.reject for row in inputs.rows if row.reject]
+    reasons = [row.reject.reason for row in inputs.rows if row.reject]
     for reason in reasons:
         rejected(case.expected, reason)
     return REJECTED if reasons else accepted(case.expected, case.name)

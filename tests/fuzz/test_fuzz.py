@@ -283,7 +283,9 @@ def test_a_file_too_large_for_a_picture_is_rejected_before_it_is_read(zipped, ow
         (folder / "train_images").mkdir()
         for name, data in large.items():
             (folder / "train_images" / name).write_bytes(data)
-    rejects = {row.id: row.reject for row in read_inputs(str(folder), "train", archives.FOLDS).rows if row.reject}
+    rejects = {
+        row.id: row.reject.reason for row in read_inputs(str(folder), "train", archives.FOLDS).rows if row.reject
+    }
     assert rejects == {"p3.png": "the file can't be read (it holds 1,001 bytes, more than 1,000)"}
 
 

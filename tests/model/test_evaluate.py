@@ -221,7 +221,7 @@ def test_a_setting_that_only_one_of_the_manifests_has_is_compared_with_its_defau
 def test_a_dataset_without_the_model_s_fold_is_refused(made, evaluated, tmp_path):
     _, home, settings, _ = made
     lot = home.named(DatasetManifest, "tiny-test")
-    with pytest.raises(AoiError, match=r"no record in fold 0, which validates this model\. Name its own dataset"):
+    with pytest.raises(AoiError, match=r"no record in fold 0, which validates this model\. Name the dataset that"):
         make_evaluation(Job(Home(tmp_path), settings), evaluated[1], lot)
     assert not list(tmp_path.iterdir())
 

@@ -128,6 +128,13 @@ def test_an_empty_lot_has_nothing_to_compare(usual):
     assert drift.compare(usual, {"brightness": np.zeros(0)}, np.zeros(0, int)) == {}
 
 
+def test_each_picture_of_a_lot_is_answered_by_one_network_and_the_networks_take_turns():
+    answers = np.arange(24).reshape(3, 4, 2)  # of three networks about four pictures
+    for first, networks in ((0, [0, 1, 2, 0]), (64, [1, 2, 0, 1])):
+        expected = [answers[network, place] for place, network in enumerate(networks)]
+        np.testing.assert_array_equal(drift.in_turn(answers, first), expected)
+
+
 # --- How long, and which epoch is kept  -------------------------------------------------------------------------
 
 

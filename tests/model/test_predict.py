@@ -3,17 +3,27 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from flows.stages.export import make_export
 from flows.stages.predict import predict
 from flows.stages.stage import Job
-from model.manifests import PredictionManifest
+from model.decisions import drift
+from model.inference.classifier import write_card
+from model.inference.litert import to_litert
+from model.inference.predict import predict_lot
+from model.manifests import EvaluationManifest, ExportManifest, Feature, ModelManifest, PredictionManifest
 from model.settings import PredictSettings
 from pipeline.inputs.inputs import RESERVED_NAMES
+from tfrecords.artifacts.artifact import Artifact
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
+from tfrecords.progress import silent
 
 CLASSES = ("plain", "rows", "columns")
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +156,64 @@ def test_a_lot_of_one_picture_gets_its_submission(ask, data):
             path.unlink()
     (data / "test.csv").write_text("ID,Label\ntest_003.png,\n")
     assert [row["ID"] for row in ask(data).rows] == ["test_003.png"]
+
+
+@pytest.fixture
+def lively(network, made, tmp_path):
+    """Asks a network whose answers differ about the training pictures: a function of what was usual, the number of
+    shifted copies, and a reference of its own if it is an export. Returns: the prediction's manifest and its rows.
+    """
+    _, home, settings, refs = made
+    kinds = {"train": ModelManifest, "ingest": DatasetManifest, "evaluate": EvaluationManifest}
+    model, dataset, evaluation = (home.open(refs[stage], kind) for stage, kind in kinds.items())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_card(folder, CLASSES, settings.preprocess, {"model": 0})
+    (folder / "model.tflite").write_bytes(to_litert(network))
+    manifest = ExportManifest.model_construct(reference={})
+
+    def run(usual, copies=0, own=None):
+        known = replace(evaluation, manifest=evaluation.manifest.model_copy(update={"reference": usual}))
+        exported = Artifact(folder, manifest.model_copy(update={"reference": own}), {}) if own else None
+        given = predict_lot(
+            replace(model, path=folder),
+            exported,
+            dataset,
+            known,
+            PredictSettings(shift_copies=copies),
+            tmp_path,
+            silent,
+        )
+        return given, table(tmp_path / "predictions.csv")
+
+    return run
+
+
+def usual_of(rows):
+    """What is usual of answers, from the rows of predictions.csv."""
+    odds = np.array([[float(row[name]) for name in CLASSES] for row in rows])
+    return drift.describe({"confidence": odds.max(axis=1)}, odds.argmax(axis=1), len(CLASSES))
+
+
+def test_a_lot_of_the_very_pictures_that_are_usual_has_not_drifted_whether_shifted_copies_are_asked_or_not(lively):
+    _, alone = lively({})
+    for copies in (0, 4):
+        given, rows = lively(usual_of(alone), copies)
+        assert {name: feature.psi for name, feature in given.drift.items()} == {"confidence": 0, "predicted class": 0}
+        assert (rows == alone) == (copies == 0)
+
+
+def test_an_export_is_compared_with_its_own_answers(lively):
+    _, rows = lively({})
+    surer = {"confidence": Feature(edges=(0.99,), shares=(0.0, 1.0), count=60)}
+    assert lively(surer)[0].drift["confidence"].drifted
+    assert lively(surer, own=usual_of(rows))[0].drift["confidence"].psi == 0
+
+
+def test_an_export_knows_how_sure_it_is_of_the_pictures_that_the_network_did_not_train_on(made, home):
+    exported, _ = make_export(Job(home, made[2]), home.open(made[3]["train"], ModelManifest), "int8")
+    known = exported.manifest.reference
+    assert {name: feature.count for name, feature in known.items()} == {"confidence": 10, "predicted class": 10}
 
 
 def test_every_runtime_names_the_parts_alike(ask, data):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.inputs import files
-from pipeline.inputs.inputs import Row, read_inputs
+from pipeline.inputs.inputs import Reject, Row, read_inputs
 from pipeline.job import ingest
 from pipeline.job import shard as convert
 from pipeline.job.ingest import refuse_lossy, shard_rows
@@ -368,7 +368,10 @@ def test_pictures_that_only_decoding_shows_to_be_unusable_are_told_alike(data, t
     with pytest.raises(AoiError) as refused:
         ingested(data, tmp_path / "datasets", preprocess=little)
     assert {problem.file for problem in refused.value.problems} == {str(path) for path in paths}
-    assert all("400 x 400 pixels, more than 0.1 megapixels" in problem.seen for problem in refused.value.problems)
+    for problem, row in zip(refused.value.problems, (4, 7), strict=True):
+        assert "400 x 400 pixels, more than 0.1 megapixels" in problem.seen
+        assert problem.remedy.startswith("Raise preprocess.max_megapixels")
+        assert f"It is row {row} of train.csv" in problem.remedy
     assert not (tmp_path / "datasets").exists()
 
 
@@ -386,6 +389,17 @@ def test_as_many_as_are_tolerated_stand_in_a_table_and_in_no_shard(data, tmp_pat
     assert len(rows) == 30
     assert rows[2]["mean"] == ""
     assert sum(sum(folds.values()) for folds in dataset.manifest.counts.values()) == 29
+
+
+def test_every_reject_has_a_remedy_of_its_own_in_the_table(data, tmp_path):
+    damage(data, "test", 1)
+    damage(data, "test", 4, "too large")
+    little = PreprocessSettings(image_size_px=32, max_megapixels=0.1)
+    dataset = ingested(data, tmp_path / "datasets", "test", preprocess=little)
+    assert {row["id"]: row["remedy"] for row in table(dataset.path / "rejects.csv")} == {
+        "test_001.png": "copy the picture again, or take it out with its row",
+        "test_004.png": "raise preprocess.max_megapixels, or take the picture out with its row",
+    }
 
 
 def test_one_more_than_tolerated_is_refused(data, tmp_path):
@@ -447,7 +461,12 @@ def test_a_picture_that_changes_between_hashing_and_conversion_is_a_reject(data,
         ingest.ingest(inputs, tmp_path / "datasets", "tiny", FOUR, SMALL)
     (problem,) = refused.value.problems
     assert problem.file == str(path)
-    assert "changed while" in problem.seen or "can't be read" in problem.seen
+    seen, remedy = {
+        "changed": ("changed while", "Run again while no other program writes there"),
+        "removed": ("can't be read", "Copy the picture again"),
+    }[change]
+    assert seen in problem.seen
+    assert remedy in problem.remedy
 
 
 def test_a_fold_of_a_class_is_not_left_empty_by_a_picture_that_is_no_record(tmp_path):
@@ -528,7 +547,7 @@ def test_a_finished_shard_is_not_converted_again_after_an_interruption(whole, tm
 
 
 @pytest.mark.parametrize(
-    "spoilt", ["cut shard", "cut report", "no report", "no shard", "report of other plan", "left over"]
+    "spoilt", ["cut shard", "cut report", "no report", "no shard", "report of other plan", "older report", "left over"]
 )
 def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypatch, spoilt):
     data, dataset = whole
@@ -546,14 +565,18 @@ def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypat
             shard.unlink()
         case "report of other plan":
             report.write_text(json.dumps(json.loads(report.read_text()) | {"plan": "0" * 16}))
+        case "older report":  # as the version before this one left it
+            older = {"plan": "0" * 16, "rejects": [["train_000.png", 2, "cut off"]]}
+            report.write_text(json.dumps(json.loads(report.read_text()) | older))
         case "left over":
             (work / f".{shard.name}.99999.tmp").write_bytes(b"half")
     assert contents(ingested(data, tmp_path / "datasets")) == contents(dataset)
 
 
 def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
+    cut = Reject('q"uoted, [1].png', 3, "cut off", "copy it again")
     rows = tuple(
-        Row(name, line, line % 3 - 1, f"train_images/{name}", b"\x5e" * 32, "cut off" if line == 3 else "")
+        Row(name, line, line % 3 - 1, f"train_images/{name}", b"\x5e" * 32, cut if line == 3 else None)
         for line, name in enumerate(("a.png", 'q"uoted, [1].png', "größe/ß.png", "line\u2028.png"), start=2)
     )
     plan = convert.ShardPlan(
@@ -576,13 +599,14 @@ def test_a_runner_that_loses_or_doubles_something_is_found_out_and_nothing_is_le
             if index == 1 and loss == "a picture":
                 report["written"].pop(next(iter(report["written"])))
             elif index == 1 and loss == "a picture twice":
-                report["rejects"].append([next(iter(report["written"])), 1, "again"])
+                twice = {"id": next(iter(report["written"])), "row": 1, "reason": "again", "remedy": "none"}
+                report["rejects"].append(twice)
             path.write_text(json.dumps(report))
 
     monkeypatch.setattr(ingest, "run_shards", run)
     with pytest.raises(AoiError) as refused:
         ingested(data, tmp_path / "datasets")
-    assert "another" in refused.value.problems[0].remedy
+    assert "where --beam names a runner, run without it" in refused.value.problems[0].remedy
     assert not (tmp_path / "datasets").exists()
 
 
@@ -606,11 +630,20 @@ def test_force_mends_a_flipped_byte(data, tmp_path):
     assert os.listdir(tmp_path / "datasets") == [again.path.name]
 
 
-def test_progress_ends_at_every_picture(data, tmp_path):
+def test_progress_begins_at_none_and_ends_at_every_picture(data, tmp_path):
     seen = []
-    ingested(data, tmp_path / "datasets", progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (30, 30)
+    ingested(data, tmp_path / "datasets", progress=lambda *call: seen.append(call))
+    assert (seen[0], seen[-1]) == ((0, 30, "converted"), (30, 30, "converted"))
     assert seen == sorted(seen)
+
+
+def test_progress_begins_with_what_an_earlier_try_finished(whole, tmp_path, monkeypatch):
+    data, dataset = whole
+    broken_off(data, tmp_path / "datasets", monkeypatch)
+    seen = []
+    ingested(data, tmp_path / "datasets", progress=lambda *call: seen.append(call))
+    assert seen[0] == (sum(shard.records for shard in dataset.manifest.shards[:3]), 30, "converted")
+    assert seen[-1] == (30, 30, "converted")
 
 
 def test_no_notes_are_left_in_the_dataset_or_beside_it(whole):

@@ -13,10 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import files
-from pipeline.inputs.inputs import AIDEA_CLASSES, check_inputs, duplicates, read_classes, read_inputs
+from pipeline.inputs.inputs import AIDEA_CLASSES, Reject, check_inputs, duplicates, read_classes, read_inputs
 from pipeline.settings import IngestSettings
 from tfrecords.errors import AoiError, Problem
+from tfrecords.pictures.errors import COPY_AGAIN
 from tfrecords.records.schema import UNLABELLED
+from tfrecords.settings import LEAST_FOLDS
 
 FOLDS = 5
 
@@ -79,8 +81,8 @@ def test_the_test_split_needs_no_labels_and_takes_any(data):
 def test_progress_counts_every_picture_hashed(data, monkeypatch):
     monkeypatch.setattr("pipeline.inputs.inputs.HASHED_AT_ONCE", 4)
     seen = []
-    read_inputs(str(data), "test", FOLDS, lambda done, total: seen.append((done, total)))
-    assert seen == [(4, 6), (6, 6)]
+    read_inputs(str(data), "test", FOLDS, lambda *call: seen.append(call))
+    assert seen == [(0, 6, "hashed"), (4, 6, "hashed"), (6, 6, "hashed")]
 
 
 def rewrite(text: str, how: str) -> str:
@@ -208,7 +210,7 @@ def test_a_zip_that_holds_a_name_twice_is_refused(data):
         file.writestr("train_000.png", png(0))
     (problem,) = refused(data)
     assert problem.file in (f"{archive}/train_000.png", f"{archive}/train_images/train_000.png")
-    assert (problem.seen, problem.remedy) == ("the zip holds this name twice", "Keep one of them")
+    assert (problem.seen, problem.remedy) == ("the zip holds this name twice", "Pack the zip again with one of the two")
 
 
 @pytest.mark.parametrize("part", [0, 0.5, 0.99])
@@ -233,7 +235,8 @@ def test_an_encrypted_zip_is_a_reject_for_each_of_its_pictures(data):
     archive.write_bytes(whole)
     rows = read_inputs(str(data), "test", FOLDS).rows
     assert len(rows) == 6
-    assert all("encrypted" in row.reject for row in rows)
+    assert all("encrypted" in row.reject.reason for row in rows)
+    assert all("without a password" in row.reject.remedy for row in rows)
 
 
 def test_a_zip_with_any_one_byte_changed_is_read_or_refused(data):
@@ -308,7 +311,7 @@ def test_missing_pictures_are_refused(data, split):
     (problem,) = refused(data, split)
     assert problem.file == str(data / f"{split}_images")
     assert f"{split}_images.zip" in problem.seen
-    assert problem.remedy == "Put the pictures in one of them"
+    assert problem.remedy == "Put the pictures into one of the two"
 
 
 bad_texts = {
@@ -358,10 +361,22 @@ bad_lines = {
     "fraction": ("train_004.png,1.0", 6, "the label '1.0' of train_004.png", "from 0 to 2", 0),
     "other digits": ("train_004.png,\u0661", 6, "the label '\u0661' of train_004.png", "from 0 to 2", 0),
     "endless": ("train_004.png," + "9" * 5000, 6, "the label '" + "9" * 40 + "'", "from 0 to 2", 0),
-    "twice": ("train_004.png,1\r\ntrain_004.png,2", 7, "train_004.png stands in row 6 already", "once", 0),
-    "twice, same label": ("train_004.png,1\r\ntrain_004.png,1", 7, "train_004.png stands in row 6 already", "once", 0),
-    "blank id": ("train_004.png,1\r\n ,1", 7, "the ID is blank", "Name each picture", 0),
-    "no id": ("train_004.png,1\r\n,1", 7, "the ID is blank", "Name each picture", 0),
+    "twice": (
+        "train_004.png,1\r\ntrain_004.png,2",
+        7,
+        "train_004.png stands in row 6 already",
+        "take one of the two rows out",
+        0,
+    ),
+    "twice, same label": (
+        "train_004.png,1\r\ntrain_004.png,1",
+        7,
+        "train_004.png stands in row 6 already",
+        "take one of the two rows out",
+        0,
+    ),
+    "blank id": ("train_004.png,1\r\n ,1", 7, "the ID is blank", "Name the picture by its file", 0),
+    "no id": ("train_004.png,1\r\n,1", 7, "the ID is blank", "Name the picture by its file", 0),
     "leaves": ("train_004.png,1\r\n../x.png,1", 7, "'../x.png' leaves the folder", "by its file", 0),
     "leaves below": ("train_004.png,1\r\na/../../x.png,1", 7, "'a/../../x.png' leaves the folder", "by its file", 0),
     "leaves backwards": ("train_004.png,1\r\n..\\x.png,1", 7, "leaves the folder", "by its file", 0),
@@ -450,7 +465,7 @@ def test_a_class_without_pictures_is_refused(data):
     (problem,) = refused(data)
     assert (problem.file, problem.row) == (str(data / "train.csv"), None)
     assert problem.seen == "no picture of class 3 (dots)"
-    assert "classes.txt" in problem.remedy
+    assert "take its line out of classes.txt and number the labels anew" in problem.remedy
 
 
 def test_a_class_of_fewer_pictures_than_folds_is_refused(data):
@@ -459,9 +474,35 @@ def test_a_class_of_fewer_pictures_than_folds_is_refused(data):
         f"10 picture(s) of class {label} ({name}), fewer than the 11 folds"
         for label, name in enumerate(("plain", "rows", "columns"))
     ]
-    assert all("lower ingest.folds" in problem.remedy for problem in problems)
+    assert all("set ingest.folds to 10 or less" in problem.remedy for problem in problems)
     read_inputs(str(data), "train", 10)
     read_inputs(str(data), "test", 11)
+
+
+def test_one_picture_of_a_class_is_not_helped_by_fewer_folds(data):
+    lines = (data / "train.csv").read_text().splitlines()
+    once = [line.replace(",2", ",1") if line.endswith(",2") and "_002" not in line else line for line in lines]
+    (data / "train.csv").write_text("\n".join(once))
+    for folds in (5, LEAST_FOLDS):
+        (problem,) = refused(data, folds=folds)
+        assert problem.seen == f"1 picture(s) of class 2 (columns), fewer than the {folds} folds"
+        assert problem.remedy == "Add pictures of it: every class needs one per fold, 2 or more"
+
+
+def test_where_aideas_classes_are_assumed_and_do_not_fit_writing_classes_txt_is_the_remedy(data):
+    (data / "classes.txt").unlink()
+    problems = refused(data)
+    assert [problem.seen for problem in problems] == [
+        f"no picture of class {label} ({name}); there is no classes.txt, so AIdea's six classes are assumed"
+        for label, name in ((3, "vertical"), (4, "edge_defect"), (5, "particle"))
+    ]
+    edit(data, "train_002.png,2", "train_002.png,6")
+    (label,) = refused(data)
+    assert label.seen.startswith("the label '6' of train_002.png is none of the classes; there is no classes.txt")
+    for problem in (*problems, label):
+        assert problem.remedy.startswith(
+            "Write classes.txt with the names of your classes, one per line in label order"
+        )
 
 
 def test_the_classes_are_aideas_where_no_file_names_others(data):
@@ -561,10 +602,10 @@ def test_a_picture_that_is_damaged_is_no_error_but_a_reject_with_its_reason(data
         to_zip(pictures)
     rows = read_inputs(str(data), "test", FOLDS).rows
     assert [row.reject for row in rows] == [
-        "the file is empty",
-        "the file is not a PNG",
-        f"the PNG is cut off after {len(png(1)) - 5} bytes",
-        *[""] * 3,
+        Reject("test_000.png", 2, "the file is empty", COPY_AGAIN),
+        Reject("test_001.png", 3, "the file is not a PNG", "save the picture as PNG, or take it out with its row"),
+        Reject("test_002.png", 4, f"the PNG is cut off after {len(png(1)) - 5} bytes", COPY_AGAIN),
+        *[None] * 3,
     ]
     assert all(row.sha256 for row in rows)
 
@@ -579,7 +620,8 @@ def test_a_picture_that_can_not_be_read_is_a_reject_too(data, monkeypatch):
 
     monkeypatch.setattr(files, "read_bytes", failing)
     rows = read_inputs(str(data), "test", FOLDS).rows
-    assert all("can't be read" in row.reject for row in rows)
+    assert all("can't be read" in row.reject.reason for row in rows)
+    assert all("allow this account to read it" in row.reject.remedy for row in rows)
     assert not any(row.sha256 for row in rows)
 
 

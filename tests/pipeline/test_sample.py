@@ -166,8 +166,8 @@ def test_labels_keep_the_balance_of_the_real_set(undrawn, tmp_path, train, test)
 
 def test_progress_counts_every_picture(undrawn, tmp_path):
     calls = []
-    write_sample(tmp_path / "set", train=7, test=3, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 10) for done in range(1, 11)]
+    write_sample(tmp_path / "set", train=7, test=3, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 10, "drawn") for done in range(11)]
 
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
@@ -195,8 +195,9 @@ def test_too_few_pictures_are_refused(tmp_path, train, test):
 
 
 def test_a_failure_on_the_way_leaves_nothing_behind(undrawn, tmp_path):
-    def stop(done, total):
-        raise KeyboardInterrupt
+    def stop(done, total, note):
+        if done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_sample(tmp_path / "set", train=6, test=0, progress=stop)

@@ -23,7 +23,7 @@ from tfrecords.dataset import (
     shard_name,
 )
 from tfrecords.errors import AoiError
-from tfrecords.records.arrays import read_arrays
+from tfrecords.records.arrays import read_arrays, read_first
 from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
 from tfrecords.records.reader import training_batches, validation_batches
 from tfrecords.records.schema import Record, write
@@ -346,11 +346,24 @@ def test_arrays_hold_every_record_in_the_order_of_the_shards(dataset):
 
 
 def test_arrays_of_a_fold_hold_it_alone_and_no_empty_batch(dataset):
-    batches = list(read_arrays(dataset, 3))
+    batches = list(read_arrays(dataset, {3}))
     assert all(len(batch["id"]) for batch in batches)
     ids = sorted(int(name[:4]) for batch in batches for name in batch["id"])
     assert ids == list(range(3, COUNT, FOLDS))
-    assert list(read_arrays(dataset, 99)) == []
+    assert list(read_arrays(dataset, {99})) == []
+
+
+def test_the_first_pictures_of_each_fold_are_those_of_a_pass_for_each(dataset):
+    found = read_first(dataset, {3: 5, 0: 0, 1: 1000})
+    assert {fold: len(pictures) for fold, pictures in found.items()} == {3: 5, 0: 0, 1: COUNT // FOLDS}
+    for fold, pictures in found.items():
+        of_fold = np.concatenate([batch["image"] for batch in read_arrays(dataset, {fold})])
+        np.testing.assert_array_equal(pictures, of_fold[: len(pictures)])
+
+
+def test_the_first_pictures_are_found_without_opening_a_shard_behind_them(own):
+    (own.path / own.manifest.shards[1].file).unlink()
+    assert len(read_first(own, {3: 2, 4: 1})[3]) == 2
 
 
 def test_the_size_of_the_pictures_stands_in_the_manifest(dataset):

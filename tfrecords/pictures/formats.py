@@ -69,4 +69,5 @@ def format_of(data: bytes) -> Format:
     for form in FORMATS:
         if data.startswith(form.signature):
             return form
-    raise PictureError(f"the file is not a {' or '.join(form.name for form in FORMATS)}")
+    names = " or ".join(form.name for form in FORMATS)
+    raise PictureError(f"the file is not a {names}", f"save the picture as {names}, or take it out with its row")

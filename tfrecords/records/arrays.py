@@ -1,20 +1,20 @@
 """From shards to arrays, without TensorFlow: to import it takes longer than to name the parts of a small lot."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from tfrecords.dataset import Dataset, image_size, record_count
+from tfrecords.dataset import Dataset, fold_counts, image_size, record_count
 from tfrecords.errors import AoiError, refuse
 from tfrecords.records.schema import Record, RecordError, read
 
 BATCH = 64
 
 
-def read_arrays(dataset: Dataset, fold: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Records in shard order as batches of arrays, of one fold or of all.
+def read_arrays(dataset: Dataset, folds: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Records in shard order as batches of arrays, of some folds or of all. Every shard is opened once.
 
     Yields: id str (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
 
@@ -30,7 +30,7 @@ def read_arrays(dataset: Dataset, fold: int | None = None) -> Iterator[dict[str,
                 records = read(file)
                 while some := list(islice(records, BATCH)):
                     in_shard += len(some)
-                    if kept := [record for record in some if fold in (None, record.fold)]:
+                    if kept := [record for record in some if folds is None or record.fold in folds]:
                         yield _arrays(kept, image_size(dataset))
         except FileNotFoundError:
             raise _damaged(path, "there is no such file any more")
@@ -41,6 +41,25 @@ def read_arrays(dataset: Dataset, fold: int | None = None) -> Iterator[dict[str,
         seen += in_shard
     if seen != record_count(dataset):
         raise _damaged(dataset.path, f"{seen} records, not {record_count(dataset)}")
+
+
+def read_first(dataset: Dataset, counts: Mapping[int, int]) -> dict[int, np.ndarray]:
+    """The first pictures of each fold in shard order, in one pass that ends with the last of them.
+
+    counts: how many of each fold; a fold that has fewer gives all. No other picture is kept in memory.
+
+    Returns: for each fold of `counts` uint8 (N, size, size, 1). Raises: AoiError, see `read_arrays`.
+    """
+    there = fold_counts(dataset)
+    missing = {fold: min(count, there[fold]) for fold, count in counts.items()}
+    size = image_size(dataset)
+    found = {fold: [np.zeros((0, size, size, 1), np.uint8)] for fold in counts}
+    batches = read_arrays(dataset, counts)
+    while any(missing.values()) and (batch := next(batches, None)):
+        for fold, count in missing.items():
+            found[fold].append(batch["image"][batch["fold"] == fold][:count])
+            missing[fold] -= len(found[fold][-1])
+    return {fold: np.concatenate(parts) for fold, parts in found.items()}
 
 
 def _arrays(records: list[Record], size_px: int) -> dict[str, np.ndarray]:
@@ -56,4 +75,4 @@ def _arrays(records: list[Record], size_px: int) -> dict[str, np.ndarray]:
 
 
 def _damaged(path: Path, seen: str) -> AoiError:
-    return refuse(path, seen, "Ingest again with --force")
+    return refuse(path, seen, "Make the dataset again: aoi ingest --force")

@@ -79,7 +79,7 @@ def training_batches(
         n for folds in dataset.manifest.counts.values() for fold, n in folds.items() if int(fold) != validation_fold
     )
     if not count:
-        raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Name another fold")
+        raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Set train.fold to another fold")
     size = image_size(dataset)
     room = cache_mb << 20
     most_px = round(shift_fraction * size)
