@@ -28,17 +28,20 @@ def crossval(job: Job, dataset: Annotated[str | None, DATASET] = None) -> Ref:
     home = job.home
     chosen = home.choose(DatasetManifest, dataset, INGEST_FIRST)
     folds = chosen.manifest.settings.ingest.folds
-    members = []
+    members: list[Model] = []
+    found = 0  # folds whose model was there: they take no time, so they are left out of the count
     for fold in range(folds):
 
-        def progress(done: int, total: int, note: str, fold: int = fold) -> None:
-            job.progress(fold * total + done, folds * total, f"fold {fold + 1} of {folds}, {note}")
+        def progress(done: int, total: int, note: str, fold: int = fold, found: int = found) -> None:
+            before, left = fold - found, folds - found
+            job.progress(before * total + done, left * total, f"fold {fold + 1} of {folds}, {note}")
 
         own = job.settings.train.model_copy(update={"fold": fold})
         settings = job.settings.model_copy(update={"train": own})
         member, cached = make_model(replace(job, settings=settings, progress=progress), chosen)
         home.finished(member, cached)
         members.append(member)
+        found += cached
     made, cached = make_ensemble(job, members, chosen)
     ref = home.finished(made, cached)
     evaluated = evaluate(job, ref.folder, str(chosen.path))

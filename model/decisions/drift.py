@@ -1,11 +1,14 @@
 """Whether a lot looks like what the model was trained and measured on."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from model.manifests import Drift, Feature
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BINS = 10
 PSI_LIMIT = 0.2  # the usual mark of a change that matters (Siddiqi, Credit Risk Scorecards, 2006)
@@ -13,7 +16,7 @@ FLOOR = 1e-3  # an empty bin's share, so that the logarithm is finite
 SURENESS = 0.99
 
 
-def measures(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def measures(rows: "pd.DataFrame") -> dict[str, np.ndarray]:
     """Brightness and contrast of the readable pictures of a rows table, in gray levels: float (N,) each."""
     readable = np.asarray(rows["phash"], dtype=str) != ""
     columns = {"brightness": "mean", "contrast": "deviation"}

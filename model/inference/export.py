@@ -59,7 +59,7 @@ def export_model(
     pictures = _read(dataset, [to_check, *learned.values()])
     checked = _of(to_check, pictures)
     for name in networks:
-        network = to_litert(load(model.path / f"{name}.keras"), _of(learned[name], pictures))
+        network = to_litert(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}.tflite").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
     answers = []

@@ -76,7 +76,8 @@ def _predict(
     classifier, classes = open_classifier(answering, settings.runtime), dataset.manifest.classes
     rows = _read_rows(dataset)
     none = np.zeros((0, len(classes)), np.float32)
-    ids, parts, alone = [], [none], [none]
+    ids: list[str] = []
+    parts, alone = [none], [none]
     progress(0, dataset.manifest.records, "pictures")
     for batch in read_arrays(dataset):
         answers = [classifier.each(images) for images in shifted(batch["image"], settings.shift_copies)]

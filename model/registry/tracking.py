@@ -156,7 +156,8 @@ def _answering(store: Store) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         seen = f"MLflow's store failed ({' '.join(str(error).split())[:200]})"
-        raise refuse(store.uri, seen, "Mend it and run again: what is finished is kept", exit_code=MISSED)
+        remedy = "Check the store (free space, rights, its address) and run again: what is finished is kept"
+        raise refuse(store.uri, seen, remedy, exit_code=MISSED)
 
 
 def _has(client: MlflowClient, run_id: str) -> bool:

@@ -223,7 +223,9 @@ def _parse(
     classes are AIdea's, since there is no classes.txt.
     """
     reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
-    rows, named, problems = [], set(), []
+    rows: list[Row] = []
+    named: set[str] = set()
+    problems: list[Problem] = []
     first_seen: dict[str, int] = {}
     line = 0
     try:
@@ -315,7 +317,8 @@ def _locate(
         name_of[picture_id] = name
     located = []
     for row in rows:
-        if name := name_of.pop(row.id, ""):
+        if row.id in name_of:
+            name = name_of.pop(row.id)
             located.append(row if name == row.name else replace(row, name=name))
         else:
             remedy = f"Put the picture into {container} or take the row out"

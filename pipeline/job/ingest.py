@@ -221,7 +221,7 @@ def _refuse_rejects(inputs: Inputs, rejects: Sequence[Reject], settings: IngestS
 
 def _read_rejects(dataset: Dataset) -> list[Reject]:
     with open(dataset.path / REJECTS, newline="", encoding="utf-8") as file:
-        return [Reject(**{**row, "row": int(row["row"])}) for row in csv.DictReader(file)]
+        return [Reject(row["id"], int(row["row"]), row["reason"], row["remedy"]) for row in csv.DictReader(file)]
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
