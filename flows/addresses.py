@@ -4,7 +4,6 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What MLflow lets ask by default (MLFLOW_SERVER_ALLOWED_HOSTS): the private networks of RFC 1918.
@@ -98,6 +97,8 @@ def direct(
     """
     found: dict[str, str] = {}
     if not any(name.lower() in PROXIES for name in environment):
+        from urllib.request import getproxies  # 30 ms, which commands without such a server do without
+
         proxies = getproxies() if system is None else system
         found = {f"{scheme}_proxy": address for scheme, address in proxies.items() if scheme != "no"}
     for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
