@@ -85,6 +85,8 @@ def environment_of(
     return {
         "PREFECT_UI_API_URL": "/api",  # where the page itself came from, under whatever name
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Beside the database, so that who holds which place of a limit is known after a restart too.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         **given,
         **direct(given, [reachable(host)]),
         **admitted(host, mlflow_port, given),
