@@ -161,7 +161,7 @@ def started(monkeypatch, tmp_path: Path, host: str) -> list[list[str]]:
 
 
 def test_both_servers_listen_on_this_machine_alone_unless_told_otherwise(monkeypatch, tmp_path, capsys):
-    host = _parser().parse_args(["serve"]).host
+    host = _parser(["serve"]).parse_args(["serve"]).host
     assert host == "127.0.0.1"
     servers = [command for command in started(monkeypatch, tmp_path, host) if command[0] != "flows.runner"]
     assert [command[0] for command in servers] == ["prefect", "mlflow"]
