@@ -17,8 +17,10 @@ from tfrecords.errors import refuse
 
 SECTIONS = ("convert", "read", "train", "predict", "orchestrate")
 VERSION = 1  # of the JSON
-TINY = ("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1")
-TINY += ("evaluate.max_escape_rate=0.5",)
+TINY = (
+    *("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1"),
+    "evaluate.max_escape_rate=0.5",
+)
 IMPORTS = ("tensorflow", "mlflow", "prefect", "apache_beam", "pandas", "cv2", "flows.stages.predict", "flows.cli")
 
 # How large each section is. Slow contestants get fewer pictures and are compared by their rates.

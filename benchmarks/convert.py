@@ -30,13 +30,13 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
         return by_turns(contestants, size["rounds"], tell, lambda contestant: _rated(run_alone(contestant)))
 
     beam = "--direct_running_mode=multi_processing --direct_num_workers="
-    many = [one(OURS, size["pictures"]), one(POOL, size["pictures"], "pool", workers=cores)]
-    many += [one(LOOP, size["slow"], "loop"), one(PARTS, size["slow"], "parts", workers=cores)]
-    many += [
+    large = [one(OURS, size["pictures"]), one(POOL, size["pictures"], "pool", workers=cores)]
+    large += [one(LOOP, size["slow"], "loop"), one(PARTS, size["slow"], "parts", workers=cores)]
+    large += [
         one(f"ours, multi_processing, {workers} worker(s)", size["slow"], beam=f"{beam}{workers}")
         for workers in sorted({1, cores})
     ]
-    many = rated(many)
+    many = rated(large)
     few = rated([one(OURS, size["few"]), one(LOOP, size["few"], "loop")])
     growth = []
     for count in size["growth"]:

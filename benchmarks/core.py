@@ -19,8 +19,10 @@ from typing import Any
 
 from tfrecords.errors import MISSED, refuse
 
-PACKAGES = ("aoi", "tensorflow", "keras", "ai-edge-litert", "apache-beam", "prefect", "mlflow", "numpy")
-PACKAGES += ("opencv-python-headless", "isal", "scikit-learn")
+PACKAGES = (
+    *("aoi", "tensorflow", "keras", "ai-edge-litert", "apache-beam", "prefect", "mlflow", "numpy"),
+    *("opencv-python-headless", "isal", "scikit-learn"),
+)
 SAMPLE_SECONDS = 0.1
 MB = 1 << 20
 Tell = Callable[[str], None]
@@ -39,7 +41,7 @@ class Contestant:
     given: Mapping[str, Any]
 
 
-def run_alone(contestant: Contestant) -> dict[str, float]:
+def run_alone(contestant: Contestant) -> dict[str, Any]:
     """One measurement of a contestant. Raises: AoiError where it fails, with the last it said."""
     with tempfile.TemporaryDirectory() as folder:
         out, log = Path(folder, "out.json"), Path(folder, "log")

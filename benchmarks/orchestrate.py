@@ -92,7 +92,7 @@ def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
 
 
 def _timed(function: Callable, spent: list[float]) -> Callable:
-    def timed(*values, **named):
+    def timed(*values: Any, **named: Any) -> Any:
         before, began = len(spent), time.perf_counter()
         try:
             return function(*values, **named)

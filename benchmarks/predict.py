@@ -173,6 +173,10 @@ def _classify(classifier: Any, images: Any) -> tuple[Any, float]:
     return classifier.probabilities(images), 0.0
 
 
+def _classify_file(classifier: Any, picture: bytes) -> Any:
+    return classifier.classify([picture])
+
+
 def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls: int, singles: int) -> dict[str, Any]:
     """The network alone on arrays, by turns; then single pictures: ms from a PNG's bytes to its class."""
     import keras
@@ -181,24 +185,30 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls:
     from model.inference.classifier import open_classifier
     from tfrecords.pictures.preprocessing import prepare
 
-    folders = {"litert": _model(home), "litert-int8": next(Path(home, "exports").glob("[!.]*"), None)}
+    folders = {"litert": _model(home)}
+    if "litert-int8" in runtimes.values():
+        folders["litert-int8"] = next(Path(home, "exports").glob("[!.]*"))
     ours = {name: open_classifier(folders[runtime]) for name, runtime in runtimes.items()}
     preprocess = ours[OURS].preprocess
     network = keras.saving.load_model(_network(home), compile=False)
     files = sorted(Path(data, "test_images").iterdir())
     pngs = [path.read_bytes() for path in files[: max(arrays, singles)]]
     images = np.stack([prepare(png, preprocess)[..., None] for png in pngs[:arrays]])
-    networks = {name: partial(_classify, classifier, images) for name, classifier in ours.items()}
+    networks: dict[str, Callable[[], tuple[Any, float]]] = {
+        name: partial(_classify, classifier, images) for name, classifier in ours.items()
+    }
     networks[KERAS] = partial(_predict, network, images)
     told: dict[str, Any] = {name: [] for name in networks}
-    for call in networks.values():
-        call()
+    for ask in networks.values():
+        ask()
     for _ in range(calls):
-        for name, call in networks.items():
+        for name, ask in networks.items():
             began = time.perf_counter()
-            _, waited = call()
+            _, waited = ask()
             told[name].append(_rates(len(images), time.perf_counter() - began, waited))
-    one = {name: lambda png, classifier=classifier: classifier.classify([png]) for name, classifier in ours.items()}
+    one: dict[str, Callable[[bytes], Any]] = {
+        name: partial(_classify_file, classifier) for name, classifier in ours.items()
+    }
     one[KERAS] = lambda png: network.predict(prepare(png, preprocess)[None, ..., None], verbose=0)
     told["latency"] = []
     for name, call in one.items():

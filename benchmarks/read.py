@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.core import Contestant, aoi, by_turns, goal, median
 from benchmarks.pictures import by_class, draw, repeat
+
+if TYPE_CHECKING:
+    from tfrecords.dataset import Dataset
 
 SIZE_PX, BATCH, SHIFT = 224, 16, 0.05
 GENERATOR, DIRECTORY, FILES, OURS, MEMORY = (
@@ -118,7 +121,7 @@ def _files(shift: float, data: str, **_: str) -> Epoch:
 
     paths = sorted(str(path) for path in Path(data, "train_images").iterdir())
 
-    def load(path):
+    def load(path: Any) -> Any:
         pixels = tf.io.decode_png(tf.io.read_file(path), channels=1)
         return tf.cast(tf.image.resize(pixels, (SIZE_PX, SIZE_PX), "area"), tf.uint8)
 
@@ -153,7 +156,7 @@ def _memory(shift: float, home: str, **_: str) -> Epoch:
     return lambda epoch: dataset
 
 
-def _dataset(home: str):
+def _dataset(home: str) -> "Dataset":
     from flows.home import Home
     from tfrecords.dataset import DatasetManifest
 
@@ -166,7 +169,7 @@ def _cropped(shift: float) -> Callable:
 
     most = round(shift * SIZE_PX)
 
-    def move(picture):
+    def move(picture: Any) -> Any:
         padded = tf.pad(picture, [[most, most], [most, most], [0, 0]], "REFLECT")
         return tf.image.random_crop(padded, (SIZE_PX, SIZE_PX, 1))
 

@@ -5,11 +5,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.core import Contestant, aoi, by_turns, command, goal, row, run_alone
 from benchmarks.pictures import draw, repeat
 from tfrecords.errors import refuse
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from tfrecords.dataset import Dataset
 
 BOUNDS = (0.9666, 0.99)
 EPOCHS_BEGUN = 5
@@ -168,20 +172,21 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     dataset, chosen = _dataset(home), _settings(settings).train
     size, classes = image_size(dataset), len(dataset.manifest.classes)
     wanted = KERAS_BATCH * (steps + 1)  # the first builds the graph
-    parts, labels = [], []
+    parts, label_parts = [], []
     for batch in read_arrays(dataset):
         parts.append(batch["image"])
-        labels.append(batch["label"])
+        label_parts.append(batch["label"])
         if sum(map(len, parts)) >= wanted:
             break
     images = np.repeat(np.concatenate(parts)[:wanted], 3, axis=3).astype(np.float32)
-    images, labels = keras.applications.mobilenet.preprocess_input(images), np.concatenate(labels)[:wanted]
+    images = keras.applications.mobilenet.preprocess_input(images)
+    labels = np.concatenate(label_parts)[:wanted]
     backbone = keras.applications.MobileNet(
         input_shape=(size, size, 3), include_top=False, pooling="avg", weights=None, alpha=chosen.alpha
     )  # the weights' values do not change the speed
     network = keras.Sequential([backbone, keras.layers.Dense(classes, activation="softmax")])
     network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    ended = []
+    ended: list[float] = []
     tick = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda step, logs: ended.append(time.perf_counter()),
         on_test_batch_end=lambda step, logs: ended.append(time.perf_counter()),
@@ -204,13 +209,13 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     }
 
 
-def _settings(settings: list[str]):
+def _settings(settings: list[str]) -> "Settings":
     from flows.settings import load_settings
 
     return load_settings(overrides=settings)
 
 
-def _dataset(home: str):
+def _dataset(home: str) -> "Dataset":
     from flows.home import Home
     from tfrecords.dataset import DatasetManifest
 

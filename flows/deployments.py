@@ -8,10 +8,11 @@ from typing import Any
 
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.home import Home, Ref
 from flows.progress import LOG_SECONDS, Meter

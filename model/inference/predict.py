@@ -91,11 +91,10 @@ def _predict(
     table = table.assign(status="ok").astype({"ID": str, "name": str, "status": str})
     ordered = rows[["id"]].rename(columns={"id": "ID"}).merge(table, on="ID", how="left")
     lost = ordered["status"].isna()
-    ordered.loc[lost, ["label", "name", "status"]] = [
-        settings.unreadable_label,
-        classes[settings.unreadable_label],
-        "unreadable",
-    ]
+    label = settings.unreadable_label
+    ordered.loc[lost, "label"] = label
+    ordered.loc[lost, "name"] = classes[label]
+    ordered.loc[lost, "status"] = "unreadable"
     return ordered.astype({"label": int}), np.concatenate(alone)
 
 
