@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flows import interrupts
+from flows.addresses import direct_servers
 from flows.stages import SUMMARIES, load_stage
 from tfrecords.errors import AoiError, Problem
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = _beam_joined(sys.argv[1:] if argv is None else argv)
         quiet_libraries()
+        os.environ.update(direct_servers(os.environ))
         return _run_parsed(_parser(words).parse_args(words))
     except BaseException as error:
         if not interrupts.is_behind(error):

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 EXIT_CODE = 130
 LINE = "aoi: stopped; the same command goes on from what is finished"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second as a scheduler stops a job
+# Ctrl-C; as a scheduler stops a job; as a terminal that is closed, where the system has that.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def leave_at_once() -> None:
@@ -35,7 +36,11 @@ def deferred() -> Iterator[Callable[[], None]]:
         if came:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in SIGNALS}
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup leaves it
+    }
     try:
         yield check
     finally:

@@ -107,10 +107,15 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
                     each.kill()
         process.wait()
     else:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, number)
-                process.wait(seconds)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)  # raises once the last of them, which may still be saving its work, is gone
+                time.sleep(POLL_SECONDS / 4)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def shielded(command: Sequence[str]) -> str:
