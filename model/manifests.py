@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from model.settings import EvaluateSettings, Precision, PredictSettings, TrainSettings
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.manifest import Facts, MadeFrom, Manifest, RecordedManifest
 from tfrecords.dataset import DatasetSettings
@@ -130,7 +130,8 @@ class ExportManifest(Manifest):
     dataset: MadeFrom
     classes: tuple[str, ...]
     settings: ModelSettings
-    precision: str
+    format: str = "litert"  # version 0.1 had this one alone
+    precision: Precision
     check: ExportCheck
     reference: dict[str, Feature] = Field(default_factory=dict)
 

@@ -3,7 +3,6 @@
 import math
 import os
 from enum import StrEnum
-from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -14,8 +13,6 @@ from tfrecords.settings import StageSettings
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
 NETWORK = "model"  # of a single network's files, before .keras and .tflite
-KERAS, LITERT, LITERT_INT8 = "keras", "litert", "litert-int8"  # runtimes
-INT8 = "int8"
 SUBMISSION = "submission.csv"
 REVIEW_FILE = "review.csv"
 CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
@@ -44,6 +41,29 @@ class Head(StrEnum):
 
     GAP = "gap"
     FLATTEN = "flatten"
+
+
+class Runtime(StrEnum):
+    """What computes the answers of a trained network."""
+
+    LITERT = "litert"
+    LITERT_INT8 = "litert-int8"
+    KERAS = "keras"
+
+
+class Decision(StrEnum):
+    """What becomes of a part."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    REVIEW = "review"
+
+
+class Precision(StrEnum):
+    """Of the weights and activations of an exported network."""
+
+    FLOAT = "float"
+    INT8 = "int8"
 
 
 class TrainSettings(StageSettings):
@@ -132,8 +152,10 @@ class EvaluateSettings(StageSettings):
 class PredictSettings(StageSettings):
     """How the pictures of a lot are named."""
 
-    runtime: Literal["litert", "litert-int8", "keras"] = Field(
-        "litert", description="what computes: the network as exported when trained, in 8 bits, or as Keras has it"
+    runtime: Runtime = Field(
+        Runtime.LITERT,
+        strict=False,
+        description="what computes: the network as exported when trained, in 8 bits, or as Keras has it",
     )
     shift_copies: int = Field(
         0, ge=0, le=4, description="shifted copies whose answers are averaged with the picture's own"

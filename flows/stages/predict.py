@@ -17,7 +17,7 @@ from model.checks import check_same, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
 from model.quiet import import_tensorflow
-from model.settings import INT8, KERAS, LITERT_INT8, SUBMISSION
+from model.settings import SUBMISSION, Precision, Runtime
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
@@ -43,8 +43,8 @@ def predict(
     known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
     lot, _ = ingest_split(replace(job, settings=known, force=False), data, "test", beam)
     exported = None
-    if job.settings.predict.runtime == LITERT_INT8:
-        exported = make_export(replace(job, force=False), chosen, INT8)[0]
+    if job.settings.predict.runtime == Runtime.LITERT_INT8:
+        exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
     made, cached = make_prediction(job, chosen, lot, home.evaluation_of(chosen.fingerprint), exported)
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
     drifted = drift_warning(made.manifest.drift)
@@ -79,7 +79,7 @@ def make_prediction(
     def build(work: Path) -> PredictionManifest:
         verify(exported or model)
         verify(lot)
-        if settings.runtime == KERAS:
+        if settings.runtime == Runtime.KERAS:
             import_tensorflow()
         from model.inference.predict import predict_lot
 

@@ -10,10 +10,10 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
 from model.manifests import OperatingPoint
+from model.settings import Decision
 
 ECE_BINS = 15
 CONFIDENCE = 0.95
-ACCEPT, REJECT, REVIEW = "accept", "reject", "review"
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -107,21 +107,26 @@ def decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
     """accept, reject or review for each row of softmax outputs (N, C): str (N,)."""
     scaled = calibrate(probabilities, point.temperature) if len(probabilities) else probabilities
     if point.normal is None:
-        return np.where(scaled.max(axis=1, initial=0) >= point.accept_at, REJECT, REVIEW)
+        return np.where(scaled.max(axis=1, initial=0) >= point.accept_at, Decision.REJECT, Decision.REVIEW)
     score = scaled[:, point.normal]
-    return np.where(score >= point.accept_at, ACCEPT, np.where(score <= point.reject_at, REJECT, REVIEW))
+    return np.where(
+        score >= point.accept_at, Decision.ACCEPT, np.where(score <= point.reject_at, Decision.REJECT, Decision.REVIEW)
+    )
 
 
 def outcome(decisions: np.ndarray, labels: np.ndarray, predicted: np.ndarray, normal: int | None) -> dict[str, Any]:
     """What the decisions would have meant for parts whose labels are known: rates, their intervals, review work."""
-    reviewed = {"review_rate": float(np.mean(decisions == REVIEW)), "reviewed": int(np.sum(decisions == REVIEW))}
+    reviewed = {
+        "review_rate": float(np.mean(decisions == Decision.REVIEW)),
+        "reviewed": int(np.sum(decisions == Decision.REVIEW)),
+    }
     if normal is None:
-        decided = decisions != REVIEW
+        decided = decisions != Decision.REVIEW
         misnamed = int(np.sum(decided & (predicted != labels)))
         return {**_rate("misnamed", misnamed, int(decided.sum())), **reviewed}
     good = labels == normal
-    escaped = int(np.sum(~good & (decisions == ACCEPT)))
-    overkilled = int(np.sum(good & (decisions == REJECT)))
+    escaped = int(np.sum(~good & (decisions == Decision.ACCEPT)))
+    overkilled = int(np.sum(good & (decisions == Decision.REJECT)))
     return {
         **_rate("escape", escaped, int((~good).sum())),
         **_rate("overkill", overkilled, int(good.sum())),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from model.inference.runtime import Network, open_network
-from model.settings import CARD_FILE, KERAS, LITERT
+from model.inference.formats import Network, open_exported
+from model.settings import CARD_FILE
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.preprocessing import prepare
 from tfrecords.settings import PreprocessSettings
@@ -95,26 +95,24 @@ def read_networks(folder: Path) -> dict[str, int]:
     return _read_card(folder)["networks"]
 
 
-def open_classifier(folder: Path, runtime: str = LITERT) -> Classifier:
-    """The classifier in a model's folder.
+def open_classifier(folder: Path, keras: bool = False) -> Classifier:
+    """The classifier in the folder of a model or of an export.
 
-    runtime: KERAS for the networks as they were trained, which exports are measured against; else LiteRT.
+    keras: the networks as they were trained, which exports are measured against, in place of those that were exported.
 
     Raises: AoiError where a network can't be loaded.
     """
     card = _read_card(folder)
-    networks = tuple(_open(folder, name, runtime) for name in card["networks"])
+    networks = tuple((_open_keras if keras else open_exported)(folder, name) for name in card["networks"])
     preprocess = PreprocessSettings(**card["preprocess"])
     return Classifier(networks, tuple(card["networks"].values()), tuple(card["classes"]), preprocess)
 
 
-def _open(folder: Path, name: str, runtime: str) -> Network:
-    if runtime == KERAS:
-        from model.inference.keras_runtime import compiled  # TensorFlow, which the other runtimes do without
-        from model.network.files import load
+def _open_keras(folder: Path, name: str) -> Network:
+    from model.inference.keras_runtime import compiled  # TensorFlow, which the other runtimes do without
+    from model.network.files import load
 
-        return compiled(load(folder / f"{name}.keras"))
-    return open_network(folder / f"{name}.tflite")
+    return compiled(load(folder / f"{name}.keras"))
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

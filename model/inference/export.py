@@ -9,12 +9,12 @@ import numpy as np
 
 from model.decisions import drift
 from model.inference.classifier import open_classifier, read_networks, write_card
-from model.inference.litert import to_litert
+from model.inference.formats import FORMATS
 from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
 from model.network.files import load
 from model.registry import tracking
 from model.registry.store import Store
-from model.settings import INT8, KERAS, LITERT
+from model.settings import Precision
 from tfrecords.dataset import Dataset, fold_counts
 from tfrecords.errors import MISSED, refuse
 from tfrecords.progress import Progress
@@ -24,58 +24,60 @@ CALIBRATION_PICTURES = 200
 CHECKED_PICTURES = 500
 TIMED_PICTURES = 50
 CHECK = "check.json"
+KERAS = "keras"
 # What the exported answers may differ by from Keras': a probability in floating point, labels in 8 bits.
-LARGEST_DIFFERENCE = {"float": 1e-4, INT8: 1.0}
-LABELS_THAT_DIFFER = {"float": 0.0, INT8: 1e-3}
+LARGEST_DIFFERENCE = {Precision.FLOAT: 1e-4, Precision.INT8: 1.0}
+LABELS_THAT_DIFFER = {Precision.FLOAT: 0.0, Precision.INT8: 1e-3}
 OTHERWISE = {
-    "float": "Predict with Keras instead: --runtime keras",
-    INT8: "Use floating point (export: --precision float; predict: --runtime litert), or train the whole network "
-    "(train.recipe=full), which loses less in 8 bits",
+    Precision.FLOAT: "Predict with Keras instead: --runtime keras",
+    Precision.INT8: "Use floating point (export: --precision float; predict: --runtime litert), or train the whole "
+    "network (train.recipe=full), which loses less in 8 bits",
 }
 
 
 def export_model(
     model: Model,
     dataset: Dataset,
-    precision: str,
+    form: str,
+    precision: Precision,
     work: Path,
     store: Store,
     progress: Progress,
 ) -> ExportManifest:
-    """Writes the networks of `model` into `work` as NAME.tflite, with the card that opens them, and check.json.
+    """Writes the networks of `model` into `work` in a format, with the card that opens them, and check.json.
 
-    precision: "float", or INT8, calibrated on pictures that the networks trained on. check.json compares the answers
-    with Keras' on up to 500 pictures of the dataset, those of the validation folds first:
+    form: a name of FORMATS. precision: INT8 is calibrated on pictures that the networks trained on. check.json
+    compares the answers with Keras' on up to 500 pictures of the dataset, those of the validation folds first:
     {pictures, labels_differ, largest_difference, bytes, keras_bytes}. The model's MLflow run gets all files. The
     manifest's `reference` is what the export's confidence on a lot is compared with, see `drift.describe`.
 
     Raises: AoiError (exit code 1) where the answers differ more than they may.
     """
-    networks = read_networks(model.path)
+    networks, suffix = read_networks(model.path), FORMATS[form].suffix
     to_check = _choose(dataset, set(networks.values()), CHECKED_PICTURES)
-    calibrating = CALIBRATION_PICTURES if precision == INT8 else 0
+    calibrating = CALIBRATION_PICTURES if precision == Precision.INT8 else 0
     folds = set(fold_counts(dataset))
     learned = {name: _choose(dataset, folds - {fold}, calibrating) for name, fold in networks.items()}
     pictures = _read(dataset, [to_check, *learned.values()])
     checked = _of(to_check, pictures)
     for name in networks:
-        network = to_litert(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
-        (work / f"{name}.tflite").write_bytes(network)
+        network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
+        (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
     answers = []
-    for folder, runtime in ((model.path, KERAS), (work, LITERT)):
-        classifier, parts = open_classifier(folder, runtime), []
-        progress(0, len(checked), f"checked, {runtime}")
+    for folder, name in ((model.path, KERAS), (work, form)):
+        classifier, parts = open_classifier(folder, name == KERAS), []
+        progress(0, len(checked), f"checked, {name}")
         for at in range(0, len(checked), 32):
             parts.append(classifier.each(checked[at : at + 32]))
-            progress(min(at + 32, len(checked)), len(checked), f"checked, {runtime}")
+            progress(min(at + 32, len(checked)), len(checked), f"checked, {name}")
         answers.append(np.concatenate(parts, axis=1))
     theirs, ours = (each.mean(axis=0) for each in answers)
     check = {
         "pictures": len(checked),
         "labels_differ": int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum()),
         "largest_difference": float(np.abs(theirs - ours).max()),
-        "bytes": sum((work / f"{name}.tflite").stat().st_size for name in networks),
+        "bytes": sum((work / f"{name}{suffix}").stat().st_size for name in networks),
         "keras_bytes": sum((model.path / f"{name}.keras").stat().st_size for name in networks),
     }
     allowed = int(np.ceil(LABELS_THAT_DIFFER[precision] * len(checked)))
@@ -88,7 +90,7 @@ def export_model(
             exit_code=MISSED,
         )
     (work / CHECK).write_text(json.dumps(check, indent=1) + "\n")
-    tracking.log_export(store, model.manifest.mlflow.run_id, f"{LITERT}-{precision}", check, work)
+    tracking.log_export(store, model.manifest.mlflow.run_id, f"{form}-{precision}", check, work)
     fold_of = np.repeat(list(to_check), list(to_check.values()))
     unseen = [each[fold_of == fold] for each, fold in zip(answers[-1], networks.values(), strict=True)]
     return ExportManifest(
@@ -96,6 +98,7 @@ def export_model(
         dataset=dataset.made_from,
         classes=dataset.manifest.classes,
         settings=model.manifest.settings,
+        format=form,
         precision=precision,
         check=ExportCheck(**check),
         reference=_reference(np.concatenate(unseen)),
@@ -116,10 +119,10 @@ def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, a picture at a time"]
     for name, folder, runtime, size in (
         (KERAS, model.path, KERAS, checked.keras_bytes),
-        (f"{LITERT}-{exported.manifest.precision}", exported.path, LITERT, checked.bytes),
+        (f"{exported.manifest.format}-{exported.manifest.precision}", exported.path, "", checked.bytes),
     ):
         began = perf_counter()
-        classifier = open_classifier(folder, runtime)
+        classifier = open_classifier(folder, runtime == KERAS)
         loaded = perf_counter() - began
         classifier.probabilities(pictures[:1])  # the first call is set-up
         seconds = []

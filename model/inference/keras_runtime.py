@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model.inference.runtime import Network
+from model.inference.formats import Network
 
 
 def compiled(network: keras.Model, batch_size: int = 32) -> Network:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from model.decisions import drift
-from model.decisions.operating import ACCEPT, REJECT, REVIEW, decide
+from model.decisions.operating import decide
 from model.inference.classifier import open_classifier, prediction_table, shifted
 from model.manifests import Evaluation, Export, Model, PredictionManifest
-from model.settings import REVIEW_FILE, SUBMISSION, PredictSettings
+from model.settings import REVIEW_FILE, SUBMISSION, Decision, PredictSettings, Runtime
 from tfrecords.dataset import ROWS, Dataset
 from tfrecords.progress import Progress
 from tfrecords.records.arrays import read_arrays
@@ -36,7 +36,7 @@ def predict_lot(
     classes = dataset.manifest.classes
     table, alone = _predict((exported or model).path, dataset, settings, progress)
     readable = (table["status"] == "ok").to_numpy()
-    table.insert(len(table.columns) - 1, "decision", REVIEW)
+    table.insert(len(table.columns) - 1, "decision", Decision.REVIEW)
     probabilities = table.loc[readable, list(classes)].to_numpy(dtype=float)
     found = {}
     if evaluation:
@@ -47,7 +47,7 @@ def predict_lot(
         values = drift.measures(_read_rows(dataset)) | {"confidence": alone.max(axis=1, initial=0)}
         found = drift.compare(reference, values, alone.argmax(axis=1))
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
-    review = table[table["decision"] == REVIEW].assign(confidence=table[list(classes)].max(axis=1))
+    review = table[table["decision"] == Decision.REVIEW].assign(confidence=table[list(classes)].max(axis=1))
     review = review.sort_values(["confidence", "ID"], na_position="first")
     columns = ["ID", "label", "name", "confidence", "status"]
     review[columns].to_csv(folder / REVIEW_FILE, index=False, float_format="%.6f")
@@ -61,7 +61,7 @@ def predict_lot(
         unreadable=int((~readable).sum()),
         counts={name: int((table["label"] == label).sum()) for label, name in enumerate(classes)},
         drift=found,
-        decisions={decision: int((table["decision"] == decision).sum()) for decision in (ACCEPT, REJECT, REVIEW)},
+        decisions={decision: int((table["decision"] == decision).sum()) for decision in Decision},
     )
 
 
@@ -73,7 +73,7 @@ def _predict(
     Evaluation asks one network about each picture, the one that did not train on it, and about no shifted copies. The
     mean of several answers is less sure, so the lot's drift is measured on answers of that kind too.
     """
-    classifier, classes = open_classifier(answering, settings.runtime), dataset.manifest.classes
+    classifier, classes = open_classifier(answering, settings.runtime == Runtime.KERAS), dataset.manifest.classes
     rows = _read_rows(dataset)
     none = np.zeros((0, len(classes)), np.float32)
     ids: list[str] = []

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.inference.formats import Network
 from model.quiet import stderr_closed
 from tfrecords.errors import refuse
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter  # LiteRT takes its time, and not every stage needs it
 
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
-Network = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 1) to float32 (N, outputs)
 
 
 def open_network(source: Path | bytes) -> Network:

@@ -6,9 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.decisions.operating import (
-    ACCEPT,
-    REJECT,
-    REVIEW,
     calibrate,
     choose,
     decide,
@@ -18,8 +15,11 @@ from model.decisions.operating import (
     outcome,
 )
 from model.manifests import OperatingPoint
+from model.settings import Decision
 
 NORMAL = 0
+
+ACCEPT, REJECT, REVIEW = Decision
 
 
 def two(normal):

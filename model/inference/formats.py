@@ -1,0 +1,45 @@
+"""The table of export formats: how a Keras network becomes a file, and how the file answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Network = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 1) to float32 (N, outputs)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that trained networks are exported to.
+
+    suffix: of its files. write: (keras.Model, pictures uint8 (S, S, 1) to calibrate 8 bits on, none for floating point)
+    to the file's bytes, the same every time. open: the network in a file, raises AoiError where it is none.
+    """
+
+    suffix: str
+    write: Callable[[Any, Sequence[np.ndarray]], bytes]
+    open: Callable[[Path], Network]
+
+
+def _write_litert(network: Any, calibration: Sequence[np.ndarray]) -> bytes:
+    from model.inference.litert import to_litert  # TensorFlow
+
+    return to_litert(network, calibration)
+
+
+def _open_litert(path: Path) -> Network:
+    from model.inference.runtime import open_network
+
+    return open_network(path)
+
+
+FORMATS = {"litert": Format(".tflite", _write_litert, _open_litert)}
+
+
+def open_exported(folder: Path, name: str) -> Network:
+    """The network with a name in a folder, in whichever format it is there. Raises: AoiError, see `Format`."""
+    formats = list(FORMATS.values())
+    known = next((each for each in formats if (folder / f"{name}{each.suffix}").exists()), formats[0])
+    return known.open(folder / f"{name}{known.suffix}")
