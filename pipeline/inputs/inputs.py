@@ -263,7 +263,8 @@ def _parse(
         problems.append(Problem(table, f"not readable as CSV ({error})", QUOTES, line + 1))
         raise AoiError(problems)
     if not rows and not problems:
-        problems.append(Problem(table, "no row below the header", "Add a row for every picture"))
+        remedy = "Add a row for every picture" + ("" if labelled else "; where there are none, take this file away")
+        problems.append(Problem(table, "no row below the header", remedy))
     return rows, named, problems
 
 

@@ -347,6 +347,7 @@ def test_a_csv_without_rows_is_refused(data):
     problem = refused(data, "test")[0]
     assert (problem.file, problem.seen) == (str(data / "test.csv"), "no row below the header")
     assert "row for every picture" in problem.remedy
+    assert "where there are none, take this file away" in problem.remedy
 
 
 # --- Rows ---------------------------------------------------------------------------------------------------
