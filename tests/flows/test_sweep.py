@@ -192,7 +192,15 @@ def test_what_the_last_point_would_trip_over_is_refused_before_the_first(case, m
     assert not new.root.exists()
 
 
-def test_weights_of_another_width_are_found_before_the_first_point(made, tmp_path):
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"alpha": [0.25, 0.5]}, r"not the weights of mobilenet of alpha 0\.5"),
+        ({"backbone": ["mobilenet", "mobilenet_v2"]}, r"not the weights of mobilenet_v2 of alpha 0\.25"),
+    ],
+    ids=["width", "backbone"],
+)
+def test_weights_of_another_network_are_found_before_the_first_point(made, tmp_path, axes, told):
     from model.network.backbones import BackboneName
     from model.network.convolutions import convolutions
 
@@ -200,7 +208,7 @@ def test_weights_of_another_width_are_found_before_the_first_point(made, tmp_pat
     path = tmp_path / "quarter.weights.h5"
     convolutions(BackboneName.MOBILENET, 0.25, 32, 3).save_weights(path)
     new = replace(home, root=tmp_path / "home")
-    grid = {"train": {"alpha": [0.25, 0.5], "weights": str(path)}}
-    with pytest.raises(AoiError, match=r"not the weights of mobilenet of alpha 0\.5"):
+    grid = {"train": {**axes, "weights": str(path)}}
+    with pytest.raises(AoiError, match=told):
         sweep(Job(new, settings), grid, str(data))
     assert not new.root.exists()

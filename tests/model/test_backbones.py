@@ -204,8 +204,3 @@ def test_imagenet_in_another_width_is_refused_ahead_with_those_there_are():
 
 def test_the_table_has_a_row_for_every_name_and_a_test_for_every_row():
     assert set(BACKBONES) == set(BackboneName) == set(MODULES)
-
-
-def test_a_manifest_from_before_there_was_a_choice_is_a_mobilenet_s():
-    assert backbone_name({"alpha": 0.25}) is BackboneName.MOBILENET
-    assert backbone_name({"backbone": "mobilenet_v2"}) is BackboneName.MOBILENET_V2
