@@ -31,8 +31,9 @@ class Backbone:
     scaling: what the weights expect instead of gray levels, for R, G and B.
     widths: smallest and largest train.alpha; both 1 where the constructor has no alpha.
     imagenet: for each alpha with ImageNet weights, the pattern of the file that Keras caches them in.
-    kernels: for an alpha, the shapes of the first and the last convolution's kernels over RGB, by which a weights file
-        is known. None has more filters than the last.
+    convolutions: how many there are, depthwise ones and those of squeeze and excitation included.
+    kernels: for an alpha, the shapes of the first and the last convolution's kernels over RGB. No kernel has more
+        filters than the last. By these and their number a weights file is known.
     options: further arguments of the constructor.
     """
 
@@ -41,6 +42,7 @@ class Backbone:
     scaling: tuple[Scaling, Scaling, Scaling]
     widths: tuple[float, float]
     imagenet: Mapping[float, str]
+    convolutions: int
     kernels: Callable[[float], tuple[Shape, Shape]]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ BACKBONES: Mapping[BackboneName, Backbone] = {
             alpha: f"mobilenet_{text}_*_no_top*"
             for alpha, text in ((0.25, "2_5"), (0.5, "5_0"), (0.75, "7_5"), (1.0, "1_0"))
         },
+        convolutions=27,
         kernels=_mobilenet_kernels,
     ),
     # Sandler et al., arXiv:1801.04381
@@ -103,6 +106,7 @@ BACKBONES: Mapping[BackboneName, Backbone] = {
         scaling=MINUS_ONE_TO_ONE,
         widths=ANY_WIDTH,
         imagenet={alpha: f"mobilenet_v2_*_{alpha}_*_no_top*" for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)},
+        convolutions=52,
         kernels=_mobilenet_v2_kernels,
     ),
     # Howard et al., arXiv:1905.02244
@@ -112,6 +116,7 @@ BACKBONES: Mapping[BackboneName, Backbone] = {
         scaling=MINUS_ONE_TO_ONE,
         widths=ANY_WIDTH,
         imagenet={alpha: f"weights_mobilenet_v3_small_224_{alpha}_float_no_top*" for alpha in (0.75, 1.0)},
+        convolutions=52,
         kernels=_mobilenet_v3_kernels(96),
         options={"include_preprocessing": False},
     ),
@@ -121,6 +126,7 @@ BACKBONES: Mapping[BackboneName, Backbone] = {
         scaling=MINUS_ONE_TO_ONE,
         widths=ANY_WIDTH,
         imagenet={alpha: f"weights_mobilenet_v3_large_224_{alpha}_float_no_top*" for alpha in (0.75, 1.0)},
+        convolutions=62,
         kernels=_mobilenet_v3_kernels(160),
         options={"include_preprocessing": False},
     ),
@@ -131,6 +137,7 @@ BACKBONES: Mapping[BackboneName, Backbone] = {
         scaling=STANDARDIZED,
         widths=ONE_WIDTH,
         imagenet={1.0: "efficientnetv2-b0_notop*"},
+        convolutions=91,
         kernels=lambda alpha: ((3, 3, 3, 32), (1, 1, 192, 1280)),
         options={"include_preprocessing": False},
     ),

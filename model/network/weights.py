@@ -34,7 +34,7 @@ def ensure_weights(settings: TrainSettings) -> None:
     """Downloads what is to be downloaded and checks what is to be read, ahead of long work; a file without Keras.
 
     Raises:
-        AoiError: weights that can't be had, or whose first or last convolution is not the backbone's.
+        AoiError: weights that can't be had, or that are another backbone's or width's.
     """
     weights_digest(settings.weights)
     if settings.weights == IMAGENET:
@@ -42,13 +42,20 @@ def ensure_weights(settings: TrainSettings) -> None:
         if not any(cached.glob(_imagenet_file(settings))):
             load_pretrained(settings, size_px=224)
     elif settings.weights != NO_WEIGHTS:
-        kernels = [shape for shape in _shapes(settings.weights) if len(shape) == 4]
-        first, last = BACKBONES[settings.backbone].kernels(settings.alpha)
-        for wanted in (first, last):
-            if wanted not in kernels:
-                raise _other_weights(settings, f"it holds no kernel of {wanted}")
-        if (most := max(shape[-1] for shape in kernels)) > last[-1]:
-            raise _other_weights(settings, f"it holds a kernel of {most} filters, more than {last[-1]}")
+        _check_kernels(settings)
+
+
+def _check_kernels(settings: TrainSettings) -> None:
+    backbone = BACKBONES[settings.backbone]
+    first, last = backbone.kernels(settings.alpha)
+    kernels = [shape for shape in _shapes(settings.weights) if len(shape) == 4]
+    for wanted in (first, last):
+        if wanted not in kernels:
+            raise _other_weights(settings, f"it holds no kernel of {wanted}")
+    if len(kernels) != backbone.convolutions:
+        raise _other_weights(settings, f"it holds {len(kernels)} kernels, not {backbone.convolutions}")
+    if (most := max(kernel[-1] for kernel in kernels)) > last[-1]:
+        raise _other_weights(settings, f"it holds a kernel of {most} filters, more than {last[-1]}")
 
 
 def _imagenet_file(settings: TrainSettings) -> str:
@@ -62,13 +69,18 @@ def _imagenet_file(settings: TrainSettings) -> str:
 
 
 def _shapes(path: str) -> list[tuple[int, ...]]:
-    """Of every array in an HDF5 file."""
+    """Of every array of the network in an HDF5 file; an optimizer's, which has copies of each, are none of it."""
     import h5py
 
     shapes: list[tuple[int, ...]] = []
+
+    def visit(name: str, item: Any) -> None:
+        if not name.startswith("optimizer"):
+            shapes.append(getattr(item, "shape", ()))
+
     try:
         with h5py.File(path) as file:
-            file.visititems(lambda name, item: shapes.append(getattr(item, "shape", ())))
+            file.visititems(visit)
     except HDF5_ERRORS as error:
         raise refuse(path, f"not a file of weights (HDF5: {_one_line(error)})", PROVIDE_PATH)
     return shapes

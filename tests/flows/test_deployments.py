@@ -51,9 +51,10 @@ def told(server, made, tmp_path_factory):
     """The full flow three times: with weights that are none, with the mistake mended, and again."""
     data, _, settings, _ = made
     root = tmp_path_factory.mktemp("deployments")
-    # Its first and last kernel are a MobileNet's of alpha 0.25, so that only the training finds out.
+    # As many kernels as a MobileNet of alpha 0.25, with its first and last, so that only the training finds out.
     with h5py.File(root / "other.weights.h5", "w") as file:
-        file["first"], file["last"] = np.zeros((3, 3, 3, 8)), np.zeros((1, 1, 256, 256))
+        for place in range(27):
+            file[f"kernel-{place}"] = np.zeros({0: (3, 3, 3, 8), 26: (1, 1, 256, 256)}.get(place, (1, 1, 8, 8)))
     wrong = settings.model_copy(
         update={"train": settings.train.model_copy(update={"weights": str(root / "other.weights.h5")})}
     )
