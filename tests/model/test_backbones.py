@@ -10,7 +10,7 @@ from model.evaluation.gradcam import gradcam
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
-from model.network.backbones import BACKBONES, ONE_WIDTH, BackboneName, backbone_name
+from model.network.backbones import BACKBONES, ONE_WIDTH, BackboneName
 from model.network.build import BATCH_NORM_MOMENTUM, build
 from model.network.files import load, save
 from model.network.parts import convolutions_of, extractor, head_of, last_maps, seed_dropout
