@@ -119,21 +119,13 @@ def test_a_shortcut_is_an_option_that_stands_for_a_setting(name, usage):
 # --- Deployments --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def deployed(monkeypatch):
-    """A function: the deployments that the runner serves, by name."""
-    given = []
-    monkeypatch.setattr(runner, "serve", lambda *these, **_: given.extend(these))
-
-    def run(*words):
-        given.clear()
-        runner.main(*words)
-        return {deployment.name: deployment for deployment in given}
-
-    return run
+def deployed(home, data=None):
+    """The deployments that the runner serves, by name."""
+    made = [runner._deployment(name, home, data) for name in runner.DEPLOYED]
+    return {deployment.name: deployment for deployment in made}
 
 
-def test_every_flow_is_a_deployment_of_the_flow_aoi_that_leads_back_to_it(deployed):
+def test_every_flow_is_a_deployment_of_the_flow_aoi_that_leads_back_to_it():
     found = deployed("/some/home")
     assert set(found) == {"full", *SUMMARIES}
     for name, deployment in found.items():
@@ -143,7 +135,7 @@ def test_every_flow_is_a_deployment_of_the_flow_aoi_that_leads_back_to_it(deploy
         assert (module, getattr(deployments, attribute)) == ("flows.deployments", deployments.DEPLOYED[name])
 
 
-def test_the_folder_that_serve_was_given_is_the_default_of_those_that_take_one(deployed):
+def test_the_folder_that_serve_was_given_is_the_default_of_those_that_take_one():
     for name, deployment in deployed("/some/home", "/some/data").items():
         takes = "data" in deployments.DEPLOYED[name].parameters.properties
         assert deployment.parameters == {"home": "/some/home"} | ({"data": "/some/data"} if takes else {})
@@ -180,7 +172,7 @@ def test_a_stage_that_is_added_to_the_list_gets_a_command(added, usage, capsys, 
     assert f"count       {tmp_path / 'counts' / 'twice'}" in capsys.readouterr().out
 
 
-def test_a_stage_that_is_added_to_the_list_gets_a_flow_and_a_deployment(added, fresh, deployed, monkeypatch):
+def test_a_stage_that_is_added_to_the_list_gets_a_flow_and_a_deployment(added, fresh, monkeypatch):
     anew = fresh()
     assert set(anew.DEPLOYED) == {"full", *SUMMARIES}
     assert set(anew.count.parameters.properties) == {"times", "force", "home"}
