@@ -34,7 +34,7 @@ from model.registry.store import STORE_VARIABLE, Store, experiment_tags, runs_ad
 from model.settings import CARD_FILE
 from tfrecords.dataset import ROWS, Dataset, class_counts
 from tfrecords.errors import MISSED, refuse
-from tfrecords.system import locked
+from tfrecords.system import locked, rename
 
 TRAINING_TAG = "aoi.training"  # fingerprint of the training, cross-validation or sweep that a run records
 COPY_TAG = "aoi.copy_of"  # the run that a run repeats under another parent
@@ -66,6 +66,8 @@ def connect(store: Store) -> MlflowClient:
     for chatter in ("mlflow", "alembic"):  # errors too: MLflow raises what it logs, and it is told once, by us
         logging.getLogger(chatter).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # 30 s; an epoch is logged with a later one
+    # No connection stays open: Windows neither renames nor removes a file that somebody has open.
+    os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     given = os.environ.get(STORE_VARIABLE)
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
@@ -90,7 +92,7 @@ def _make(database: Path) -> None:
         for part in (aside, Path(f"{aside}-journal")):
             part.unlink(missing_ok=True)
         MlflowClient(f"{SQLITE}{aside}").search_experiments(max_results=1)
-        os.replace(aside, database)
+        rename(aside, database)
 
 
 def _refuse_unusable(database: Path) -> None:

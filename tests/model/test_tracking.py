@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -472,6 +473,13 @@ def test_every_home_has_a_store_of_its_own_in_one_process(second, made):
     record = second.home.open(second.ref, ModelManifest).manifest.mlflow
     place = connect(store_of(second.home.root, "tiny")).get_run(record.run_id).info.artifact_uri
     assert place.startswith((second.home.root / "mlartifacts").as_uri())
+
+
+def test_no_file_of_a_store_stays_open(tmp_path):
+    client = connect(store_of(tmp_path, "tiny"))
+    client.create_experiment("tiny")
+    assert (tmp_path / "mlflow.db").is_file()
+    assert [file.path for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))] == []
 
 
 def test_a_store_that_is_named_is_used_and_stays_named(monkeypatch, tmp_path):
