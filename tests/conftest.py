@@ -1,7 +1,9 @@
 """What the tests share: a tiny set of real PNG files in AIdea's layout, and a HOME with everything made from it."""
 
+import contextlib
 import os
 import shutil
+import socket
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -99,6 +101,22 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     install()
     return install
+
+
+@pytest.fixture(scope="session")
+def free_ports():
+    """A function that gives so many ports which stay free until they are used."""
+
+    def free(count: int) -> list[int]:
+        found, port = [], 20_000 + os.getpid() % 1_000 * 10  # below those that a system hands out to whoever asks
+        while len(found) < count:
+            with contextlib.suppress(OSError), socket.socket() as tried:
+                tried.bind(("127.0.0.1", port))
+                found.append(port)
+            port += 1
+        return found
+
+    return free
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """`aoi serve` as a user runs it: it comes up, runs what is asked of it, keeps what is set, leaves nothing behind."""
 
-import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,17 +26,6 @@ PROXIED = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9
 NIGHTLY = {"cron": "30 6 * * *", "timezone": "Asia/Taipei"}
 BY_PEOPLE = {"paused": True, "tags": ["line-7"], "description": "the night run", "concurrency_limit": 1}
 SECOND_HOST = "::1" if is_here("::1") else "127.0.0.1"
-
-
-def free_ports(count):
-    """Ports that stay free until they are used: below those that a system hands out to whoever asks for any."""
-    free, port = [], 20_000 + os.getpid() % 1_000 * 10
-    while len(free) < count:
-        with contextlib.suppress(OSError), socket.socket() as tried:
-            tried.bind(("127.0.0.1", port))
-            free.append(port)
-        port += 1
-    return free
 
 
 def processes_of(home):
@@ -115,7 +102,7 @@ class Serve:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(tmp_path_factory, free_ports):
     """Two lives of `aoi serve` on one HOME, and what was seen in each."""
     root = tmp_path_factory.mktemp("serve")
     data, other = root / "data", root / "other"
