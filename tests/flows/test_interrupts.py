@@ -1,9 +1,12 @@
 """Ctrl-C, struck at named moments of a command's life: one line, exit code 130, never a traceback."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from flows import cli, interrupts
@@ -25,7 +28,7 @@ MOMENTS = {
     "threads are waited for": "threading.Thread(target=lambda: (threading.main_thread().join(), strike())).start()",
 }
 STRIKES = """
-import builtins, signal, sys, threading
+import os, signal, sys, threading
 
 number = getattr(signal, sys.argv.pop(1))
 moment = sys.argv.pop(1)
@@ -76,15 +79,30 @@ def at_write(what):
             self.strike('flush')
     sys.stdout = Out()
 
+def at_report():
+    def watch(frame, event, given):
+        if event == 'return' and frame.f_code.co_name == 'read_report' and given:
+            sys.setprofile(None)
+            print('JOB', os.getpid(), flush=True)
+            strike()
+    sys.setprofile(watch)
+
 exec(moment)
-sys.argv = ['aoi', 'settings']
+sys.argv[1:] = sys.argv[1:] or ['settings']
 from flows.__main__ import main
 sys.exit(main())
 """
 
 
-def struck(moment, name="SIGINT"):
-    return subprocess.run([sys.executable, "-c", STRIKES, name, moment], capture_output=True, text=True)
+def struck(moment, *words, name="SIGINT"):
+    return subprocess.run([sys.executable, "-c", STRIKES, name, moment, *words], capture_output=True, text=True)
+
+
+def command_lines():
+    """Of all processes that run."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            yield process.cmdline()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -95,8 +113,21 @@ def test_ctrl_c_ends_a_command_in_one_line(moment):
 
 
 def test_so_does_the_signal_of_a_scheduler():
-    done = struck(MOMENTS["the command works"], "SIGTERM")
+    done = struck(MOMENTS["the command works"], name="SIGTERM")
     assert (done.returncode, done.stderr) == (130, f"{interrupts.LINE}\n")
+
+
+def test_the_processes_of_beam_end_with_the_command_and_say_nothing(data, tmp_path):
+    beam = "--beam=--direct_running_mode=multi_processing --direct_num_workers=2"
+    words = ["--data", data, "--home", tmp_path / "home", "--set", "ingest.shards=8", beam]
+    done = struck("at_report()", "ingest", *map(str, words))
+    assert done.returncode == 130
+    assert [line for line in done.stderr.splitlines() if not line.startswith("ingest ")] == [interrupts.LINE]
+    job = done.stdout.split()[1]
+    deadline = time.monotonic() + 120
+    while [words for words in command_lines() if words[1:] == ["-m", "pipeline.job.worker", job]]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_what_ignores_ctrl_c_from_the_start_goes_on():
