@@ -51,7 +51,8 @@ def _run_parsed(arguments: argparse.Namespace) -> int:
             raise
         _clear()
         if isinstance(error, OSError):  # a full disk, a folder that may not be written
-            print(f"aoi: {error}. Free space or rights there, then run the same command: what is finished is kept", file=sys.stderr)
+            remedy = "Make room or give rights there and run the same command: what is finished is kept"
+            print(f"aoi: {error}. {remedy}", file=sys.stderr)
             return 1
         print(f"aoi: {error}", file=sys.stderr)
         if report := _report_problems(arguments, error):
