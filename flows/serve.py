@@ -14,7 +14,7 @@ from flows import interrupts
 from flows.addresses import PROXIES, admitted, bracketed, direct, is_loopback, reachable
 from flows.home import Home
 from flows.servers import ask, check_store, only_runner, prefect_home, runs_already, servers_of
-from model.registry.store import store_of
+from model.registry.store import Store, experiments_address, store_of
 from tfrecords import system
 from tfrecords.errors import MISSED, AoiError, refuse
 
@@ -66,7 +66,7 @@ def _serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_po
         began = datetime.now(UTC)
         parts["runner"] = start(runner, environment, logs / "runner.log")
         wait("runner", partial(polled, prefect, began), parts["runner"], logs / "runner.log", check)
-        print(welcome(prefect, mlflow, logs, host, os.environ), flush=True)
+        print(welcome(prefect, mlflow, _tables(store, mlflow), logs, host, os.environ), flush=True)
         while True:
             for name, process in parts.items():
                 if process.poll() is not None:
@@ -102,9 +102,22 @@ def environment_of(
     }
 
 
-def welcome(prefect: str, mlflow: str, logs: Path, host: str, environment: Mapping[str, str]) -> str:
-    """What people need once all is up: the addresses, and how another terminal asks for a run."""
+def _tables(store: Store, mlflow: str) -> dict[str, str]:
+    """Address of each experiment's table of runs, by the experiment's name; until there is one, of their list."""
+    from model.registry.tracking import runs_addresses
+
+    return runs_addresses(store, mlflow) or {"all": experiments_address(mlflow)}
+
+
+def welcome(
+    prefect: str, mlflow: str, tables: Mapping[str, str], logs: Path, host: str, environment: Mapping[str, str]
+) -> str:
+    """What people need once all is up: the addresses, and how another terminal asks for a run.
+
+    tables: address of the table of runs by the name of its data.
+    """
     lines = [f"Prefect  {prefect}", f"MLflow   {mlflow}", f"logs     {logs}"]
+    lines += [f"runs     {name}: {address}" for name, address in tables.items()]
     if host != reachable(host):
         own = bracketed(reachable(host))
         lines.insert(2, f"         from other machines: a name or address of this one in place of {own}")
