@@ -19,6 +19,7 @@ from flows.stages.train import train
 from model.manifests import ExportManifest, PredictionManifest
 from model.registry.store import CHALLENGER, CHAMPION, store_of
 from model.registry.tracking import connect
+from model.settings import Recipe
 from tfrecords.errors import AoiError
 
 OLD = ("champion", "challenger", "former-champions")  # notes of version 0.1, for all products
@@ -26,7 +27,7 @@ OLD = ("champion", "challenger", "former-champions")  # notes of version 0.1, fo
 
 def frozen(settings, **more):
     """Settings of a training that takes a second."""
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"recipe": "frozen", **more})})
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"recipe": Recipe.FROZEN, **more})})
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_what_is_encoded_comes_back(record):
     back = decode(encode(record))
     np.testing.assert_array_equal(back.pixels, record.pixels)
     assert back.pixels.shape == record.pixels.shape
-    assert replace(back, pixels=record.pixels) == record
+    assert replace(back, pixels=None) == replace(record, pixels=None)
 
 
 @pytest.mark.parametrize("feature", ["id", "image", "sha256", "height", "width", "label", "fold"])
