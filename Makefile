@@ -2,7 +2,7 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test lint fuzz faults elsewhere bench lock
+.PHONY: demo test lint fuzz faults elsewhere bench lock wheels
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
@@ -54,3 +54,13 @@ bench: .venv
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra test --upgrade \
 	  --no-header pyproject.toml -o requirements.txt
+	$(MAKE) wheels
+
+# Whether every locked package comes as a wheel for every system and Python; needs uv.
+wheels:
+	for system in x86_64-pc-windows-msvc aarch64-apple-darwin x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do \
+	  for python in 3.11 3.12 3.13; do \
+	    uv pip install --quiet --dry-run --only-binary :all: --no-deps --require-hashes -r requirements.txt \
+	      --python-platform $$system --python-version $$python --target build/wheels || exit 1; \
+	  done; \
+	done
