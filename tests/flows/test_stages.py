@@ -184,7 +184,7 @@ def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(m
 def test_a_set_s_audit_is_its_own_and_not_that_of_the_set_before(job, data, tmp_path):
     clean = shutil.copytree(data, tmp_path / "clean")
     shutil.copy(data / "train_images" / "train_001.png", data / "train_images" / "train_004.png")
-    findings = {}
+    findings, job = {}, replace(job, home=Home(tmp_path / "home"))
     for name, folder in (("dirty", data), ("clean", clean), ("dirty again", data)):
         ref = ingest(job, str(folder))
         findings[name] = [row["finding"] for row in audit_rows(job.home, ref)]
