@@ -9,6 +9,7 @@ import pytest
 
 from flows.cli import main
 from flows.settings import describe, load_settings, parse_grid, read_grid
+from flows.stages import SUMMARIES
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_USE = {
@@ -25,6 +26,7 @@ ONLY_IN = {
     "tensorflow": r"(model/.+|tfrecords/records/(reader|augmentation)|benchmarks/\w+)\.py",
     "keras": r"(model|benchmarks)/.+\.py",
 }
+PAPERS = sorted(path.relative_to(ROOT).as_posix() for where in ("*.md", "docs/*.md") for path in ROOT.glob(where))
 FILES = sorted(path.relative_to(ROOT).as_posix() for package in MAY_USE for path in (ROOT / package).rglob("*.py"))
 
 
@@ -113,42 +115,71 @@ def usage(capsys):
     return told
 
 
-@pytest.mark.parametrize("paper", ["README.md", "Makefile", "docs/study.md"])
+# Not the papers that tell of commands as they were.
+@pytest.mark.parametrize("paper", sorted({*PAPERS, "Makefile"} - {"CHANGELOG.md", "docs/performance.md"}))
 def test_every_command_and_option_that_a_paper_names_is_there(paper, usage):
     text = (ROOT / paper).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:^|[`/\s])aoi (run|[a-z]+)((?: [^`#\n]*)?)", text, re.M)
-    assert commands
     known = usage()
     for command, rest in commands:
         assert f"\n    {command} " in known, f"aoi {command}"
         words = re.sub(r'"[^"]*"', "", rest)
         for option in re.findall(r"(?<!\S)--[a-z-]+", words):
             assert option in usage(command), f"aoi {command} {option}"
+    assert set(re.findall(r"\baoi/(\w+)", text)) <= {"full", *SUMMARIES}
 
 
-def test_every_file_that_the_study_names_is_there_and_its_grids_are_grids():
-    named = re.findall(r"\]\(([^)]+)\)", (ROOT / "docs" / "study.md").read_text(encoding="utf-8"))
-    assert all((ROOT / "docs" / name).is_file() for name in named)
-    grids = [ROOT / "docs" / name for name in named if name.endswith(".toml")]
+def test_every_grid_of_the_study_is_named_and_is_a_grid():
+    named = re.findall(r"\]\(([^)]+\.toml)\)", (ROOT / "docs" / "study.md").read_text(encoding="utf-8"))
+    grids = [ROOT / "docs" / name for name in named]
     assert sorted(grids) == sorted((ROOT / "docs" / "study").glob("*.toml"))
     for grid in grids:
         assert len(parse_grid(read_grid(str(grid)), load_settings(), str(grid))) > 1
 
 
-def test_every_make_target_and_file_that_the_readme_names_is_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"(?:^|`)make (\w+)", text, re.M)) <= targets
-    for file in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-        assert (ROOT / file).is_file(), file
+def headings(path):
+    """What a link may name behind # in a paper, as code forges make it from the headings."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
 
 
-def test_every_setting_that_the_readme_names_is_one():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    sections = "|".join(sorted({name.partition(".")[0] for name, *_ in describe()}))
-    named = set(re.findall(rf"`(?:--set )?((?:{sections})\.[a-z_]+)(?=[`= ])", text))
-    assert named
-    assert named <= {name for name, *_ in describe()} | {"train.csv", "predict.csv"}
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_file_and_heading_that_a_paper_links_is_there(paper):
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        path = (ROOT / paper).parent / file if file else ROOT / paper
+        assert path.is_file(), file
+        assert not heading or heading in headings(path), f"{file}#{heading}"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_make_target_and_every_file_of_the_code_that_a_paper_names_is_there(paper):
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M)) <= targets
+    for path in re.findall(rf"(?<![\w/])((?:{'|'.join(MAY_USE)}|docs|tests)/[\w/]*(?:\.\w+)?)(?=[`\s])", text):
+        assert "NAME" in path or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_setting_that_a_paper_names_is_one(paper):
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    known = {name for name, *_ in describe()}
+    sections = "|".join(sorted({name.partition(".")[0] for name in known}))
+    named = set(re.findall(rf"(?<![\w/])((?:{sections})\.[a-z_]+)(?=[`= ])", text))
+    assert named <= known | {"train.csv"}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 1300
+
+
+def test_the_architecture_names_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in ROOT.glob("*/*/__init__.py")}
+    rooms = {room for room in rooms if room.partition("/")[0] in MAY_USE}
+    assert rooms
+    assert rooms == set(re.findall(r"^\| `(\w+/\w+/)`", text, re.M))
 
 
 def test_every_setting_says_what_it_is():
