@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = _beam_joined(sys.argv[1:] if argv is None else argv)
         quiet_libraries()
-        os.environ.update(direct_servers(os.environ))
         return _run_parsed(_parser(words).parse_args(words))
     except BaseException as error:
         if not interrupts.is_behind(error):
@@ -39,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_parsed(arguments: argparse.Namespace) -> int:
     """Runs the command that was parsed. Returns the exit code; what its user can act on is told without a traceback."""
+    if arguments.command is not _serve:  # which tells people what their own environment lacks
+        os.environ.update(direct_servers(os.environ))
     try:
         code = arguments.command(arguments)
         print(end="", flush=True)  # a pipe that is closed shows here, not at the end of Python
