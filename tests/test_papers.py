@@ -1,6 +1,7 @@
 """Every command that README and the docs show is run as it stands there, or listed with the reason why not."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -138,9 +139,11 @@ class Desk:
 
     def filled_in(self, text):
         """A text with what is here in place of what the papers name."""
-        for name, value in self.PLACES.items():
-            text = re.sub(name, lambda match, value=value: value(self), text)
-        return text
+
+        def here(match):
+            return next(value for name, value in self.PLACES.items() if re.fullmatch(name, match[0]))(self)
+
+        return re.sub("|".join(self.PLACES), here, text)
 
     def a_model(self):
         """The model made last, by a part of its name."""
@@ -148,9 +151,10 @@ class Desk:
 
     def a_failed_run(self):
         """A run that failed, for its folder was not there; now it is."""
+        late = self.folder / "late"
         with pytest.raises(AssertionError, match="Failed"):
-            self.serve.prefect("deployment run aoi/ingest -p data=late --watch")
-        shutil.copytree("aidea", self.home.parent / "late")
+            self.serve.prefect(f"deployment run aoi/ingest -p data={late} --watch")
+        shutil.copytree("aidea", late)
         (self.failed,) = self.serve.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}})
         return self.failed["id"]
 
@@ -286,8 +290,14 @@ def told(tmp_path_factory, look_alike, free_ports):
     folder = tmp_path_factory.mktemp("papers")
     for name in ("aidea", "another-lot", "lot7"):
         shutil.copytree(look_alike, folder / name)
+    lot = folder / "another-lot"  # other pictures than aidea's
+    shutil.copytree(lot / "train_images", lot / "test_images", dirs_exist_ok=True)
+    (lot / "test.csv").write_bytes(
+        (lot / "test.csv").read_bytes() + (lot / "train.csv").read_bytes()[len("ID,Label\r\n") :]
+    )
     shutil.copy(folder / "aidea" / "test_images" / "test_000.png", folder / "part.png")
     (folder / "mobilenet.weights.h5").touch()
+    handler, levels = signal.getsignal(signal.SIGTERM), {name: logging.getLogger(name).level for name in ("", "mlflow")}
     told = {}
     with ExitStack() as closing, chdir(folder), mock.patch.dict(os.environ):
         os.environ.pop("AOI_HOME", None)
@@ -295,12 +305,13 @@ def told(tmp_path_factory, look_alike, free_ports):
         for paper in PAPERS:
             desk.exported = {}  # each in a terminal of its own
             for command in (each for each in RUN if each.paper == paper):
-                began = time.monotonic()
                 try:
                     told[command] = desk.run(command)
                 except (Exception, SystemExit, pytest.fail.Exception) as error:
                     told[command] = (repr(error), "")
-                print(f"{time.monotonic() - began:6.1f} s {command}", file=sys.__stderr__, flush=True)
+    signal.signal(signal.SIGTERM, handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     return told
 
 
