@@ -181,7 +181,8 @@ def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(m
 # --- The audit ----------------------------------------------------------------------------------------------
 
 
-def test_a_set_s_audit_is_its_own_and_not_that_of_the_set_before(job, data, tmp_path):
+def test_a_set_s_audit_is_its_own_and_not_that_of_the_set_before(made, data, tmp_path):
+    job = Job(Home(tmp_path / "home"), made[2])
     clean = shutil.copytree(data, tmp_path / "clean")
     shutil.copy(data / "train_images" / "train_001.png", data / "train_images" / "train_004.png")
     findings, job = {}, replace(job, home=Home(tmp_path / "home"))
