@@ -23,6 +23,7 @@ from pipeline.inputs.inputs import RESERVED_NAMES
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
+from tfrecords.settings import Equalization, Fit
 
 TABLES = {"metrics.json", "operating.json", "confusion.csv", "per_class.csv", "predictions.csv", "label_audit.csv"}
 FIGURES = {"confusion.png", "mistakes.png", "tradeoff.png", "suspects.png", "gradcam.png"}
@@ -177,7 +178,7 @@ def changed(artifact, classes=None, **preprocess):
     [
         ({"classes": ("plain", "rows")}, ["its classes are plain, rows; the model's are plain, rows, columns"]),
         ({"classes": ("rows", "plain", "columns")}, ["its classes are rows, plain, columns"]),
-        ({"equalize": "none"}, ["preprocess.equalize is none, not clahe"]),
+        ({"equalize": Equalization.NONE}, ["preprocess.equalize is none, not clahe"]),
         (
             {"image_size_px": 64, "clahe_clip_limit": 4.0},
             ["preprocess.image_size_px is 64, not 32", "preprocess.clahe_clip_limit is 4.0, not 2.0"],
@@ -204,7 +205,7 @@ def older(artifact):
     return replace(artifact, manifest=type(artifact.manifest).model_validate(entries), json=entries)
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("fit", Fit)
 @pytest.mark.parametrize("lacking", ["model", "dataset"])
 def test_a_setting_that_only_one_of_the_manifests_has_is_compared_with_its_default(lacking, fit, evaluated):
     _, model, dataset = evaluated

@@ -17,6 +17,7 @@ from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
 from model.manifests import ExportManifest
+from model.settings import Runtime
 from tfrecords.errors import MISSED, AoiError
 
 CLASSES = 3
@@ -105,7 +106,9 @@ def test_an_export_that_answers_otherwise_is_refused_and_nothing_is_left(job, mo
 def test_predicting_in_8_bits_exports_the_model_first(copy_home, made, tmp_path):
     home = copy_home(tmp_path / "home")
     settings = made[2]
-    chosen = settings.model_copy(update={"predict": settings.predict.model_copy(update={"runtime": "litert-int8"})})
+    chosen = settings.model_copy(
+        update={"predict": settings.predict.model_copy(update={"runtime": Runtime.LITERT_INT8})}
+    )
     predict(Job(home, chosen))
     (exported,) = home.committed(ExportManifest)
     assert (exported / "model.tflite").stat().st_size < 500_000  # in floating point: 900,000
