@@ -112,7 +112,7 @@ def by_turns(
 ) -> list[dict[str, Any]]:
     """Measures A B C A B C ..., so that a slow minute of the machine meets all of them.
 
-    Returns: a row a contestant: name, given, rounds (every measurement), median, low, high (each a dict by figure).
+    Returns: a row per contestant: name, given, rounds (every measurement), median, low, high (each a dict by figure).
     """
     measured: dict[str, list[dict]] = {contestant.name: [] for contestant in contestants}
     for number in range(rounds):

@@ -106,7 +106,7 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
         starts.append(time.perf_counter() - began)
     pairs = min(steps, whole - 2)  # the last batch may be smaller, and the first pair does not count
     if pairs < 1:
-        raise refuse("--data", f"{whole} batches an epoch", "Take a set of three batches or more")
+        raise refuse("--data", f"{whole} batches per epoch", "Take a set of three batches or more")
     sources = [epoch(0, light), tf.data.Dataset.from_tensors(first).repeat()]
     total = 2 * (1 + pairs)
     in_turn = tf.data.Dataset.choose_from_datasets(sources, tf.data.Dataset.range(2).repeat()).take(total)

@@ -20,7 +20,7 @@ SWEPT = ("preprocess", "ingest", "train")  # sections that change what a point i
 
 
 class Settings(StageSettings):
-    """A section a stage; `aoi settings` lists them."""
+    """One section per stage; `aoi settings` lists them."""
 
     preprocess: PreprocessSettings = Field(default_factory=PreprocessSettings)
     ingest: IngestSettings = Field(default_factory=IngestSettings)

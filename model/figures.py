@@ -24,7 +24,7 @@ TICKS = 20  # values that an axis of parallel coordinates names at most
 
 
 def training_curves(history: Sequence[Mapping[str, float]], best: int, path: Path) -> None:
-    """Loss and accuracy an epoch, for training and validation; `best` (from 1) is marked."""
+    """Loss and accuracy per epoch, for training and validation; `best` (from 1) is marked."""
     epochs = [row["epoch"] for row in history]
     circle, square = ("o", "s") if len(epochs) <= MARKED else ("", "")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -128,10 +128,10 @@ def tradeoff(
 def parallel(
     axes: Mapping[str, Sequence[object]], results: Mapping[str, Sequence[float]], title: str, path: Path
 ) -> None:
-    """Parallel coordinates: a line a point through its value on every axis, colored by the first result.
+    """Parallel coordinates: a line per point through its value on every axis, colored by the first result.
 
-    axes: settings, each with a value a point; numbers in their order and words in that of their first use, equally
-    spaced. results: figures, each with a number a point, to scale.
+    axes: settings, each with a value per point; numbers in their order and words in that of their first use, equally
+    spaced. results: figures, each with a number per point, to scale.
     """
     scales = [_spaced(values) for values in axes.values()] + [_to_scale(values) for values in results.values()]
     heights = np.array([height for height, _ in scales])  # (axes, points), 0..1

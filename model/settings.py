@@ -81,7 +81,7 @@ class TrainSettings(StageSettings):
         description=f"passes over the training pictures; unset: {EPOCHS}, or more where they make under {STEPS} steps",
     )
     patience: int = Field(10, ge=1, le=10000, description="epochs without a better one that end it")
-    batch_size: int = Field(16, ge=1, le=4096, description="pictures a step")
+    batch_size: int = Field(16, ge=1, le=4096, description="pictures per step")
     backbone: BackboneName = Field(
         BackboneName.MOBILENET, strict=False, description="network of keras.applications that finds the features"
     )
@@ -94,7 +94,9 @@ class TrainSettings(StageSettings):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
     fold: int = Field(0, ge=0, description="the fold that validates")
-    learning_rate: float = Field(5e-4, gt=0, le=1, description="highest rate of Adam; half an epoch up, cosine down")
+    learning_rate: float = Field(
+        5e-4, gt=0, le=1, description="highest learning rate of Adam: rises for half an epoch, then falls as a cosine"
+    )
     class_weights: ClassWeights = Field(
         ClassWeights.SQRT,
         strict=False,

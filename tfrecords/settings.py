@@ -49,7 +49,7 @@ class PreprocessSettings(StageSettings):
     )
     equalize: Equalization = Field(Equalization.CLAHE, strict=False, description="contrast equalization")
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
-    clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE a side")
+    clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE per side")
     max_megapixels: float = Field(100.0, gt=0, description="largest declared picture size that is decoded")
 
 

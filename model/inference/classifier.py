@@ -46,7 +46,7 @@ class Classifier:
         Args:
             pictures: PNG files' bytes.
 
-        Returns: a row a picture: label (int), name, and one probability a class under the class's name.
+        Returns: a row per picture: label (int), name, and one probability per class under the class's name.
 
         Raises:
             PictureError: names the first picture (by its place) that is no usable PNG.
@@ -73,7 +73,7 @@ def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
 
 
 def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """float32 (N, classes) to a table: label, name, and one probability a class under the class's name."""
+    """float32 (N, classes) to a table: label, name, and one probability per class under the class's name."""
     labels = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, int)
     table = pd.DataFrame({"label": labels, "name": [classes[label] for label in labels]})
     return pd.concat([table, pd.DataFrame(probabilities, columns=list(classes))], axis=1)

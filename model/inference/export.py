@@ -116,7 +116,7 @@ def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     checked = exported.manifest.check
     chosen = _choose(dataset, set(read_networks(model.path).values()), TIMED_PICTURES)
     pictures = _of(chosen, _read(dataset, [chosen]))
-    lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, a picture at a time"]
+    lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, one picture at a time"]
     for name, folder, runtime, size in (
         (KERAS, model.path, KERAS, checked.keras_bytes),
         (f"{exported.manifest.format}-{exported.manifest.precision}", exported.path, "", checked.bytes),

@@ -29,7 +29,7 @@ def predict_lot(
     exported: of the model, where its networks answer in place of the model's; evaluation: of the model, whose
     operating point decides; or None: then every part is for review.
 
-    Writes into `folder` predictions.csv (ID, label, name, one probability a class, decision, and status: ok, or
+    Writes into `folder` predictions.csv (ID, label, name, one probability per class, decision, and status: ok, or
     unreadable and then without probabilities), review.csv (the parts that a person should look at, the least sure
     first) and submission.csv (ID,Label).
     """

@@ -232,7 +232,7 @@ def _is_legal(name: str) -> bool:
 def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]], seconds: Sequence[float]) -> None:
     """Logs the epochs that the run has not yet. A store that is away now gets them with a later epoch.
 
-    history: a row an epoch, with "epoch" from 1; seconds: what each took.
+    history: a row per epoch, with "epoch" from 1; seconds: what each took.
     """
     client = connect(store)
     try:

@@ -95,7 +95,7 @@ def train_model(
 
 
 def _train_steps(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
-    """Training pictures an epoch, and steps an epoch."""
+    """Training pictures per epoch, and steps per epoch."""
     pictures = sum(training_counts(dataset, settings.fold))
     return pictures, math.ceil(pictures / settings.batch_size)
 
