@@ -76,7 +76,7 @@ def write_sweep(
 
 
 def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """A row per point, in their order: the axes' values, figures of merit, parameters, standing, the model's fingerprint.
+    """A row per point, in their order: the axes' values, metrics, parameters, standing, the model's fingerprint.
 
     standing: "best" (by accuracy, then macro F1, then fewer parameters); "worse" where an exact McNemar test at 5 %
     tells the point from the best one on the pictures that neither trained on; else "".
