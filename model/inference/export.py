@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from model.decisions import drift
-from model.inference.classifier import open_classifier, read_networks, write_card
+from model.inference.classifier import Classifier, open_classifier, read_networks, write_card
 from model.inference.formats import FORMATS
 from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
 from model.network.files import load
@@ -64,14 +64,10 @@ def export_model(
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
-    answers = []
-    for folder, name in ((model.path, KERAS), (work, form)):
-        classifier, parts = open_classifier(folder, name == KERAS), []
-        progress(0, len(checked), f"checked, {name}")
-        for at in range(0, len(checked), 32):
-            parts.append(classifier.each(checked[at : at + 32]))
-            progress(min(at + 32, len(checked)), len(checked), f"checked, {name}")
-        answers.append(np.concatenate(parts, axis=1))
+    answers = [
+        _answers(open_classifier(folder, name == KERAS), checked, name, progress)
+        for folder, name in ((model.path, KERAS), (work, form))
+    ]
     theirs, ours = (each.mean(axis=0) for each in answers)
     check = {
         "pictures": len(checked),
@@ -103,6 +99,16 @@ def export_model(
         check=ExportCheck(**check),
         reference=_reference(np.concatenate(unseen)),
     )
+
+
+def _answers(classifier: Classifier, pictures: np.ndarray, name: str, progress: Progress) -> np.ndarray:
+    """What each network says of pictures uint8 (N, S, S, 1): float32 (networks, N, classes). name: for the progress."""
+    parts = []
+    progress(0, len(pictures), f"checked, {name}")
+    for at in range(0, len(pictures), 32):
+        parts.append(classifier.each(pictures[at : at + 32]))
+        progress(min(at + 32, len(pictures)), len(pictures), f"checked, {name}")
+    return np.concatenate(parts, axis=1)
 
 
 def _reference(probabilities: np.ndarray) -> dict[str, Feature]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -132,11 +132,15 @@ def _epochs(
             break
         seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
-        progress(epoch * pictures, settings.total_epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
 
-        def seen(step: int, logs: Any, epoch: int = epoch) -> None:
-            done = epoch * pictures + min(pictures, (step + 1) * settings.batch_size)
-            progress(done, settings.total_epochs * pictures, f"epoch {epoch + 1} of {settings.epochs}")
+        def tell(in_epoch: int, epoch: int = epoch) -> None:
+            total = settings.total_epochs
+            progress(epoch * pictures + min(pictures, in_epoch), total * pictures, f"epoch {epoch + 1} of {total}")
+
+        def seen(step: int, logs: Any, tell: Callable[[int], None] = tell) -> None:
+            tell((step + 1) * settings.batch_size)
+
+        tell(0)
 
         result = network.fit(
             batches(epoch, settings.light_fraction),
