@@ -29,6 +29,13 @@ class Fit(StrEnum):
     PAD = "pad"
 
 
+class Color(StrEnum):
+    """What of a picture's color a record holds."""
+
+    GRAY = "gray"
+    RGB = "rgb"
+
+
 class Equalization(StrEnum):
     """How contrast is evened out."""
 
@@ -42,6 +49,7 @@ class PreprocessSettings(StageSettings):
 
     image_size_px: int = Field(224, ge=32, le=1024, description="width and height of a record, in pixels")
     # Enums are not strict: TOML and --set have words, not members.
+    color: Color = Field(Color.GRAY, strict=False, description="channels of a record: gray, or red, green and blue")
     fit: Fit = Field(
         Fit.STRETCH,
         strict=False,
@@ -51,6 +59,11 @@ class PreprocessSettings(StageSettings):
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE per side")
     max_megapixels: float = Field(100.0, gt=0, description="largest declared picture size that is decoded")
+
+    @property
+    def channels(self) -> int:
+        """Channels of a record: 1 or 3."""
+        return 3 if self.color == Color.RGB else 1
 
 
 class LayoutSettings(StageSettings):

@@ -57,7 +57,7 @@ def draw_equalized(data: Path, path: Path) -> None:
     grid = figure.subplots(2 * len(SHOWN), len(WAYS), height_ratios=[3, 1] * len(SHOWN))
     with opened(str(data / "train_images.zip")) as read_picture:
         for place, label in enumerate(SHOWN):
-            pixels = decode(read_picture(f"train_images/{first[label]}"), 100)
+            pixels = decode(read_picture(f"train_images/{first[label]}"), PreprocessSettings())
             for column, way in enumerate(WAYS):
                 made = equalize(pixels, PreprocessSettings(equalize=way))
                 shown, grays = grid[2 * place][column], grid[2 * place + 1][column]

@@ -75,7 +75,7 @@ def main(home: Home, data: str) -> None:
         settings, train = model.settings.preprocess, model.settings.train
         classifier = open_classifier(path)
         with files.opened(inputs.container) as read:
-            pictures = [decode(read(places[name]), settings.max_megapixels).astype(np.float64) for name in rows["id"]]
+            pictures = [decode(read(places[name]), settings).astype(np.float64) for name in rows["id"]]
         name = f"{train.recipe}, {settings.equalize}, light {train.light_fraction:g}, fold {train.fold}"
         table[name] = {}
         for light, relight in LIGHTS.items():

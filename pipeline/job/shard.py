@@ -210,7 +210,7 @@ def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: Prep
         data = read(row.name)
         if hashlib.sha256(data).digest() != row.sha256:
             return row.rejected("the file changed while it was being ingested", CHANGED)
-        pixels = decode(data, preprocess.max_megapixels, checksums=False)  # they held when it was hashed
+        pixels = decode(data, preprocess, checksums=False)  # they held when it was hashed
     except PictureError as error:  # first, since it is a ValueError
         return row.rejected(str(error), error.remedy)
     except READ_ERRORS as error:

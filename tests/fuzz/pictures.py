@@ -285,7 +285,7 @@ def check(case: Case, settings: PreprocessSettings) -> str:
         return rejected(case.expected, str(error))
     expected = reference(case.data, settings)
     require(expected is not None and np.array_equal(record, expected), f"not what cv2 decodes: {case.name}")
-    pixels = decode(case.data, settings.max_megapixels)
+    pixels = decode(case.data, settings)
     require(pixels.size <= settings.max_megapixels * 1e6, f"decoded {pixels.shape}, above the limit: {case.name}")
     require(case.gray is None or np.array_equal(pixels, case.gray), f"not the samples that it holds: {case.name}")
     measure(pixels)

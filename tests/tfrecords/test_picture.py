@@ -86,6 +86,7 @@ KINDS = {
     "1 wide": png(noise(50, 1)),
 }
 NORMAL = KINDS["gray"]
+PLAIN = PreprocessSettings()
 SMALL = PreprocessSettings(image_size_px=32)
 
 
@@ -98,7 +99,7 @@ def by_cv2(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_gives_what_cv2_gives_in_gray(kind):
-    pixels = decode(KINDS[kind], 100)
+    pixels = decode(KINDS[kind], PLAIN)
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 2
     np.testing.assert_array_equal(pixels, by_cv2(KINDS[kind]))
@@ -113,28 +114,35 @@ def test_every_kind_becomes_a_square_of_gray_bytes_and_always_the_same(kind):
 
 def test_gray_pixels_are_those_that_were_saved():
     pixels = noise(9, 14)
-    np.testing.assert_array_equal(decode(png(pixels), 100), pixels)
+    np.testing.assert_array_equal(decode(png(pixels), PLAIN), pixels)
 
 
 def test_sixteen_bits_keep_their_high_byte():
     pixels = noise(9, 14, dtype=np.uint16)
-    np.testing.assert_array_equal(decode(png(pixels), 100), pixels >> 8)
+    np.testing.assert_array_equal(decode(png(pixels), PLAIN), pixels >> 8)
 
 
 def test_color_becomes_luma():
     blue, green, red = np.moveaxis(noise(9, 14, 3).astype(float), -1, 0)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    np.testing.assert_allclose(decode(KINDS["color"], 100), luma, atol=1)
+    np.testing.assert_allclose(decode(KINDS["color"], PLAIN), luma, atol=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_color_decoding_gives_red_green_and_blue(kind):
+    pixels = decode(KINDS[kind], PreprocessSettings(color="rgb"))
+    bgr = cv2.imdecode(np.frombuffer(KINDS[kind], np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(pixels, bgr[..., ::-1])
 
 
 def test_alpha_is_dropped():
     pixels = noise(9, 14, 4)
-    np.testing.assert_array_equal(decode(png(pixels), 100), decode(png(pixels[..., :3]), 100))
+    np.testing.assert_array_equal(decode(png(pixels), PLAIN), decode(png(pixels[..., :3]), PLAIN))
 
 
 @pytest.mark.parametrize(("bits", "step"), [(1, 255), (2, 85), (4, 17)])
 def test_few_bits_are_stretched_to_the_whole_range(bits, step):
-    pixels = decode(few_bits(bits), 100)
+    pixels = decode(few_bits(bits), PLAIN)
     assert set(np.unique(pixels)) == set(range(0, 256, step))
 
 
@@ -144,11 +152,11 @@ def test_of_an_animation_the_still_picture_counts():
     frame = struct.pack(">I", 1) + zlib.compress(b"".join(b"\0" + row.tobytes() for row in moving))
     parts = [ihdr(4, 4), chunk(b"acTL", struct.pack(">II", 1, 0)), idat([row.tobytes() for row in still])]
     parts += [chunk(b"fcTL", control), chunk(b"fdAT", frame), chunk(b"IEND")]
-    np.testing.assert_array_equal(decode(file(*parts), 100), still)
+    np.testing.assert_array_equal(decode(file(*parts), PLAIN), still)
 
 
 def test_what_follows_the_end_mark_is_of_no_matter():
-    np.testing.assert_array_equal(decode(NORMAL + b"more", 100), decode(NORMAL, 100))
+    np.testing.assert_array_equal(decode(NORMAL + b"more", PLAIN), decode(NORMAL, PLAIN))
 
 
 # --- Pictures that cv2 wrote, which are decoded without it ---------------------------------------------------
@@ -164,23 +172,23 @@ def test_what_cv2_wrote_comes_back_without_asking_cv2(sides, seed):
     data = png(pixels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cv2, "imdecode", lambda *_: pytest.fail("cv2 decodes"))
-        np.testing.assert_array_equal(decode(data, 100), pixels)
+        np.testing.assert_array_equal(decode(data, PLAIN), pixels)
 
 
 @pytest.mark.parametrize("side", [2900, 2910])
 def test_sums_below_and_above_two_to_the_31_come_back(side):
     pixels = np.tile(np.arange(side, 0, -1).astype(np.uint8), (side, 1))  # every difference is 255
     assert (255 * side**2 >= 2**31) == (side == 2910)
-    np.testing.assert_array_equal(decode(png(pixels), 100), pixels)
+    np.testing.assert_array_equal(decode(png(pixels), PLAIN), pixels)
 
 
 def check_as_cv2(data: bytes) -> None:
     expected = by_cv2(data)
     if expected is None:
         with pytest.raises(PictureError, match="do not decode"):
-            decode(data, 100)
+            decode(data, PLAIN)
     else:
-        np.testing.assert_array_equal(decode(data, 100), expected)
+        np.testing.assert_array_equal(decode(data, PLAIN), expected)
 
 
 def filtered(filters: list[int], width: int = 6) -> bytes:
@@ -243,7 +251,7 @@ def test_a_second_header_is_refused_as_cv2_does(place):
     data = file(*parts[:place], gray(), *parts[place:], chunk(b"IEND"))
     assert by_cv2(data) is None
     with pytest.raises(PictureError, match="second header at byte"):
-        decode(data, 1)
+        decode(data, PreprocessSettings(max_megapixels=1))
 
 
 @pytest.mark.parametrize("most", ["chunks", "packed bytes"])
@@ -252,7 +260,7 @@ def test_what_is_far_longer_than_its_pixels_is_not_copied(most):
     more = chunk(b"IDAT") * 300_000 if most == "chunks" else chunk(b"IDAT", bytes(4_000_000))
     data = file(gray(), chunk(b"IDAT", stream), more, chunk(b"IEND"))
     tracemalloc.start()
-    decode(data, 1)
+    decode(data, PreprocessSettings(max_megapixels=1))
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
 
@@ -261,7 +269,7 @@ def test_a_stream_that_unpacks_to_more_than_the_picture_is_not_unpacked_whole():
     bomb = zlib.compress(bytes([1]) * (7 * 12) + bytes(200_000_000))
     data = file(ihdr(6, 12), chunk(b"IDAT", bomb), chunk(b"IEND"))
     tracemalloc.start()
-    decode(data, 1)
+    decode(data, PreprocessSettings(max_megapixels=1))
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
@@ -286,14 +294,14 @@ def test_a_file_with_any_one_byte_changed_is_refused(kind):
             flipped = bytearray(data)
             flipped[at] ^= change
             with pytest.raises(PictureError):
-                decode(bytes(flipped), 100)
+                decode(bytes(flipped), PLAIN)
 
 
 @settings(max_examples=100)
 @given(data=st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda tail: SIGNATURE + tail)))
 def test_any_bytes_are_decoded_as_cv2_does_or_refused(data):
     try:
-        pixels = decode(data, 1)
+        pixels = decode(data, PreprocessSettings(max_megapixels=1))
     except PictureError:
         return
     np.testing.assert_array_equal(pixels, by_cv2(data))
@@ -312,7 +320,7 @@ def test_any_bytes_are_decoded_as_cv2_does_or_refused(data):
 def test_any_frame_of_valid_chunks_is_decoded_as_cv2_does_or_refused(kinds, body, bits, color, sides):
     data = file(ihdr(*sides, bits, color), *(chunk(kind, body) for kind in kinds), chunk(b"IEND"))
     try:
-        pixels = decode(data, 1)
+        pixels = decode(data, PreprocessSettings(max_megapixels=1))
     except PictureError:
         return
     np.testing.assert_array_equal(pixels, by_cv2(data))
@@ -344,7 +352,7 @@ bad_files = {
 def test_the_reason_says_what_was_seen(case):
     data, reason = bad_files[case]
     with pytest.raises(PictureError, match=reason):
-        decode(data, 100)
+        decode(data, PLAIN)
 
 
 def test_a_damaged_chunk_is_named_with_its_place():
@@ -360,8 +368,8 @@ def test_checksums_that_held_before_need_not_be_looked_at_again():
     spoilt = bytearray(NORMAL)
     spoilt[at] ^= 1
     with pytest.raises(PictureError, match="checksum of its IEND chunk"):
-        decode(bytes(spoilt), 100)
-    np.testing.assert_array_equal(decode(bytes(spoilt), 100, checksums=False), by_cv2(NORMAL))
+        decode(bytes(spoilt), PLAIN)
+    np.testing.assert_array_equal(decode(bytes(spoilt), PLAIN, checksums=False), by_cv2(NORMAL))
 
 
 # --- Size ---------------------------------------------------------------------------------------------------
@@ -376,20 +384,20 @@ def test_a_bomb_is_refused_by_its_declared_size_before_it_is_decoded(monkeypatch
     bomb = file(ihdr(60_000, 60_000), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND"))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(PictureError, match="declares 60000 x 60000 pixels, more than 100 megapixels"):
-        decode(bomb, 100)
+        decode(bomb, PLAIN)
 
 
 def test_the_largest_size_is_itself_allowed():
     data = png(noise(100, 100))
-    assert decode(data, 0.01).shape == (100, 100)
+    assert decode(data, PreprocessSettings(max_megapixels=0.01)).shape == (100, 100)
     with pytest.raises(PictureError, match=r"more than 0\.0099 megapixels"):
-        decode(data, 0.0099)
+        decode(data, PreprocessSettings(max_megapixels=0.0099))
 
 
 def test_a_size_that_only_cv2_refuses_is_a_reason_too():
     bomb = file(ihdr(60_000, 60_000), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND"))
     with pytest.raises(PictureError, match="do not decode"):
-        decode(bomb, 1e9)
+        decode(bomb, PreprocessSettings(max_megapixels=1e9))
 
 
 # --- Contrast -----------------------------------------------------------------------------------------------

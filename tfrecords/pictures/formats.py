@@ -9,6 +9,7 @@ import numpy as np
 
 from tfrecords.pictures import png
 from tfrecords.pictures.errors import PictureError
+from tfrecords.settings import Color, PreprocessSettings
 
 # Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting for work.
 cv2.setNumThreads(1)
@@ -20,14 +21,14 @@ class Format:
 
     suffixes: of its file names, in lower case; signature: its first bytes; check: (file, whether to check checksums)
     to what the file declares, with `width` and `height` in pixels, raises PictureError where the file is damaged;
-    decode: (file, what `check` returned) to gray pixels, uint8 (height, width), raises PictureError.
+    decode: (file, what `check` returned, color) to pixels as `decode` returns them, raises PictureError.
     """
 
     name: str
     suffixes: tuple[str, ...]
     signature: bytes
     check: Callable[[bytes, bool], Any]
-    decode: Callable[[bytes, Any], np.ndarray]
+    decode: Callable[[bytes, Any, Color], np.ndarray]
 
 
 FORMATS = (Format("PNG", (".png",), png.SIGNATURE, png.check, png.decode),)
@@ -43,23 +44,23 @@ def inspect(data: bytes) -> Any:
     return format_of(data).check(data, True)
 
 
-def decode(data: bytes, max_megapixels: float, checksums: bool = True) -> np.ndarray:
-    """The picture in gray: uint8 (height, width), 0 black to 255 white.
+def decode(data: bytes, settings: PreprocessSettings, checksums: bool = True) -> np.ndarray:
+    """The picture: uint8 (height, width), 0 black to 255 white; (height, width, 3), RGB, where `settings.color` is rgb.
 
     checksums: False leaves out the check of checksums, for bytes that are known to have passed `inspect`.
 
     Raises:
-        PictureError: see `inspect`; or a declared size above `max_megapixels`, or pixels that do not decode.
+        PictureError: see `inspect`; or a declared size above `settings.max_megapixels`, or pixels that do not decode.
     """
     form = format_of(data)
     declared = form.check(data, checksums)
-    if declared.width * declared.height > max_megapixels * 1e6:
+    if declared.width * declared.height > settings.max_megapixels * 1e6:
         raise PictureError(
             f"the {form.name} declares {declared.width} x {declared.height} pixels, "
-            f"more than {max_megapixels:g} megapixels",
+            f"more than {settings.max_megapixels:g} megapixels",
             "raise preprocess.max_megapixels, or take the picture out with its row",
         )
-    return form.decode(data, declared)
+    return form.decode(data, declared, settings.color)
 
 
 def format_of(data: bytes) -> Format:

@@ -10,6 +10,7 @@ import numpy as np
 from isal import isal_zlib
 
 from tfrecords.pictures.errors import PictureError
+from tfrecords.settings import Color
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -67,10 +68,10 @@ def check(data: bytes, checksums: bool = True) -> Frame:
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
 
-def decode(data: bytes, frame: Frame) -> np.ndarray:
-    """The picture as cv2 sees it in gray: uint8 (height, width), 0 black to 255 white.
+def decode(data: bytes, frame: Frame, color: Color) -> np.ndarray:
+    """The picture as cv2 sees it: uint8 (height, width), 0 black to 255 white, or (height, width, 3), RGB.
 
-    Color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
+    In gray, color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
     1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the still picture counts, and an
     Exif orientation turns the picture.
 
@@ -78,10 +79,11 @@ def decode(data: bytes, frame: Frame) -> np.ndarray:
     """
     pixels = _decode_as_written_by_cv2(data, frame)
     if pixels is not None:
-        return pixels
+        return pixels if color == Color.GRAY else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    how = cv2.IMREAD_GRAYSCALE if color == Color.GRAY else cv2.IMREAD_COLOR_RGB
     try:
         still = _still(data) if frame.kinds.intersection(ANIMATION) else data
-        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_GRAYSCALE)
+        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), how)
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
     if pixels is None:

@@ -56,4 +56,4 @@ def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
     Raises:
         PictureError: see `decode`.
     """
-    return finish(decode(data, settings.max_megapixels), settings)
+    return finish(decode(data, settings), settings)
