@@ -1,12 +1,16 @@
 """What can be set about a record's pixels; free of cv2, as settings are read before any work."""
 
+import re
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 LEAST_FOLDS = 2
+AUTO: Literal["auto"] = "auto"
+PIXELS, SHARES = re.compile(r"[0-9]{1,9}(,[0-9]{1,9}){3}"), re.compile(r"(0\.[0-9]+|1\.0+)(,(0\.[0-9]+|1\.0+)){3}")
 
 
 class StageSettings(BaseModel):
@@ -58,7 +62,31 @@ class PreprocessSettings(StageSettings):
     equalize: Equalization = Field(Equalization.CLAHE, strict=False, description="contrast equalization")
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE per side")
-    max_megapixels: float = Field(100.0, gt=0, description="largest declared picture size that is decoded")
+    max_megapixels: float = Field(100.0, gt=0, description="largest declared or padded picture size that is decoded")
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = Field(
+        AUTO,
+        description="bits that the values of 16-bit files use; auto: the least that hold the training set's largest",
+    )
+    crop: str = Field(
+        "",
+        description="left,top,width,height of the part that is used; in pixels, or in shares of the size",
+    )
+
+    @field_validator("crop")
+    @classmethod
+    def _is_a_part(cls, crop: str) -> str:
+        crop = crop.replace(" ", "")
+        if not crop or (PIXELS.fullmatch(crop) and 0 not in map(int, crop.split(",")[2:])):
+            return crop
+        if SHARES.fullmatch(crop):
+            left, top, width, height = map(Decimal, crop.split(","))
+            if width and height and max(left + width, top + height) <= 1:
+                return crop
+        raise PydanticCustomError(
+            "crop",
+            "Input should be left,top,width,height: whole pixels as 10,20,300,200, or shares of the size within it as "
+            "0.1,0.1,0.5,0.5",
+        )
 
     @property
     def channels(self) -> int:

@@ -6,7 +6,10 @@ import model
 import tfrecords
 
 # What serving imports, and no more: neither TensorFlow nor Beam. MLflow brings the server.
-PACKAGES = ("ai-edge-litert", "isal", "mlflow", "numpy", "opencv-python-headless", "pandas", "pydantic")
+PACKAGES = (
+    *("ai-edge-litert", "isal", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic"),
+    "simplejpeg",
+)
 
 
 def requirements() -> list[str]:

@@ -331,7 +331,7 @@ PACKED = zlib.compress(b"".join(b"\0" + row.tobytes() for row in noise(9, 14)))
 CHANGED = PACKED[:60] + bytes([PACKED[60] ^ 1]) + PACKED[61:]
 bad_files = {
     "empty": (b"", "the file is empty"),
-    "jpeg": (cv2.imencode(".jpg", noise(9, 14))[1].tobytes(), "not a PNG"),
+    "gif": (b"GIF89a" + bytes(20), "not a PNG, JPEG, BMP, TIFF or WebP"),
     "text": (b"not a picture at all", "not a PNG"),
     "signature alone": (SIGNATURE, "cut off after 8 bytes"),
     "no header": (file(idat([b"\0"]), chunk(b"IEND")), "does not begin with its header"),

@@ -1,5 +1,6 @@
 """The table of picture formats: a file is told by its content, checked, and decoded."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,36 +8,50 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfrecords.pictures import png
+from tfrecords.pictures import bmp, jpeg, png, tiff, webp
+from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.errors import PictureError
-from tfrecords.settings import Color, PreprocessSettings
+from tfrecords.pictures.region import cut_out
+from tfrecords.settings import AUTO, Color, Fit, PreprocessSettings
 
 # Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting for work.
 cv2.setNumThreads(1)
+FULL_DEPTH = 16  # bits
 
 
 @dataclass(frozen=True)
 class Format:
     """One picture format.
 
-    suffixes: of its file names, in lower case; signature: its first bytes; check: (file, whether to check checksums)
-    to what the file declares, with `width` and `height` in pixels, raises PictureError where the file is damaged;
-    decode: (file, what `check` returned, color) to pixels as `decode` returns them, raises PictureError.
+    suffixes: of its file names, in lower case; signature: pattern of its first bytes; check: (file, whether to check
+    checksums) to what the file declares, raises PictureError where the file is damaged; decode: (file, what `check`
+    returned, color) to pixels, uint8 or uint16, (height, width) or (height, width, 3), RGB, raises PictureError. Where
+    `color` is gray and the file has color, it may decode to either.
     """
 
     name: str
     suffixes: tuple[str, ...]
     signature: bytes
-    check: Callable[[bytes, bool], Any]
+    check: Callable[[bytes, bool], Declared]
     decode: Callable[[bytes, Any, Color], np.ndarray]
 
+    def wrote(self, data: bytes) -> bool:
+        """Whether a file begins as those of this format do."""
+        return re.match(self.signature, data, re.DOTALL) is not None
 
-FORMATS = (Format("PNG", (".png",), png.SIGNATURE, png.check, png.decode),)
+
+FORMATS = (
+    Format("PNG", (".png",), re.escape(png.SIGNATURE), png.check, png.decode),
+    Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), jpeg.SIGNATURE, jpeg.check, jpeg.decode),
+    Format("BMP", (".bmp", ".dib"), bmp.SIGNATURE, bmp.check, bmp.decode),
+    Format("TIFF", (".tif", ".tiff"), tiff.SIGNATURE, tiff.check, tiff.decode),
+    Format("WebP", (".webp",), webp.SIGNATURE, webp.check, webp.decode),
+)
 SUFFIXES = tuple(suffix for form in FORMATS for suffix in form.suffixes)
 
 
-def inspect(data: bytes) -> Any:
-    """Checks a picture file without decoding it. Returns: what it declares, with `width` and `height` in pixels.
+def inspect(data: bytes) -> Declared:
+    """Checks a picture file without decoding it. Returns: what it declares.
 
     Raises:
         PictureError: empty, of no known format, or damaged; see the `check` of its format.
@@ -47,10 +62,22 @@ def inspect(data: bytes) -> Any:
 def decode(data: bytes, settings: PreprocessSettings, checksums: bool = True) -> np.ndarray:
     """The picture: uint8 (height, width), 0 black to 255 white; (height, width, 3), RGB, where `settings.color` is rgb.
 
+    It is the part that `settings.crop` names. Of more than 8 bits it is what `settings.bit_depth` takes for the range.
+
     checksums: False leaves out the check of checksums, for bytes that are known to have passed `inspect`.
 
     Raises:
-        PictureError: see `inspect`; or a declared size above `settings.max_megapixels`, or pixels that do not decode.
+        PictureError: see `samples`.
+    """
+    return in_bytes(samples(data, settings, checksums), settings)
+
+
+def samples(data: bytes, settings: PreprocessSettings, checksums: bool = True) -> np.ndarray:
+    """As `decode`, but uint16 where the file has more than 8 bits per sample: these are as they are in the file.
+
+    Raises:
+        PictureError: see `inspect`; or a declared size above `settings.max_megapixels`, pixels that do not decode, a
+            part that lies outside the picture, or one that padding would make too large.
     """
     form = format_of(data)
     declared = form.check(data, checksums)
@@ -60,7 +87,33 @@ def decode(data: bytes, settings: PreprocessSettings, checksums: bool = True) ->
             f"more than {settings.max_megapixels:g} megapixels",
             "raise preprocess.max_megapixels, or take the picture out with its row",
         )
-    return form.decode(data, declared, settings.color)
+    pixels = form.decode(data, declared, settings.color)
+    if settings.crop:
+        pixels = cut_out(pixels, settings.crop)
+    height, width = pixels.shape[:2]
+    if settings.fit == Fit.PAD and max(height, width) ** 2 > settings.max_megapixels * 1e6:
+        raise PictureError(
+            f"{width} x {height} pixels, padded to a square, take more than {settings.max_megapixels:g} megapixels",
+            "set preprocess.fit to stretch, or preprocess.crop to a part, or raise preprocess.max_megapixels",
+        )
+    if settings.color == Color.GRAY:
+        return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+
+
+def in_bytes(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
+    """What `samples` returned, in 8 bits: of uint16 the highest 8 of the `settings.bit_depth` bits. What lies above
+    these is white. Auto that nobody has resolved counts as 16 bits.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    depth = FULL_DEPTH if settings.bit_depth == AUTO else settings.bit_depth
+    return (np.minimum(pixels, 2**depth - 1) >> (depth - 8)).astype(np.uint8)
+
+
+def saturates(pixels: np.ndarray, settings: PreprocessSettings) -> bool:
+    """Whether what `samples` returned has values above the bits of `settings.bit_depth`."""
+    return pixels.dtype == np.uint16 and settings.bit_depth != AUTO and int(pixels.max()) >= 2**settings.bit_depth
 
 
 def format_of(data: bytes) -> Format:
@@ -68,7 +121,8 @@ def format_of(data: bytes) -> Format:
     if not data:
         raise PictureError("the file is empty")
     for form in FORMATS:
-        if data.startswith(form.signature):
+        if form.wrote(data):
             return form
-    names = " or ".join(form.name for form in FORMATS)
-    raise PictureError(f"the file is not a {names}", f"save the picture as {names}, or take it out with its row")
+    *names, last = (form.name for form in FORMATS)
+    known = f"{', '.join(names)} or {last}"
+    raise PictureError(f"the file is not a {known}", f"save the picture as {known}, or take it out with its row")

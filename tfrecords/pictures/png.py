@@ -9,31 +9,35 @@ import cv2
 import numpy as np
 from isal import isal_zlib
 
+from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.errors import PictureError
 from tfrecords.settings import Color
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 BARE = {b"IHDR", b"IDAT", b"IEND"}
+CRITICAL = {*BARE, b"PLTE"}
 GRAY_8 = bytes([8, 0, 0, 0, 0])
 SUB = 1
 LONGEST_SIDE = 1_000_000  # pixels, that cv2 reads
+DAMAGED_BESIDE = "damaged texts, times and the like beside whole pixels are left out"
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What a PNG declares. width, height: pixels; form: the bytes for bit depth, color type, compression, filter
-    method and interlacing; kinds: of its chunks.
+class Frame(Declared):
+    """What a PNG declares. form: the bytes for bit depth, color type, compression, filter method and interlacing;
+    kinds: of its chunks; damaged: where the chunks begin that are left out.
     """
 
-    width: int
-    height: int
-    form: bytes
-    kinds: frozenset[bytes]
+    form: bytes = b""
+    kinds: frozenset[bytes] = frozenset()
+    damaged: frozenset[int] = frozenset()
 
 
 def check(data: bytes, checksums: bool = True) -> Frame:
     """Checks the frame of a PNG without decoding it: chunk lengths, checksums, end mark.
+
+    Damage in a chunk that holds no pixels and nothing that they need is no reason to refuse the picture.
 
     checksums: False leaves these out, for bytes that are known to have passed.
 
@@ -45,6 +49,7 @@ def check(data: bytes, checksums: bool = True) -> Frame:
     """
     view, at = memoryview(data), len(SIGNATURE)
     kinds: set[bytes] = set()
+    damaged: set[int] = set()
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
@@ -52,38 +57,44 @@ def check(data: bytes, checksums: bool = True) -> Frame:
             break
         if not kind.isalpha():
             raise PictureError(f"the PNG is damaged (no chunk begins at byte {at})")
-        if checksums and isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
+        # A first letter in lower case says that pixels can do without it; a flipped bit may have made it so.
+        beside = kind[:1].islower() and kind.upper() not in CRITICAL
+        if checksums or beside:  # those beside are few, and must be left out each time
+            if isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                if not beside:
+                    raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
+                damaged.add(at)
         if not kinds and (kind != b"IHDR" or length != 13):
             raise PictureError("the PNG does not begin with its header")
         if kinds and kind == b"IHDR":
             raise PictureError(f"the PNG has a second header at byte {at}")
-        kinds.add(kind)
+        if at not in damaged:
+            kinds.add(kind)
         if kind == b"IEND":
             if b"IDAT" not in kinds:
                 raise PictureError("the PNG holds no pixels")
             width, height, form = struct.unpack_from(">II5s", data, 16)
-            return Frame(width, height, form, frozenset(kinds))
+            notes = (DAMAGED_BESIDE,) if damaged else ()
+            return Frame(width, height, form[0], notes, form, frozenset(kinds), frozenset(damaged))
         at = end
     raise PictureError(f"the PNG is cut off after {len(data)} bytes")
 
 
 def decode(data: bytes, frame: Frame, color: Color) -> np.ndarray:
-    """The picture as cv2 sees it: uint8 (height, width), 0 black to 255 white, or (height, width, 3), RGB.
+    """The picture as cv2 sees it: uint8, or uint16 for 16 bits; (height, width), or (height, width, 3), RGB.
 
-    In gray, color becomes luma (0.299 R + 0.587 G + 0.114 B), 16 bits keep their high byte, a palette is looked up,
-    1, 2 and 4 bits are stretched to 0..255, alpha is dropped, of an animation the still picture counts, and an
-    Exif orientation turns the picture.
+    In gray, color becomes luma (0.299 R + 0.587 G + 0.114 B). A palette is looked up, 1, 2 and 4 bits are stretched to
+    0..255, alpha is dropped, of an animation the still picture counts, and an Exif orientation turns the picture.
 
     frame: as `check` returned it. Raises: PictureError for pixels that do not decode.
     """
     pixels = _decode_as_written_by_cv2(data, frame)
     if pixels is not None:
-        return pixels if color == Color.GRAY else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        return pixels
     how = cv2.IMREAD_GRAYSCALE if color == Color.GRAY else cv2.IMREAD_COLOR_RGB
     try:
-        still = _still(data) if frame.kinds.intersection(ANIMATION) else data
-        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), how)
+        still = _still(data, frame) if frame.damaged or frame.kinds.intersection(ANIMATION) else data
+        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), how | (cv2.IMREAD_ANYDEPTH if frame.bits == 16 else 0))
     except cv2.error as error:
         raise PictureError(f"the pixels do not decode ({error.err})") from None
     if pixels is None:
@@ -130,13 +141,14 @@ def _decode_as_written_by_cv2(data: bytes, frame: Frame) -> np.ndarray | None:
     return sums[1:] - sums[:-1]
 
 
-def _still(data: bytes) -> bytes:
-    """An inspected PNG without the chunks that make it an animation.
+def _still(data: bytes, frame: Frame) -> bytes:
+    """An inspected PNG without damaged chunks, and without those that make it an animation.
 
     cv2 would show a frame in place of the still picture, and a damaged animation ends the whole process.
     Source: https://github.com/opencv/opencv/issues/27744
     """
-    return SIGNATURE + b"".join(data[at:end] for kind, at, end in _chunks(data) if kind not in ANIMATION)
+    kept = (data[at:end] for kind, at, end in _chunks(data) if kind not in ANIMATION and at not in frame.damaged)
+    return SIGNATURE + b"".join(kept)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

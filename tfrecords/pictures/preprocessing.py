@@ -51,7 +51,7 @@ def finish(pixels: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
 
 
 def prepare(data: bytes, settings: PreprocessSettings) -> np.ndarray:
-    """PNG bytes to the pixels of a record: uint8 (size, size), 0..255.
+    """A picture file's bytes to the pixels of a record: uint8 (size, size), 0..255.
 
     Raises:
         PictureError: see `decode`.
