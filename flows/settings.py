@@ -164,7 +164,7 @@ def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "$ref" in schema:  # an enum
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "enum" in schema:
-        return "|".join(schema["enum"])
+        return "|".join(map(str, schema["enum"]))
     if "anyOf" in schema:
         schema = schema["anyOf"][0]
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

@@ -6,6 +6,7 @@ from model.manifests import Evaluation, Model
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from tfrecords.dataset import Dataset
 from tfrecords.errors import MISSED, refuse
+from tfrecords.settings import AUTO
 
 
 def check_fold(folds: int, settings: TrainSettings) -> None:
@@ -37,6 +38,8 @@ def check_same(model: Model, dataset: Dataset) -> None:
         seen = f"its classes are {', '.join(theirs)}; the model's are {', '.join(ours)}"
         raise refuse(dataset.path, seen, "Name a model that was trained on these classes, or train one")
     known, found = (made.manifest.settings.preprocess.model_dump() for made in (model, dataset))
+    if known["bit_depth"] == AUTO:  # the model is of a time when nobody looked for it, and takes any
+        known["bit_depth"] = found["bit_depth"]
     differs = [f"preprocess.{key} is {found[key]}, not {known[key]}" for key in known if known[key] != found[key]]
     if differs:
         raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")

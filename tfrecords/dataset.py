@@ -33,7 +33,7 @@ class DatasetManifest(Manifest):
 
     split: "train" or "test"; classes: their names in label order; input_digest: hash of the rows of the CSV, the
     contents of the pictures and the classes; counts: records per class name and fold; duplicates: groups of ids whose
-    files are byte-identical.
+    files are byte-identical; saturated: how many pictures have values above the bit depth.
     """
 
     KIND = "dataset"
@@ -47,6 +47,7 @@ class DatasetManifest(Manifest):
     counts: dict[str, dict[str, int]]
     rejects: int
     duplicates: tuple[tuple[str, ...], ...]
+    saturated: int = 0  # earlier manifests do not tell
     versions: dict[str, int | str]
     shards: tuple[ShardEntry, ...]
 
@@ -116,6 +117,17 @@ def read_example(dataset: Dataset) -> bytes | None:
 def image_size(dataset: Dataset) -> int:
     """Width and height of the dataset's records, in pixels."""
     return dataset.manifest.settings.preprocess.image_size_px
+
+
+def saturation(dataset: Dataset) -> str:
+    """What to tell of pictures whose values do not fit the bit depth; "" where all fit."""
+    made = dataset.manifest
+    if not made.saturated:
+        return ""
+    return (
+        f"{made.saturated:,} of the {made.records:,} {made.split} pictures have values above preprocess.bit_depth "
+        f"({made.settings.preprocess.bit_depth}), which become white"
+    )
 
 
 def record_count(dataset: Dataset) -> int:

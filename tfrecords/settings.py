@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 LEAST_FOLDS = 2
 AUTO: Literal["auto"] = "auto"
+DEPTHS: tuple[Literal[8, 10, 12, 14, 16], ...] = (8, 10, 12, 14, 16)
 PIXELS, SHARES = re.compile(r"[0-9]{1,9}(,[0-9]{1,9}){3}"), re.compile(r"(0\.[0-9]+|1\.0+)(,(0\.[0-9]+|1\.0+)){3}")
 
 

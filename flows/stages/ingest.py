@@ -15,7 +15,7 @@ from pipeline.audit.findings import summary as audit_summary
 from pipeline.inputs import files
 from pipeline.inputs.inputs import Split, read_inputs
 from pipeline.job.ingest import ingest as ingest_inputs
-from tfrecords.dataset import Dataset, DatasetManifest
+from tfrecords.dataset import Dataset, DatasetManifest, saturation
 from tfrecords.errors import AoiError, refuse
 
 
@@ -27,13 +27,15 @@ def ingest(job: Job, data: Annotated[str | None, DATA] = None, beam: Annotated[s
     home, data = job.home, choose_data(job.home, data)
     dataset, cached = ingest_split(job, data, "train", beam)
     datasets = [dataset]
+    known = job.settings.model_copy(update={"preprocess": dataset.manifest.settings.preprocess})
     if files.exists(files.join(data, "test.csv")):
-        datasets.append(ingest_split(job, data, "test", beam)[0])
+        datasets.append(ingest_split(replace(job, settings=known), data, "test", beam)[0])
     audited, was_there = audit(datasets, home.folder(AuditManifest), name_of(dataset))
     found = audit_summary(audited)
     audit_ref = home.finished(audited, was_there, "audit", f"audit-{dataset.fingerprint}")
-    note = f"audit: {found}; see {audit_ref.folder}/audit.csv" if found else ""
-    return replace(home.finished(dataset, cached), note=note)
+    audit_note = f"audit: {found}; see {audit_ref.folder}/audit.csv" if found else ""
+    notes = [note for note in (*map(saturation, datasets), audit_note) if note]
+    return replace(home.finished(dataset, cached), note="\n".join(notes))
 
 
 def ingest_split(job: Job, data: str, split: Split, beam: str) -> tuple[Dataset, bool]:

@@ -21,7 +21,7 @@ from model.settings import SUBMISSION, Precision, Runtime
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import Dataset
+from tfrecords.dataset import Dataset, saturation
 
 VERSION = 5  # raise it when the same model and lot would give another prediction
 MODEL = Option("a model's folder or name (default: the champion of the product)")
@@ -49,8 +49,11 @@ def predict(
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
     drifted = drift_warning(made.manifest.drift)
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
+    saturated = f"\n{found}" if (found := saturation(lot)) else ""
     used = f"model: {describe_model(home, chosen)}"
-    ref = replace(home.finished(made, cached), note=f"{used}\ndecided: {decisions}; see review.csv there{unusual}")
+    ref = replace(
+        home.finished(made, cached), note=f"{used}\ndecided: {decisions}; see review.csv there{unusual}{saturated}"
+    )
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
 

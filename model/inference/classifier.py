@@ -1,4 +1,4 @@
-"""A trained model in use: PNG bytes or record pixels in, classes and probabilities out."""
+"""A trained model in use: picture files or record pixels in, classes and probabilities out."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,12 +44,12 @@ class Classifier:
         """Files as an inspection machine writes them, with the very preprocessing of ingest.
 
         Args:
-            pictures: PNG files' bytes.
+            pictures: files' bytes.
 
         Returns: a row per picture: label (int), name, and one probability per class under the class's name.
 
         Raises:
-            PictureError: names the first picture (by its place) that is no usable PNG.
+            PictureError: names the first picture (by its place) that can't be used.
         """
         prepared = []
         for place, data in enumerate(pictures):

@@ -57,7 +57,7 @@ def _file(value: Any, position: int) -> bytes:
     data = value.encode(errors="replace") if isinstance(value, str) else value
     if not isinstance(data, bytes):
         raise PictureError(f"picture {position}: neither bytes nor base64 text")
-    if not data.isascii():  # as every picture file; MLflow hands text on as bytes too
+    if not data.isascii() or b"\0" in data:  # as in every picture file; MLflow hands text on as bytes too
         return data
     try:
         return base64.b64decode(b"".join(data.split()), validate=True)

@@ -51,7 +51,8 @@ class Reject:
 class Row:
     """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip.
 
-    sha256: 32 bytes, half of what they take as text; none where the file can't be read.
+    sha256: 32 bytes, half of what they take as text; none where the file can't be read. bits: per sample, as the file
+    declares; notes: what was taken leniently of it, see `Declared`.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Row:
     name: str
     sha256: bytes = b""
     reject: Reject | None = None  # of a picture that can't be used, found without decoding it
+    bits: int = 8
+    notes: tuple[str, ...] = ()
 
     def rejected(self, reason: str, remedy: str = COPY_AGAIN) -> Reject:
         return Reject(self.id, self.row, reason, remedy)
@@ -370,12 +373,12 @@ def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
         data = read(row.name)
     except READ_ERRORS as error:
         return replace(row, reject=row.rejected(*unreadable(error)))
-    reject = None
+    sha256 = hashlib.sha256(data).digest()
     try:
-        inspect(data)
+        declared = inspect(data)
     except PictureError as error:
-        reject = row.rejected(str(error), error.remedy)
-    return replace(row, sha256=hashlib.sha256(data).digest(), reject=reject)
+        return replace(row, sha256=sha256, reject=row.rejected(str(error), error.remedy))
+    return replace(row, sha256=sha256, bits=declared.bits, notes=declared.notes)
 
 
 def unreadable(error: Exception) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.inputs.depth import resolve_depth
 from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs, Reject, Row, duplicates
 from pipeline.job.beam import open_runner, refuse_lossy, run_shards, unreadable_options
@@ -76,6 +77,7 @@ def ingest(
 
     Args:
         root: folder of the datasets; the result is root/NAME-SPLIT-FINGERPRINT.
+        preprocess: of a training split, where its bit depth is auto, it is found here and stands in the manifest.
         beam: Beam's own pipeline options, as on a command line. They never change the bytes.
         progress: counts the pictures in finished shards.
 
@@ -91,6 +93,7 @@ def ingest(
     except ValueError as error:
         raise unreadable_options(str(error))
     refuse_lossy(options)
+    preprocess = resolve_depth(inputs, preprocess, progress)
     fingerprint = hash_json(
         {
             "versions": [VERSION, schema.VERSION, preprocessing.VERSION],
@@ -145,11 +148,13 @@ def _build(
     run_shards(plans, runner, options, progress)
     written: list[ShardEntry] = []
     rejects: list[Reject] = []
+    saturated = 0
     found = np.zeros(1 + max(row.row for row in inputs.rows), FOUND)
     for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
         report = _checked(inputs, plan)
         written.append(report.entry)
         rejects += report.rejects
+        saturated += report.saturated
         for row, fold in plan.placed():
             found[row.row] = (fold, *report.written.get(row.id, UNREAD))
     rejects.sort(key=lambda reject: reject.id)
@@ -172,6 +177,7 @@ def _build(
         records=sum(shard.records for shard in written),
         counts=count_folds(placed, inputs.classes),
         rejects=len(rejects),
+        saturated=saturated,
         duplicates=duplicates(inputs.rows),
         versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
         shards=tuple(written),

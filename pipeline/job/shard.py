@@ -19,13 +19,13 @@ from pipeline.inputs.inputs import Reject, Row, unreadable
 from tfrecords.artifacts.files import appearing, hash_json
 from tfrecords.dataset import ShardEntry
 from tfrecords.pictures.errors import PictureError
-from tfrecords.pictures.formats import decode
+from tfrecords.pictures.formats import in_bytes, samples, saturates
 from tfrecords.pictures.perceptual_hash import perceptual_hash
 from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.schema import Record, encode, frame
 from tfrecords.settings import PreprocessSettings
 
-REPORT_VERSION = 3  # of what a report holds
+REPORT_VERSION = 4  # of what a report holds
 # Pictures that a thread takes at once: by one, threads would hand over so often that cores wait for each other. Where
 # there are many threads they take fewer, or some would idle at the end of a shard.
 AT_ONCE, TURNS = 4, 8
@@ -84,7 +84,7 @@ class Measures(NamedTuple):
 class ShardReport:
     """What a worker leaves beside a finished shard. plan: digest of the ShardPlan; written: measures of each id.
 
-    bytes, sha256: of the shard's file.
+    bytes, sha256: of the shard's file; saturated: how many have values above preprocess.bit_depth.
     """
 
     plan: str
@@ -94,6 +94,7 @@ class ShardReport:
     sha256: str
     written: dict[str, Measures]
     rejects: list[Reject]
+    saturated: int
 
     @property
     def entry(self) -> ShardEntry:
@@ -112,10 +113,14 @@ class ShardReport:
 
 
 class Converted(NamedTuple):
-    """A picture that is a record. entry: its bytes in the shard."""
+    """A picture that is a record.
+
+    entry: its bytes in the shard; saturated: whether it has values above preprocess.bit_depth.
+    """
 
     entry: bytes
     measures: Measures
+    saturated: bool
 
 
 def write_plan(plan: ShardPlan) -> str:
@@ -171,6 +176,7 @@ def write_shard(plan: ShardPlan) -> str:
         return plan.file
     written: dict[str, Measures] = {}
     rejects: list[Reject] = []
+    saturated = 0
     digest = hashlib.sha256()
     with (
         opened(plan.container) as read,
@@ -191,12 +197,13 @@ def write_shard(plan: ShardPlan) -> str:
                     rejects.append(result)
                 else:
                     written[row.id] = result.measures
+                    saturated += result.saturated
                     digest.update(result.entry)
                     shard.write(result.entry)
         finally:  # after an error nothing waits for the rest of the shard
             pool.shutdown(wait=False, cancel_futures=True)
         size = shard.tell()
-    report = ShardReport(plan.digest, plan.file, len(written), size, digest.hexdigest(), written, rejects)
+    report = ShardReport(plan.digest, plan.file, len(written), size, digest.hexdigest(), written, rejects, saturated)
     with appearing(Path(plan.report_path)) as file:
         file.write(json.dumps(report.to_json()).encode())
     return plan.file
@@ -210,13 +217,14 @@ def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: Prep
         data = read(row.name)
         if hashlib.sha256(data).digest() != row.sha256:
             return row.rejected("the file changed while it was being ingested", CHANGED)
-        pixels = decode(data, preprocess, checksums=False)  # they held when it was hashed
+        found = samples(data, preprocess, checksums=False)  # they held when it was hashed
     except PictureError as error:  # first, since it is a ValueError
         return row.rejected(str(error), error.remedy)
     except READ_ERRORS as error:
         return row.rejected(*unreadable(error))
+    pixels = in_bytes(found, preprocess)
     record = Record(row.id, finish(pixels, preprocess), row.label, fold, row.sha256.hex())
-    return Converted(frame(encode(record)), measure(pixels))
+    return Converted(frame(encode(record)), measure(pixels), saturates(found, preprocess))
 
 
 def measure(pixels: np.ndarray) -> Measures:

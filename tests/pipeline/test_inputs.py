@@ -22,6 +22,8 @@ from tfrecords.settings import LEAST_FOLDS
 
 FOLDS = 5
 
+KNOWN = "PNG, JPEG, BMP, TIFF or WebP"
+
 
 def png(gray: int, size: int = 4) -> bytes:
     return cv2.imencode(".png", np.full((size, size), gray, np.uint8))[1].tobytes()
@@ -604,7 +606,9 @@ def test_a_picture_that_is_damaged_is_no_error_but_a_reject_with_its_reason(data
     rows = read_inputs(str(data), "test", FOLDS).rows
     assert [row.reject for row in rows] == [
         Reject("test_000.png", 2, "the file is empty", COPY_AGAIN),
-        Reject("test_001.png", 3, "the file is not a PNG", "save the picture as PNG, or take it out with its row"),
+        Reject(
+            "test_001.png", 3, f"the file is not a {KNOWN}", f"save the picture as {KNOWN}, or take it out with its row"
+        ),
         Reject("test_002.png", 4, f"the PNG is cut off after {len(png(1)) - 5} bytes", COPY_AGAIN),
         *[None] * 3,
     ]

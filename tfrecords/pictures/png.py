@@ -59,11 +59,11 @@ def check(data: bytes, checksums: bool = True) -> Frame:
             raise PictureError(f"the PNG is damaged (no chunk begins at byte {at})")
         # A first letter in lower case says that pixels can do without it; a flipped bit may have made it so.
         beside = kind[:1].islower() and kind.upper() not in CRITICAL
-        if checksums or beside:  # those beside are few, and must be left out each time
-            if isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-                if not beside:
-                    raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
-                damaged.add(at)
+        look = checksums or beside  # those beside are few, and must be left out each time
+        if look and isal_zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            if not beside:
+                raise PictureError(f"the PNG is damaged (checksum of its {kind.decode()} chunk at byte {at})")
+            damaged.add(at)
         if not kinds and (kind != b"IHDR" or length != 13):
             raise PictureError("the PNG does not begin with its header")
         if kinds and kind == b"IHDR":
