@@ -24,8 +24,18 @@ from time import monotonic
 import numpy as np
 from oracle import EQUAL, REJECTED, Wrong, listing
 
-MODULES = ("pictures", "tables", "archives", "options", "ingests")
-MEANING = {"tables": "CSVs", "archives": "zips", "options": "settings", "ingests": "whole ingests (100 pictures each)"}
+MODULES = ("pictures", "jpegs", "bmps", "tiffs", "webps", "tables", "archives", "options", "ingests")
+MEANING = {
+    "pictures": "PNGs",
+    "jpegs": "JPEGs",
+    "bmps": "BMPs",
+    "tiffs": "TIFFs",
+    "webps": "WebPs",
+    "tables": "CSVs",
+    "archives": "zips",
+    "options": "settings",
+    "ingests": "whole ingests (100 pictures each)",
+}
 CASES = {"ingests": 4}
 HANG_SECONDS = 10
 HANG_SECONDS_OF = {"ingests": 60}  # two splits, their audit and the same once more

@@ -78,10 +78,21 @@ def _header(data: bytes) -> Frame:
     if compression in (MASKS, MASKS_AND_ALPHA):
         masks = struct.unpack_from("<III", data, 54)  # in the header, or behind one of 40 bytes
         end = max(end, 66 if compression == MASKS else 70)
-    palette = _palette(data, end, offset, size == CORE, min(used or 2**depth, 2**depth)) if depth <= 8 else None
+    if used > 2**depth and depth <= 8:
+        raise PictureError(f"the BMP is damaged (a palette of {used} colors for {depth} bits)")
+    if masks and not _apart(masks, depth):
+        raise PictureError(f"the BMP is damaged (masks of {', '.join(f'{mask:#x}' for mask in masks)})")
+    palette = _palette(data, end, offset, size == CORE, used or 2**depth) if depth <= 8 else None
     if offset < end:
         raise PictureError(f"the BMP is damaged (its pixels begin at byte {offset}, within its header)")
     return Frame(width, abs(height), 8, (), depth, compression, offset, height < 0, masks, palette)
+
+
+def _apart(masks: tuple[int, ...], depth: int) -> bool:
+    """Whether each mask is one run of bits of its own, within a pixel."""
+    runs = all(mask and not mask // (mask & -mask) & mask // (mask & -mask) + 1 for mask in masks)
+    red, green, blue = masks
+    return runs and not (red & green or red & blue or green & blue) and max(masks) < 2**depth
 
 
 def _palette(data: bytes, begin: int, end: int, short: bool, colors: int) -> np.ndarray:
@@ -126,13 +137,10 @@ def _mixed(rows: np.ndarray, frame: Frame, gray: bool) -> np.ndarray:
     values = np.ascontiguousarray(rows[:, : frame.width * channels]).view(f"<u{channels}")
     pixels = np.zeros((frame.height, frame.width, 3), np.uint8)
     for channel, mask in enumerate(frame.masks):
-        if mask:
-            shift = (mask & -mask).bit_length() - 1
-            top = mask >> shift
-            if top & top + 1:
-                raise PictureError(f"the BMP is damaged (a mask of {mask:#x})")
-            for at in range(frame.height):  # row by row, since the numbers between take eight times the memory
-                pixels[at, :, channel] = (values[at].astype(np.uint64) >> shift & top) * 255 // top
+        shift = (mask & -mask).bit_length() - 1
+        top = mask >> shift
+        for at in range(frame.height):  # row by row, since the numbers between take eight times the memory
+            pixels[at, :, channel] = (values[at].astype(np.uint64) >> shift & top) * 255 // top
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if gray else pixels
 
 

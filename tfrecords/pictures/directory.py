@@ -45,11 +45,13 @@ class Directory:
         return tuple(np.frombuffer(self.data, dtype, count, at).tolist())
 
     def number(self, tag: int, default: int = -1) -> int:
-        """The first number of a tag. Raises: PictureError, see `numbers`; and for a tag that is missing."""
-        found = self.numbers(tag, default)[0]
-        if found < 0:
-            raise PictureError(f"the TIFF is damaged (it has no tag {tag})")
-        return found
+        """The one number of a tag. Raises: PictureError, see `numbers`; and for a tag that is missing, or has several."""
+        found = self.numbers(tag, default)
+        if len(found) > 1 or found[0] < 0:
+            raise PictureError(
+                f"the TIFF is damaged (it has {'several numbers of' if found[0] >= 0 else 'no'} tag {tag})"
+            )
+        return found[0]
 
 
 def first_directory(data: bytes) -> Directory:
@@ -78,6 +80,8 @@ def first_directory(data: bytes) -> Directory:
         entries = {}
         for place in range(begin, begin + count * size, size):
             tag, kind, values = struct.unpack_from(f"{order}HH{long}", data, place)
+            if tag in entries:
+                raise PictureError(f"the TIFF is damaged (its tag {tag} stands there twice)")
             held = place + size - struct.calcsize(f"<{long}")  # in the entry itself, where they fit
             if kind in KINDS and values * np.dtype(KINDS[kind]).itemsize > size - (held - place):
                 (held,) = struct.unpack_from(order + long, data, held)

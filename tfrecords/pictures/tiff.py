@@ -31,6 +31,8 @@ COMPRESSIONS = {
 }
 FORMATS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 SAVE_AS = "save it with 8 or 16 bits of whole numbers per sample, in gray or RGB, with LZW, deflate or no compression"
+MOST_CHANNELS = 4  # color and alpha
+MOST_CODES = 8_000_000  # of PackBits, which Python reads one by one
 MARGIN = 1 << 22  # samples that tiles may stick out of a small picture
 AT_ONCE = 1 << 24  # bytes that libtiff unpacks at a time, so that a second copy of the picture never stands in memory
 SEVERAL_PAGES = "the first of several pages is taken"
@@ -82,10 +84,10 @@ def check(data: bytes, checksums: bool = True) -> Page:
     number, numbers = directory.number, directory.numbers
     width, height, channels = number(WIDTH), number(HEIGHT), number(CHANNELS, 1)
     bits, compression, photometric = set(numbers(BITS, 1)), number(COMPRESSION, NONE), number(PHOTOMETRIC)
-    if not width or not height or not channels:
-        raise PictureError(f"the TIFF declares {width} x {height} pixels of {channels} channel(s)")
+    if not width or not height or not channels or len(numbers(BITS, 1)) not in (1, channels):
+        raise PictureError(f"the TIFF is damaged (it declares {width} x {height} pixels of {channels} channel(s))")
     _refuse_kind(directory, bits, channels, compression, photometric)
-    tiled = TILES in directory.entries
+    tiled = not {TILE_WIDTH, TILE_HEIGHT, TILES}.isdisjoint(directory.entries)
     part = (number(TILE_WIDTH), number(TILE_HEIGHT)) if tiled else (width, min(number(ROWS_PER_STRIP, height), height))
     if min(part) < 1 or (tiled and (part[0] % 16 or part[1] % 16)):
         raise PictureError(f"the TIFF is damaged (its parts are {part[0]} x {part[1]} pixels)")
@@ -118,6 +120,8 @@ def _refuse_kind(directory: Directory, bits: set[int], channels: int, compressio
         seen = FORMATS.get(min(forms), f"samples of an unknown format ({min(forms)})")
     elif len(bits) > 1 or not 1 <= max(bits) <= 16:
         seen = f"{' and '.join(map(str, sorted(bits)))} bits per sample"
+    elif channels > MOST_CHANNELS:
+        seen = f"{channels} channels"
     elif photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR):
         seen = KINDS.get(photometric, f"pixels of an unknown kind ({photometric})")
     elif directory.number(FILL_ORDER, 1) != 1:
@@ -145,18 +149,17 @@ def _with_segments(page: Page, tiled: bool) -> Page:
     counts = directory.numbers(TILE_BYTES if tiled else STRIP_BYTES)
     across, down = page.grid
     count = across * down * (page.channels if page.planar else 1)
-    if page.compression == NONE:
-        whole = page.row_bytes * page.part[1]
-        last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
-        needed = [last if at % down == down - 1 else whole for at in range(count)] if not tiled else [whole] * count
-        if not counts and count == 1:  # as some write it
-            counts = tuple(needed)
-    if len(offsets) < count or len(counts) < count:
+    whole = page.row_bytes * page.part[1]
+    if not counts and page.compression == NONE and count == 1:  # as some write it
+        counts = (page.row_bytes * page.height,)
+    if min(len(offsets), len(counts)) < count:
         raise PictureError(f"the TIFF is damaged ({min(len(offsets), len(counts))} strips or tiles, of {count})")
+    last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
     for at in range(count):
         if offsets[at] + counts[at] > size:
             raise PictureError(f"the TIFF is cut off after {size} bytes (its strip or tile {at} goes on)")
-        if counts[at] < (needed[at] if page.compression == NONE else 1):
+        needed = last if at % down == down - 1 else whole
+        if counts[at] < (needed if page.compression == NONE else 1):
             raise PictureError(f"the TIFF is damaged (its strip or tile {at} has {counts[at]} bytes)")
     return replace(page, segments=tuple(zip(offsets[:count], counts[:count], strict=True)))
 
@@ -238,7 +241,7 @@ def _unpacked(data: bytes, page: Page, segments: tuple[tuple[int, int], ...], he
     """
     out = np.empty((height, page.row_bytes), np.uint8)
     high = page.part[1]
-    if page.compression in (LZW, PACKBITS):
+    if page.compression == LZW:
         step = max(1, AT_ONCE // max(1, high * page.row_bytes))
         for at in range(0, len(segments), step):
             rows = out[at * high : (at + step) * high]
@@ -249,20 +252,44 @@ def _unpacked(data: bytes, page: Page, segments: tuple[tuple[int, int], ...], he
         if page.compression == NONE:
             rows[:] = np.frombuffer(data, np.uint8, len(rows), offset)
         else:
-            rows[:] = _inflated(memoryview(data)[offset : offset + size], len(rows), high * page.row_bytes)
+            unpacked = _inflated if page.compression != PACKBITS else _unpacked_bits
+            rows[:] = unpacked(data[offset : offset + size], len(rows), high * page.row_bytes)
     return out
 
 
-def _inflated(packed: memoryview, needed: int, most: int) -> np.ndarray:
+def _inflated(packed: bytes, needed: int, most: int) -> np.ndarray:
     """`needed` bytes; a last strip may hold as many as the others, `most`."""
     stream = isal_zlib.decompressobj()
     try:
         plain = stream.decompress(packed, most + 1)
     except (zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]  # its stub does not say that it is an error
         raise PictureError(f"the pixels do not decode ({error})") from None
-    if not needed <= len(plain) <= most or not stream.eof:
+    if len(plain) not in (needed, most) or not stream.eof:
         raise PictureError("the pixels do not decode (a strip or tile of another size)")
     return np.frombuffer(plain, np.uint8, needed)
+
+
+def _unpacked_bits(packed: bytes, needed: int, most: int) -> np.ndarray:
+    """As `_inflated`, of PackBits. libtiff passes over codes that lead out of a strip.
+
+    Source: TIFF 6.0, section 9.
+    """
+    out, at = bytearray(), 0
+    for _ in range(MOST_CODES):
+        if at >= len(packed) or len(out) >= most:
+            break
+        code = packed[at]
+        if code < 128:
+            out += packed[at + 1 : at + 2 + code]
+            at += 2 + code
+        elif code > 128:
+            out += packed[at + 1 : at + 2] * (257 - code)
+            at += 2
+        else:
+            at += 1
+    if at > len(packed) or at < len(packed) - 1 or len(out) not in (needed, most):  # one byte may fill it up
+        raise PictureError("the pixels do not decode (a strip or tile of another size)")
+    return np.frombuffer(out, np.uint8, needed)
 
 
 def _by_libtiff(data: bytes, page: Page, segments: tuple[tuple[int, int], ...], out: np.ndarray) -> None:
