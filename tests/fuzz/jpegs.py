@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 from photos import DAMAGED, EITHER, WHOLE, Photo, Photos, some_pixels, some_sides
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 
 def whole(rng: np.random.Generator) -> Photo:

@@ -48,9 +48,8 @@ class Directory:
         """The one number of a tag. Raises: PictureError, see `numbers`; and for a tag that is missing, or has several."""
         found = self.numbers(tag, default)
         if len(found) > 1 or found[0] < 0:
-            raise PictureError(
-                f"the TIFF is damaged (it has {'several numbers of' if found[0] >= 0 else 'no'} tag {tag})"
-            )
+            seen = f"no tag {tag}" if found[0] < 0 else f"{len(found)} numbers in tag {tag}"
+            raise PictureError(f"the TIFF is damaged (it has {seen})")
         return found[0]
 
 
