@@ -1,4 +1,4 @@
-"""What the hostile files of every other format than PNG share: sizes, how they are spoilt, and what must come of them."""
+"""What the hostile files of all formats but PNG share: sizes, how they are spoilt, and what must come of them."""
 
 import sys
 from collections.abc import Callable
@@ -89,6 +89,17 @@ def spoil(rng: np.random.Generator, photo: Photo) -> Photo:
             return photo
 
 
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """As the orientation tag asks, by slices alone."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
 def in_gray(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
 
@@ -100,7 +111,8 @@ def in_rgb(pixels: np.ndarray) -> np.ndarray:
 def check(photo: Photo, settings: PreprocessSettings, oracle: Oracle, tolerance: int) -> str:
     """EQUAL or REJECTED. Raises Wrong, or whatever the code under test lets through.
 
-    oracle: (file, "gray" or "rgb") decodes by other code than ours, to gray or RGB; whatever it raises says that the file is damaged.
+    oracle: (file, "gray" or "rgb") decodes by other code than ours, to gray or RGB; whatever it raises says that the
+    file is damaged.
     """
     try:
         found = samples(photo.data, settings)
@@ -115,9 +127,8 @@ def check(photo: Photo, settings: PreprocessSettings, oracle: Oracle, tolerance:
         except Exception as error:
             require(False, f"accepted, though the oracle says {error!r}: {photo.name}")
     wanted = in_gray(expected) if settings.color == "gray" else in_rgb(expected)
-    require(
-        found.shape == wanted.shape and found.dtype == wanted.dtype, f"{found.shape}, not {wanted.shape}: {photo.name}"
-    )
+    same = found.shape == wanted.shape and found.dtype == wanted.dtype
+    require(same, f"{found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}: {photo.name}")
     away = int(np.abs(found.astype(int) - wanted).max())
     require(away <= tolerance, f"{away} levels away: {photo.name}")
     require(found.size <= settings.max_megapixels * 1e6 * settings.channels, f"above the limit: {photo.name}")
@@ -168,4 +179,4 @@ class Photos:
         return check(photo, settings, type(self).oracle, self.tolerance)
 
 
-__all__ = ["DAMAGED", "EITHER", "WHOLE", "Photo", "Photos", "in_gray", "some_pixels", "some_sides", "spoil"]
+__all__ = ["DAMAGED", "EITHER", "WHOLE", "Photo", "Photos", "in_gray", "some_pixels", "some_sides", "turned"]

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import tifffile
-from photos import DAMAGED, EITHER, WHOLE, Photo, Photos, some_pixels, some_sides
+from photos import DAMAGED, EITHER, WHOLE, Photo, Photos, some_pixels, some_sides, turned
 from PIL import Image
 
 LIES = (0, 1, 2, 3, 5, 7, 8, 12, 16, 32, 64, 255, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 32773, 30000)
@@ -178,6 +178,7 @@ def oracle(data: bytes, color: str) -> np.ndarray:
         if page.compression == 5 and not _has_lzw():
             return turned(by_pillow_alone(data), tags.get(274, 1))
         pixels = page.asarray()
+        pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
         if int(page.planarconfig) == 2 and page.samplesperpixel > 1:
             pixels = np.moveaxis(pixels, 0, -1)
         if photometric == 3:
@@ -187,6 +188,7 @@ def oracle(data: bytes, color: str) -> np.ndarray:
             pixels = pixels[..., :3]
         else:
             pixels = pixels.reshape(page.imagelength, page.imagewidth, -1)[..., 0]
+        if photometric != 3:
             if bits < 8:
                 pixels = (pixels.astype(int) * 255 // (2**bits - 1)).astype(np.uint8)
             if photometric == 0:
@@ -208,17 +210,6 @@ def by_pillow_alone(data: bytes) -> np.ndarray:
         if image.mode.startswith("I;16"):
             return np.asarray(image).astype(np.uint16)
         return np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))
-
-
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """As the orientation tag asks, by slices alone."""
-    if orientation in (5, 6, 7, 8):
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 class Kind(Photos):

@@ -5,7 +5,7 @@ import struct
 
 import cv2
 import numpy as np
-from photos import DAMAGED, EITHER, WHOLE, Photo, Photos, some_pixels, some_sides
+from photos import DAMAGED, EITHER, WHOLE, Photo, Photos, some_pixels, some_sides, turned
 from PIL import Image
 
 
@@ -28,10 +28,14 @@ def whole(rng: np.random.Generator) -> Photo:
 
 
 def oracle(data: bytes, color: str) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("cv2 decodes nothing")
-    return pixels
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return turned(pixels, image.getexif().get(274, 1))
+    except SyntaxError:  # Exif that is damaged
+        return pixels
 
 
 def forged(rng: np.random.Generator) -> Photo:

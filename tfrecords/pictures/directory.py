@@ -45,7 +45,7 @@ class Directory:
         return tuple(np.frombuffer(self.data, dtype, count, at).tolist())
 
     def number(self, tag: int, default: int = -1) -> int:
-        """The one number of a tag. Raises: PictureError, see `numbers`; and for a tag that is missing, or has several."""
+        """The one number of a tag. Raises: PictureError, see `numbers`; and where there is none, or several."""
         found = self.numbers(tag, default)
         if len(found) > 1 or found[0] < 0:
             seen = f"no tag {tag}" if found[0] < 0 else f"{len(found)} numbers in tag {tag}"

@@ -25,6 +25,7 @@ TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 322, 323, 324, 325
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 KINDS = {5: "the colors of print (CMYK)", 8: "Lab colors", 32803: "a color filter's raw pixels"}
 NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
+PREDICTED = (LZW, DEFLATE, OLD_DEFLATE)
 COMPRESSIONS = {
     **{2: "CCITT", 3: "CCITT fax", 4: "CCITT fax", 6: "old JPEG", 34712: "JPEG 2000", 34925: "LZMA"},
     **{50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"},
@@ -101,7 +102,7 @@ def check(data: bytes, checksums: bool = True) -> Page:
         compression=compression,
         channels=channels,
         planar=number(PLANAR, 1) == 2 and channels > 1,
-        predicted=number(PREDICTOR, 1) == 2 and compression in (LZW, DEFLATE, OLD_DEFLATE),
+        predicted=number(PREDICTOR, 1) == 2,
         part=part,
         orientation=valid_orientation(number(ORIENTATION, 1)),
     )
@@ -124,6 +125,8 @@ def _refuse_kind(directory: Directory, bits: set[int], channels: int, compressio
         seen = f"{channels} channels"
     elif photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR):
         seen = KINDS.get(photometric, f"pixels of an unknown kind ({photometric})")
+    elif directory.number(PLANAR, 1) not in (1, 2):
+        seen = f"channels in an unknown order ({directory.number(PLANAR, 1)})"
     elif directory.number(FILL_ORDER, 1) != 1:
         seen = "bits in the reverse order"
     elif compression == JPEG and (max(bits) != 8 or channels not in (1, 3)):
@@ -134,8 +137,8 @@ def _refuse_kind(directory: Directory, bits: set[int], channels: int, compressio
         seen = f"a palette of {channels} channels with {max(bits)} bits"
     elif directory.number(PREDICTOR, 1) not in (1, 2):
         seen = "a predictor for floating-point numbers"
-    elif directory.number(PREDICTOR, 1) == 2 and max(bits) not in (8, 16) and compression not in (NONE, PACKBITS):
-        seen = f"a predictor for {max(bits)} bits"
+    elif directory.number(PREDICTOR, 1) == 2 and (max(bits) not in (8, 16) or compression not in PREDICTED):
+        seen = f"a predictor for {max(bits)} bits in compression {compression}"  # which readers take in different ways
     if seen:
         raise PictureError(f"the TIFF has {seen}, which is not read", f"{SAVE_AS}, or take it out with its row")
     if photometric in (RGB, YCBCR) and channels < 3:
@@ -177,7 +180,7 @@ def decode(data: bytes, page: Page, color: Color) -> np.ndarray:
     if page.compression == JPEG:
         pixels = _from_jpeg(data, page)
     else:
-        planes = [_plane(data, page, at) for at in range(min(page.channels, 3) if page.planar else 1)]
+        planes = [_plane(data, page, at) for at in range(page.channels if page.planar else 1)]
         pixels = np.dstack(planes) if len(planes) > 1 else planes[0]
     if page.photometric == PALETTE:
         return turned(looked_up(np.ascontiguousarray(pixels[..., 0]), _palette(page), gray), page.orientation)
