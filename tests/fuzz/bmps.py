@@ -141,15 +141,15 @@ def forged(rng: np.random.Generator) -> Photo:
 
 
 def oracle(data: bytes, color: str) -> np.ndarray:
-    """Pillow; cv2 for run-length codes, of which Pillow reads odd counts and skips in ways of its own, and for 1 and 4
-    bits, of which it refuses palettes; masks that Pillow does not know bit by bit.
+    """Pillow; cv2 for palettes, and for run-length codes, of which Pillow reads odd counts and skips in ways of its own;
+    masks, of which Pillow does not know all, bit by bit.
     """
     size, depth = (
         int.from_bytes(data[14:18], "little"),
         int.from_bytes(data[24:26] if data[14] == 12 else data[28:30], "little"),
     )
     compression = int.from_bytes(data[30:34], "little") if size > 12 else 0
-    if compression in (1, 2) or depth < 8:
+    if depth <= 8:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if pixels is None:
             raise ValueError("cv2 decodes nothing")

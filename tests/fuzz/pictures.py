@@ -1,4 +1,4 @@
-"""Hostile pictures: PNGs of every kind, whole or spoilt, and other files that only bear the name."""
+"""Hostile PNGs: of every kind, whole or spoilt, and other files that only bear the name."""
 
 import struct
 import zlib
@@ -155,14 +155,20 @@ def flipped(rng: np.random.Generator) -> Case:
     case = whole(rng)
     data, bit = bytearray(case.data), int(rng.integers(0, 8 * len(case.data)))
     data[bit // 8] ^= 1 << bit % 8
-    return Case(f"bit {bit} flipped", bytes(data), DAMAGED)
+    return Case(f"bit {bit} flipped", bytes(data), EITHER if beside(case.data) else DAMAGED)
 
 
 def zeroed(rng: np.random.Generator) -> Case:
     case = whole(rng)
     start, end = sorted(rng.integers(0, len(case.data) + 1, 2).tolist())
     data = case.data[:start] + bytes(end - start) + case.data[end:]
-    return Case(f"bytes {start} to {end} zero", data, DAMAGED if data != case.data else WHOLE)
+    spoilt = EITHER if beside(case.data) else DAMAGED
+    return Case(f"bytes {start} to {end} zero", data, spoilt if data != case.data else WHOLE)
+
+
+def beside(data: bytes) -> bool:
+    """Whether a file has chunks without which its pixels are whole."""
+    return any(kind in data for kind in (b"tEXt", b"tRNS", b"acTL"))
 
 
 def followed(rng: np.random.Generator) -> Case:
@@ -180,7 +186,7 @@ def other_file(rng: np.random.Generator) -> Case:
         SIGNATURE + rng.bytes(60),
         b"PK\x03\x04" + b"x" * 40,
     ]
-    files += [cv2.imencode(kind, pixels)[1].tobytes() for kind in (".jpg", ".bmp", ".tiff", ".webp", ".pgm")]
+    files += [b"P5 16 16 255\n" + pixels.tobytes()]
     return Case("another file", files[rng.integers(len(files))], DAMAGED)
 
 
@@ -246,11 +252,15 @@ def make(rng: np.random.Generator) -> Case:
 
 
 def still(data: bytes) -> bytes:
-    """A PNG without an animation's chunks, which cv2 had better not see: they can end the process."""
+    """A PNG without an animation's chunks, which cv2 had better not see: they can end the process. Damaged ones that
+    hold no pixels are left out too.
+    """
     kept, at = [data[:8]], 8
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        kept += [] if data[at + 4 : at + 8] in (b"acTL", b"fcTL", b"fdAT") else [data[at:end]]
+        kind, checksum = data[at + 4 : at + 8], zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big")
+        spoilt = kind[:1].islower() and checksum != data[end - 4 : end]
+        kept += [] if kind in (b"acTL", b"fcTL", b"fdAT") or spoilt else [data[at:end]]
         at = end
     return b"".join(kept)
 

@@ -156,8 +156,10 @@ def _runs(codes: bytes, frame: Frame) -> np.ndarray:
         count, value = codes[at], codes[at + 1]
         at += 2
         if count == 0 and value < 3:
-            if value == 1:
+            if value == 1 and y >= height - 1:
                 return pixels
+            if value == 1:
+                break
             if value == 0:
                 x, y = 0, y + 1
             elif at + 1 < len(codes):
@@ -175,4 +177,4 @@ def _runs(codes: bytes, frame: Frame) -> np.ndarray:
             raise PictureError("the BMP is damaged (its run-length codes leave the picture)")
         flat[y * width + x : y * width + x + count] = run
         x += count
-    raise PictureError("the BMP is cut off (its run-length codes have no end mark)")
+    raise PictureError(f"the BMP is cut off (its run-length codes end in row {y + 1} of {height})")

@@ -66,7 +66,7 @@ def first_directory(data: bytes) -> Directory:
         if not order:
             raise PictureError("the TIFF does not begin with its header")
         (version,) = struct.unpack_from(f"{order}H", data, 2)
-        if version not in (42, 43):
+        if version not in (42, 43) or (version == 43 and struct.unpack_from(f"{order}HH", data, 4) != (8, 0)):
             raise PictureError("the TIFF does not begin with its header")
         # In a BigTIFF numbers of entries, counts and places have 64 bits.
         long, counter, before = ("Q", "Q", 8) if version == 43 else ("I", "H", 4)

@@ -35,6 +35,7 @@ SAVE_AS = "save it with 8 or 16 bits of whole numbers per sample, in gray or RGB
 MOST_CHANNELS = 4  # color and alpha
 MOST_CODES = 8_000_000  # of PackBits, which Python reads one by one
 MARGIN = 1 << 22  # samples that tiles may stick out of a small picture
+HEADER = 8  # bytes
 AT_ONCE = 1 << 24  # bytes that libtiff unpacks at a time, so that a second copy of the picture never stands in memory
 SEVERAL_PAGES = "the first of several pages is taken"
 
@@ -153,18 +154,18 @@ def _with_segments(page: Page, tiled: bool) -> Page:
     across, down = page.grid
     count = across * down * (page.channels if page.planar else 1)
     whole = page.row_bytes * page.part[1]
-    if not counts and page.compression == NONE and count == 1:  # as some write it
-        counts = (page.row_bytes * page.height,)
-    if min(len(offsets), len(counts)) < count:
-        raise PictureError(f"the TIFF is damaged ({min(len(offsets), len(counts))} strips or tiles, of {count})")
+    if {len(offsets), len(counts)} != {count}:
+        raise PictureError(f"the TIFF is damaged ({len(offsets)} strips or tiles, {len(counts)} sizes, of {count})")
     last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
     for at in range(count):
+        if offsets[at] < HEADER:
+            raise PictureError(f"the TIFF is damaged (its strip or tile {at} begins within the header)")
         if offsets[at] + counts[at] > size:
             raise PictureError(f"the TIFF is cut off after {size} bytes (its strip or tile {at} goes on)")
         needed = last if at % down == down - 1 else whole
         if counts[at] < (needed if page.compression == NONE else 1):
             raise PictureError(f"the TIFF is damaged (its strip or tile {at} has {counts[at]} bytes)")
-    return replace(page, segments=tuple(zip(offsets[:count], counts[:count], strict=True)))
+    return replace(page, segments=tuple(zip(offsets, counts, strict=True)))
 
 
 def decode(data: bytes, page: Page, color: Color) -> np.ndarray:
