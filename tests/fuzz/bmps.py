@@ -141,8 +141,8 @@ def forged(rng: np.random.Generator) -> Photo:
 
 
 def oracle(data: bytes, color: str) -> np.ndarray:
-    """Pillow; cv2 for palettes, and for run-length codes, of which Pillow reads odd counts and skips in ways of its own;
-    masks, of which Pillow does not know all, bit by bit.
+    """Pillow; cv2 for palettes and run-length codes, which Pillow reads in ways of its own; bit by bit for masks, of
+    which Pillow does not know all.
     """
     size, depth = (
         int.from_bytes(data[14:18], "little"),

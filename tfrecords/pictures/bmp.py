@@ -16,6 +16,7 @@ PLAIN, RLE_8, RLE_4, MASKS, MASKS_AND_ALPHA = 0, 1, 2, 3, 6
 # Compression to the bits per pixel that it goes with.
 BITS = {PLAIN: (1, 4, 8, 16, 24, 32), RLE_8: (8,), RLE_4: (4,), MASKS: (16, 32), MASKS_AND_ALPHA: (16, 32)}
 CORE = 12  # bytes of the header of OS/2, which has short numbers
+LONG = (40, 52, 56, 64, 108, 124)  # bytes of the others
 MASKS_OF = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}  # red, green, blue, where the file has none
 LONGEST_RUNS = 16 << 20  # bytes of run-length codes, which Python reads one by one
 SAVE_PLAIN = "save the picture without compression, or as PNG, or take it out with its row"
@@ -62,7 +63,7 @@ def _header(data: bytes) -> Frame:
     compression = used = 0
     if size == CORE:
         width, height, planes, depth = struct.unpack_from("<HHHH", data, 18)
-    elif 40 <= size <= 124:
+    elif size in LONG:
         width, height, planes, depth, compression = struct.unpack_from("<iiHHI", data, 18)
         (used,) = struct.unpack_from("<I", data, 46)
     else:
