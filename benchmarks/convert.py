@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import Contestant, by_turns, goal, median, run_alone
-from benchmarks.pictures import draw, repeat
+from benchmarks.pictures import draw, repeat, saved_as
 
 OURS, LOOP, POOL, PARTS = "ours, in_memory", "plain loop", "process pool", "sum of the parts"
 SIZE_PX = 224
+FORMATS = (".jpg", ".bmp", ".tiff")
 PART_NAMES = ("read", "decode", "clahe", "resize")
 
 
@@ -38,6 +39,19 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     ]
     many = rated(large)
     few = rated([one(OURS, size["few"]), one(LOOP, size["few"], "loop")])
+    others = []
+    for suffix in FORMATS:
+        place = work / suffix[1:]
+        place.mkdir(exist_ok=True)
+        pictures = saved_as(drawn, place / drawn.name, suffix)
+        for name, count, function, given in (
+            (f"{suffix}: {OURS}", size["pictures"], "ours", {}),
+            (f"{suffix}: {PARTS}", size["slow"], "parts", {"workers": cores}),
+        ):
+            data = str(repeat(pictures, place, count))
+            contestant = Contestant(name, f"benchmarks.convert:{function}", {"data": data, "work": str(work), **given})
+            others.append(contestant)
+    formats = rated(others)
     growth = []
     for count in size["growth"]:
         growth += by_turns([one(f"{count:,} pictures", count)], 1, tell)
@@ -46,9 +60,19 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     ratio = median(few, LOOP, "seconds") / median(few, OURS, "seconds")
     return {
         "size": dict(size),
-        "tables": {"many": many, "few": few, "growth": growth},
+        "tables": {"many": many, "formats": formats, "few": few, "growth": growth},
         "goals": [
             goal("of the sum-of-parts limit, start-up included", rate[OURS] / rate[PARTS], 0.9, unit="x"),
+            *(
+                goal(
+                    f"of the sum-of-parts limit, {suffix}",
+                    median(formats, f"{suffix}: {OURS}", "pictures_per_s")
+                    / median(formats, f"{suffix}: {PARTS}", "pictures_per_s"),
+                    0.9,
+                    unit="x",
+                )
+                for suffix in FORMATS
+            ),
             goal("as fast as the plain loop", rate[OURS] / rate[LOOP], 1.7, unit="x"),
             goal(f"as fast as the plain loop, {size['few']} pictures", ratio, 1.0, unit="x"),
             goal(

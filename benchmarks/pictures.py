@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.sample import write_sample
+from tfrecords.settings import PreprocessSettings
 
 
 def draw(work: Path, count: int) -> Path:
@@ -13,6 +14,22 @@ def draw(work: Path, count: int) -> Path:
     folder = work / f"drawn-{count}"
     if not folder.exists():
         write_sample(folder, count, 0)
+    return folder
+
+
+def saved_as(drawn: Path, folder: Path, suffix: str) -> Path:
+    """The same set with its pictures in another format, ".jpg" say. Their names stay: a file is told by its content."""
+    import cv2
+
+    from tfrecords.pictures.formats import decode
+
+    if not folder.exists():
+        aside = folder.with_name(f".{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(drawn, aside)
+        for path in (aside / "train_images").iterdir():
+            path.write_bytes(cv2.imencode(suffix, decode(path.read_bytes(), PreprocessSettings()))[1].tobytes())
+        os.rename(aside, folder)
     return folder
 
 

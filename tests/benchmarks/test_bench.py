@@ -162,7 +162,7 @@ def test_convert_and_its_paper_from_a_real_run(work, tmp_path):
     assert said[0] == ("convert", "ours, in_memory, round 1 of 1")
     assert json.loads(json.dumps(told)) == told
     section = told["sections"]["convert"]
-    assert set(section["tables"]) == {"many", "few", "growth"}
+    assert set(section["tables"]) == {"many", "formats", "few", "growth"}
     for one in section["tables"]["many"]:
         assert one["median"]["pictures_per_s"] > 0
         assert one["median"]["memory_mb"] > 0

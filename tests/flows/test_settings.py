@@ -130,6 +130,13 @@ def test_within_a_known_section_only_its_own_names_are_listed():
         ("train.weights=3", ("train.weights is 3", "valid string")),
         ("train.learning_rate=nan", ("train.learning_rate is nan", "finite number")),
         ("preprocess.max_megapixels=inf", ("preprocess.max_megapixels is inf", "finite number")),
+        ("preprocess.bit_depth=9", ("preprocess.bit_depth is 9", "'auto', 8, 10, 12, 14 or 16")),
+        ("preprocess.crop=10,20,300", ("preprocess.crop is '10,20,300'", "left,top,width,height")),
+        ("preprocess.crop=10,20,0,200", ("preprocess.crop is '10,20,0,200'", "10,20,300,200")),
+        ("preprocess.crop=-1,0,9,9", ("preprocess.crop is '-1,0,9,9'", "10,20,300,200")),
+        ("preprocess.crop=0.1,0.1,0.5,5", ("preprocess.crop is '0.1,0.1,0.5,5'", "0.1,0.1,0.5,0.5")),
+        ("preprocess.crop=0.6,0.1,0.5,0.5", ("preprocess.crop is '0.6,0.1,0.5,0.5'", "within it")),
+        ("preprocess.crop=0.6,0.1,0.0,0.5", ("preprocess.crop is '0.6,0.1,0.0,0.5'", "within it")),
         ("train.dropout=1", ("train.dropout is 1", "less than 1")),
         ("train.shift_fraction=-0.1", ("train.shift_fraction is -0.1", "greater than or equal to 0")),
         ("preprocess.equalize=CLAHE", ("preprocess.equalize is 'CLAHE'", "'clahe', 'histogram' or 'none'")),
@@ -341,3 +348,10 @@ def test_every_setting_is_described_with_default_and_range():
         assert kind, name
         assert len(meaning) > 10, name
         assert "\n" not in meaning, name
+
+
+@pytest.mark.parametrize("crop", ["10,20,300,200", "0.1,0.1,0.5,0.5", "0.7,0.3,0.3,0.7", "0.0,0.0,1.0,1.0", ""])
+def test_a_part_of_a_picture_is_named_in_pixels_or_in_shares(crop):
+    chosen = load_settings(overrides=[f"preprocess.crop={crop}", "preprocess.bit_depth=12"]).preprocess
+    assert (chosen.crop, chosen.bit_depth) == (crop, 12)
+    assert load_settings(overrides=["preprocess.crop=10, 20, 300, 200"]).preprocess.crop == "10,20,300,200"

@@ -1,4 +1,4 @@
-"""Hostile TIFFs. The oracles are pixels that are known, tifffile, and Pillow where tifffile lacks a codec."""
+"""Hostile TIFFs. The oracles are pixels that are known, and tifffile."""
 
 import io
 import struct
@@ -182,8 +182,6 @@ def by_tifffile(data: bytes) -> np.ndarray:
         page = file.pages[0]
         tags = {tag.code: tag.value for tag in page.tags}
         bits, photometric = page.bitspersample, int(page.photometric)
-        if page.compression == 5 and not _has_lzw():
-            return turned(by_pillow_alone(data), tags.get(274, 1))
         pixels = page.asarray()
         pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
         if int(page.planarconfig) == 2 and page.samplesperpixel > 1:
@@ -201,14 +199,6 @@ def by_tifffile(data: bytes) -> np.ndarray:
             if photometric == 0:
                 pixels = (2 ** max(bits, 8) - 1 - pixels.astype(int)).astype(pixels.dtype)
         return turned(pixels, tags.get(274, 1))
-
-
-def _has_lzw() -> bool:
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def by_pillow_alone(data: bytes) -> np.ndarray:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from pipeline.inputs import depth as depths
 from pipeline.inputs import files
 from pipeline.inputs.inputs import Reject, Row, read_inputs
 from pipeline.job import ingest
@@ -29,6 +31,7 @@ from tfrecords.dataset import (
     DatasetManifest,
     read_example,
     record_count,
+    saturation,
     shard_index,
     shard_key,
 )
@@ -683,3 +686,56 @@ def test_other_options_pass(options):
 def test_options_that_beam_can_not_read_are_refused(whole, tmp_path, beam):
     with pytest.raises(AoiError, match="--beam"):
         ingested(whole[0], tmp_path / "datasets", beam=beam)
+
+
+# --- Bit depth ----------------------------------------------------------------------------------------------
+
+
+def deep(data: Path, split: str, top: int, number: int = 0) -> None:
+    """A picture of 16 bits, whose largest value is `top`."""
+    pixels = np.linspace(0, top, 1600).astype(np.uint16).reshape(40, 40)
+    path = data / f"{split}_images" / f"{split}_{number:03d}.png"
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+@pytest.mark.parametrize(("top", "depth"), [(255, 8), (256, 10), (1023, 10), (4000, 12), (16383, 14), (16384, 16)])
+def test_the_bit_depth_is_the_least_that_holds_the_largest_training_value(data, tmp_path, top, depth):
+    deep(data, "train", 100)
+    deep(data, "train", top, number=3)
+    made = ingested(data, tmp_path / "datasets")
+    assert made.manifest.settings.preprocess.bit_depth == depth
+    chosen = SMALL.model_copy(update={"bit_depth": depth})
+    assert made.path.name == ingested(data, tmp_path / "datasets", preprocess=chosen).path.name
+    expected = prepare((data / "train_images" / "train_003.png").read_bytes(), chosen)
+    np.testing.assert_array_equal(records_of(made)["train_003.png"]["image"][..., 0], expected)
+    assert saturation(made) == ""
+
+
+def test_pictures_of_eight_bits_are_not_decoded_to_find_the_depth(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(depths, "samples", lambda *_, **__: pytest.fail("decoded"))
+    assert ingested(data, tmp_path / "datasets").manifest.settings.preprocess.bit_depth == 8
+
+
+def test_a_later_lot_keeps_the_depth_and_values_above_it_are_counted_and_told(data, tmp_path):
+    deep(data, "test", 4095, number=0)
+    deep(data, "test", 4096, number=1)
+    deep(data, "test", 65535, number=2)
+    lot = ingested(data, tmp_path / "datasets", "test", preprocess=SMALL.model_copy(update={"bit_depth": 12}))
+    assert lot.manifest.saturated == 2
+    told = "2 of the 6 test pictures have values above preprocess.bit_depth (12), which become white"
+    assert saturation(lot) == told
+    unresolved = ingested(data, tmp_path / "datasets", "test")
+    assert (unresolved.manifest.settings.preprocess.bit_depth, saturation(unresolved)) == ("auto", "")
+
+
+def test_a_damaged_picture_of_sixteen_bits_is_a_reject_and_no_end_of_the_search(data, tmp_path):
+    deep(data, "train", 4000, number=1)
+    path = data / "train_images" / "train_001.png"
+    whole = path.read_bytes()
+    at = whole.index(b"IDAT")
+    packed = whole[at + 4 : at + 4 + int.from_bytes(whole[at - 4 : at], "big") // 2]
+    chunk = b"IDAT" + packed
+    sized = len(packed).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(whole[: at - 4] + sized + whole[-12:])
+    with pytest.raises(AoiError, match="do not decode"):
+        ingested(data, tmp_path / "datasets")
