@@ -18,7 +18,10 @@ def draw(work: Path, count: int) -> Path:
 
 
 def saved_as(drawn: Path, folder: Path, suffix: str) -> Path:
-    """The same set with its pictures in another format, ".jpg" say. Their names stay: a file is told by its content."""
+    """The same set with its pictures in another format, ".jpg" say. Their names stay: a file is told by its content.
+
+    TIFFs are not compressed, as cameras write them.
+    """
     import cv2
 
     from tfrecords.pictures.formats import decode
@@ -27,8 +30,10 @@ def saved_as(drawn: Path, folder: Path, suffix: str) -> Path:
         aside = folder.with_name(f".{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(drawn, aside)
+        options = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_NONE] if suffix == ".tiff" else []
         for path in (aside / "train_images").iterdir():
-            path.write_bytes(cv2.imencode(suffix, decode(path.read_bytes(), PreprocessSettings()))[1].tobytes())
+            pixels = decode(path.read_bytes(), PreprocessSettings())
+            path.write_bytes(cv2.imencode(suffix, pixels, options)[1].tobytes())
         os.rename(aside, folder)
     return folder
 

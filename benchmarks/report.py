@@ -16,7 +16,7 @@ NOTES = {
     ("convert", "many"): "Start of the process to its end, but for the sum of the parts: there every core times the"
     " four parts that nobody can leave out, without start-up, writing or checks. Ours hashes, checks and audits too."
     " The loop and the pool write the same records and check nothing.",
-    ("convert", "formats"): "The same pictures in other formats; TIFF as OpenCV writes it, with LZW.",
+    ("convert", "formats"): "The same pictures in other formats; TIFF is not compressed.",
     ("convert", "few"): "A small set, where start-up counts most.",
     ("convert", "growth"): "`aoi ingest`, as the number of pictures grows.",
     ("read", "batches"): "Batches of 16 pictures of 224 px, from PNG files of 512 px. First batch: after the import of"

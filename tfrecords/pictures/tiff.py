@@ -13,7 +13,7 @@ from tfrecords.pictures import jpeg
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.directory import ORIENTATION, Directory, first_directory, turned, valid_orientation
 from tfrecords.pictures.errors import PictureError
-from tfrecords.pictures.samples import looked_up, stretched, unpack
+from tfrecords.pictures.samples import looked_up, running_sums, stretched, unpack
 from tfrecords.settings import Color
 
 SIGNATURE = rb"II[*+]\0|MM\0[*+]"
@@ -233,9 +233,7 @@ def _samples(rows: np.ndarray, page: Page) -> np.ndarray:
     elif page.bits != 8:
         rows = unpack(rows, page.bits, wide * channels)
     samples = rows.reshape(len(rows), wide, channels)
-    if page.predicted:
-        np.cumsum(samples, axis=1, dtype=samples.dtype, out=samples)
-    return samples
+    return running_sums(samples) if page.predicted else samples
 
 
 def _unpacked(data: bytes, page: Page, segments: tuple[tuple[int, int], ...], height: int) -> np.ndarray:
