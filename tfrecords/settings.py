@@ -68,16 +68,18 @@ class PreprocessSettings(StageSettings):
         AUTO,
         description="bits that the values of 16-bit files use; auto: the least that hold the training set's largest",
     )
-    crop: str = Field(
-        "",
+    crop: str | None = Field(
+        None,
         description="left,top,width,height of the part that is used; in pixels, or in shares of the size",
     )
 
     @field_validator("crop")
     @classmethod
-    def _is_a_part(cls, crop: str) -> str:
-        crop = crop.replace(" ", "")
-        if not crop or (PIXELS.fullmatch(crop) and 0 not in map(int, crop.split(",")[2:])):
+    def _is_a_part(cls, crop: str | None) -> str | None:
+        crop = (crop or "").replace(" ", "")
+        if not crop:
+            return None
+        if PIXELS.fullmatch(crop) and 0 not in map(int, crop.split(",")[2:]):
             return crop
         if SHARES.fullmatch(crop):
             left, top, width, height = map(Decimal, crop.split(","))

@@ -219,6 +219,13 @@ def test_a_setting_that_only_one_of_the_manifests_has_is_compared_with_its_defau
             check_same(**pair)
 
 
+def test_a_model_of_a_time_without_bit_depths_takes_a_dataset_of_any(evaluated):
+    _, model, dataset = evaluated
+    check_same(changed(model, bit_depth="auto"), changed(dataset, bit_depth=12))
+    with pytest.raises(AoiError, match=r"preprocess\.bit_depth is 12, not 8"):
+        check_same(changed(model, bit_depth=8), changed(dataset, bit_depth=12))
+
+
 def test_a_dataset_without_the_model_s_fold_is_refused(made, evaluated, tmp_path):
     _, home, settings, _ = made
     lot = home.named(DatasetManifest, "tiny-test")
