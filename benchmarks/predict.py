@@ -193,7 +193,7 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls:
     network = keras.saving.load_model(_network(home), compile=False)
     files = sorted(Path(data, "test_images").iterdir())
     pngs = [path.read_bytes() for path in files[: max(arrays, singles)]]
-    images = np.stack([prepare(png, preprocess)[..., None] for png in pngs[:arrays]])
+    images = np.stack([np.atleast_3d(prepare(png, preprocess)) for png in pngs[:arrays]])
     networks: dict[str, Callable[[], tuple[Any, float]]] = {
         name: partial(_classify, classifier, images) for name, classifier in ours.items()
     }
@@ -209,7 +209,7 @@ def alone(home: str, data: str, runtimes: Mapping[str, str], arrays: int, calls:
     one: dict[str, Callable[[bytes], Any]] = {
         name: partial(_classify_file, classifier) for name, classifier in ours.items()
     }
-    one[KERAS] = lambda png: network.predict(prepare(png, preprocess)[None, ..., None], verbose=0)
+    one[KERAS] = lambda png: network.predict(np.atleast_3d(prepare(png, preprocess))[None], verbose=0)
     told["latency"] = []
     for name, call in one.items():
         call(pngs[0])

@@ -85,11 +85,12 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from model.network.build import build
-    from tfrecords.dataset import image_size
+    from tfrecords.dataset import image_shape
     from tfrecords.records.reader import training_batches
 
     dataset, chosen = _dataset(home), _settings(settings).train
-    network = build(chosen, image_size(dataset), len(dataset.manifest.classes))
+    size, _, channels = image_shape(dataset)
+    network = build(chosen, size, len(dataset.manifest.classes), channels)
     network.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
     epoch = training_batches(
         dataset, chosen.fold, chosen.batch_size, chosen.seed, chosen.shift_fraction, chosen.cache_mb
@@ -166,11 +167,11 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
     import keras
     import numpy as np
 
-    from tfrecords.dataset import class_counts, image_size
+    from tfrecords.dataset import class_counts, image_shape
     from tfrecords.records.arrays import read_arrays
 
     dataset, chosen = _dataset(home), _settings(settings).train
-    size, classes = image_size(dataset), len(dataset.manifest.classes)
+    (size, _, channels), classes = image_shape(dataset), len(dataset.manifest.classes)
     wanted = KERAS_BATCH * (steps + 1)  # the first builds the graph
     parts, label_parts = [], []
     for batch in read_arrays(dataset):
@@ -178,7 +179,7 @@ def keras_five_epochs(home: str, settings: list[str], steps: int) -> dict[str, f
         label_parts.append(batch["label"])
         if sum(map(len, parts)) >= wanted:
             break
-    images = np.repeat(np.concatenate(parts)[:wanted], 3, axis=3).astype(np.float32)
+    images = np.repeat(np.concatenate(parts)[:wanted], 3 // channels, axis=3).astype(np.float32)
     images = keras.applications.mobilenet.preprocess_input(images)
     labels = np.concatenate(label_parts)[:wanted]
     backbone = keras.applications.MobileNet(

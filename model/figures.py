@@ -86,7 +86,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str, pat
 def picture_sheet(
     pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, path: Path, columns: int = 6, note: str = ""
 ) -> None:
-    """Gray pictures uint8 (S, S) in a grid, a caption under each; says so where there are none."""
+    """Pictures uint8 (S, S, 1) or (S, S, 3), RGB, in a grid, a caption under each; says so where there are none."""
     rows = max(1, -(-len(pictures) // columns))
     captions = legible(captions)
     with _literal(captions):

@@ -114,9 +114,9 @@ def read_example(dataset: Dataset) -> bytes | None:
     return (dataset.path / found[0]).read_bytes() if found else None
 
 
-def image_size(dataset: Dataset) -> int:
-    """Width and height of the dataset's records, in pixels."""
-    return dataset.manifest.settings.preprocess.image_size_px
+def image_shape(dataset: Dataset) -> tuple[int, int, int]:
+    """Height and width of the dataset's records, in pixels, and their channels."""
+    return dataset.manifest.settings.preprocess.shape
 
 
 def saturation(dataset: Dataset) -> str:

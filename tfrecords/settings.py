@@ -96,6 +96,11 @@ class PreprocessSettings(StageSettings):
         """Channels of a record: 1 or 3."""
         return 3 if self.color == Color.RGB else 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a record, as readers and networks have it."""
+        return self.image_size_px, self.image_size_px, self.channels
+
 
 class LayoutSettings(StageSettings):
     """How a dataset is divided."""

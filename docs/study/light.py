@@ -81,7 +81,7 @@ def main(home: Home, data: str) -> None:
         for light, relight in LIGHTS.items():
             rng = np.random.default_rng(0)
             relit = [np.clip(np.rint(relight(gray, rng)), 0, 255).astype(np.uint8) for gray in pictures]
-            ready = np.stack([finish(gray, settings) for gray in relit])[..., None]
+            ready = np.stack([np.atleast_3d(finish(gray, settings)) for gray in relit])
             right = classifier.probabilities(ready).argmax(axis=1) == rows["label"].to_numpy()
             table[name][light] = f"{100 * right.mean():.2f} ({(~right).sum()} of {len(right)})"
     print(pd.DataFrame(table).to_string())

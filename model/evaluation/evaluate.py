@@ -102,7 +102,7 @@ def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Pre
             progress(done, total, "pictures")
     ordered = [part for fold in classifier.folds for part in parts[fold]]
     whole = {key: np.concatenate([part[key] for part in ordered]) for key in ordered[0] if key != "image"}
-    images = [image[..., 0] for part in ordered for image in part["image"]]
+    images = [image for part in ordered for image in part["image"]]
     return Predictions(whole["id"].tolist(), whole["label"], whole["fold"], images, whole["probabilities"])
 
 

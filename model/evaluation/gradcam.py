@@ -52,23 +52,22 @@ def _most_mistaken(seen: Predictions, labels: Sequence[int]) -> list[int]:
 
 
 def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:
-    """Evidence for a class over a picture, uint8 (S, S): float32 (S, S), 0..1, 0 where nothing spoke for it.
+    """Evidence for a class over a picture, uint8 (S, S, C): float32 (S, S), 0..1, 0 where nothing spoke for it.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017. Behind global average pooling and one dense layer the gradient
     is that layer's weights, so none has to be computed (Zhou et al., CAM, CVPR 2016: the same map). Behind flatten
     every place has weights of its own.
     """
-    maps = last_maps(network, image[None, :, :, None])[0]
+    maps = last_maps(network, image[None])[0]
     weights = head_of(network).get_weights()[0][:, label]
     spoke = maps @ weights if len(weights) == maps.shape[-1] else (maps * weights.reshape(maps.shape)).sum(axis=-1)
     heat = np.maximum(spoke, 0)
-    heat = cv2.resize(heat.astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    heat = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(heat / max(float(heat.max()), 1e-6), 0, 1)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Gray uint8 (S, S) with heat (S, S), 0..1, in color over it: uint8 (S, S, 3), RGB."""
+    """A picture, uint8 (S, S, 1) or (S, S, 3), with heat (S, S), 0..1, in color over it: uint8 (S, S, 3), RGB."""
     color = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    gray = np.repeat(image[..., None], 3, axis=2)
     share = 0.65 * heat[..., None]
-    return (gray * (1 - share) + color * share).astype(np.uint8)
+    return (image * (1 - share) + color * share).astype(np.uint8)

@@ -12,7 +12,9 @@ ID_COLUMNS = 32  # that a picture's id takes in a figure at most
 
 @dataclass(frozen=True)
 class Predictions:
-    """ids; labels and folds int (N,); images uint8 (S, S) each; probabilities float32 (N, classes)."""
+    """ids; labels and folds int (N,); images uint8 (S, S, 1) of gray or (S, S, 3) of RGB each;
+    probabilities float32 (N, classes).
+    """
 
     ids: Sequence[str]
     labels: np.ndarray

@@ -28,11 +28,11 @@ class Classifier:
     preprocess: PreprocessSettings
 
     def each(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, S, S, 1), 0..255, to float32 (networks, N, classes): what every network answers."""
+        """uint8 (N, S, S, C), 0..255, to float32 (networks, N, classes): what every network answers."""
         return np.stack([network(images) for network in self.networks])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, S, S, 1), 0..255, to float32 (N, classes): the mean over the networks."""
+        """uint8 (N, S, S, C), 0..255, to float32 (N, classes): the mean over the networks."""
         return self.each(images).mean(axis=0)
 
     def unseen(self, images: np.ndarray, fold: int) -> np.ndarray:
@@ -57,14 +57,12 @@ class Classifier:
                 prepared.append(prepare(data, self.preprocess))
             except PictureError as error:
                 raise PictureError(f"picture {place}: {error}", error.remedy) from None
-        size = self.preprocess.image_size_px
-        return prediction_table(
-            self.probabilities(np.reshape(prepared, (-1, size, size, 1)).astype(np.uint8)), self.classes
-        )
+        images = np.reshape(prepared, (-1, *self.preprocess.shape)).astype(np.uint8)
+        return prediction_table(self.probabilities(images), self.classes)
 
 
 def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
-    """The pictures, uint8 (N, S, S, 1), then `copies` (0 to 4) of all of them, each moved along another diagonal."""
+    """The pictures, uint8 (N, S, S, C), then `copies` (0 to 4) of all of them, each moved along another diagonal."""
     size = images.shape[1]
     most = max(1, round(TEST_SHIFT * size))
     corners = [(0, 0), (2 * most, 2 * most), (0, 2 * most), (2 * most, 0)][:copies]

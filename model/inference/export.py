@@ -102,7 +102,7 @@ def export_model(
 
 
 def _answers(classifier: Classifier, pictures: np.ndarray, name: str, progress: Progress) -> np.ndarray:
-    """What each network says of pictures uint8 (N, S, S, 1): float32 (networks, N, classes). name: for the progress."""
+    """What each network says of pictures uint8 (N, S, S, C): float32 (networks, N, classes). name: for the progress."""
     parts = []
     progress(0, len(pictures), f"checked, {name}")
     for at in range(0, len(pictures), 32):
@@ -156,10 +156,10 @@ def _choose(dataset: Dataset, first: Collection[int], most: int) -> dict[int, in
 
 
 def _read(dataset: Dataset, choices: Sequence[Mapping[int, int]]) -> dict[int, np.ndarray]:
-    """The pictures of all choices, in one pass over the shards: uint8 (N, S, S, 1) of each fold."""
+    """The pictures of all choices, in one pass over the shards: uint8 (N, S, S, C) of each fold."""
     return read_first(dataset, {fold: max(choice[fold] for choice in choices) for fold in fold_counts(dataset)})
 
 
 def _of(choice: Mapping[int, int], pictures: Mapping[int, np.ndarray]) -> np.ndarray:
-    """A choice's own of the pictures: uint8 (N, S, S, 1), in the order of its folds, then in shard order."""
+    """A choice's own of the pictures: uint8 (N, S, S, C), in the order of its folds, then in shard order."""
     return np.concatenate([pictures[fold][:count] for fold, count in choice.items()])

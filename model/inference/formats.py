@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-Network = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 1) to float32 (N, outputs)
+Network = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, C), C 1 or 3, to float32 (N, outputs)
 
 
 @dataclass(frozen=True)
 class Format:
     """A format that trained networks are exported to.
 
-    suffix: of its files. write: (keras.Model, pictures uint8 (S, S, 1) to calibrate 8 bits on, none for floating point)
+    suffix: of its files. write: (keras.Model, pictures uint8 (S, S, C) to calibrate 8 bits on, none for floating point)
     to the file's bytes, the same every time. open: the network in a file, raises AoiError where it is none.
     """
 

@@ -12,9 +12,9 @@ from model.quiet import stderr_closed
 
 
 def to_litert(network: keras.Model, calibration: Sequence[np.ndarray] = ()) -> bytes:
-    """A network's inference as a .tflite file: uint8 (B, S, S, 1) to float32, as in Keras. The same bytes every time.
+    """A network's inference as a .tflite file: uint8 (B, S, S, C) to float32, as in Keras. The same bytes every time.
 
-    calibration: pictures uint8 (S, S, 1), from which the ranges of activations are learned; with them weights and
+    calibration: pictures uint8 (S, S, C), from which the ranges of activations are learned; with them weights and
     activations become 8 bits (post-training quantization, Jacob et al., arXiv:1712.05877).
     """
     signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="picture")]

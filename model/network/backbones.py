@@ -46,10 +46,16 @@ class Backbone:
     kernels: Callable[[float], tuple[Shape, Shape]]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def channels(self) -> dict[Scaling, list[int]]:
-        """Input channels over a gray picture: {scaling: its colors' places in RGB}. Colors scaled alike share one."""
-        return {each: [at for at, other in enumerate(self.scaling) if other == each] for each in self.scaling}
+    def inputs(self, channels: int) -> list[tuple[Scaling, list[int]]]:
+        """Input channels of the first convolution: of each the scaling, and the places in RGB of its kernels.
+
+        channels: of the picture, 1 or 3. Over gray, colors that are scaled alike share an input channel; over RGB each
+        has its own.
+        """
+        if channels == len(self.scaling):
+            return [(each, [at]) for at, each in enumerate(self.scaling)]
+        distinct = dict.fromkeys(self.scaling)
+        return [(each, [at for at, other in enumerate(self.scaling) if other == each]) for each in distinct]
 
     def arguments(self, alpha: float) -> dict[str, Any]:
         """What the constructor is called with for a width."""

@@ -9,7 +9,7 @@ STREAM = 2**24  # steps of training that a dropout layer's numbers last, before 
 
 
 def convolutions_of(network: keras.Model) -> keras.Model:
-    """Its convolutions: scaled float (B, S, S, channels) to features (B, F)."""
+    """Its convolutions: scaled float (B, S, S, C) to features (B, F)."""
     (backbone,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
     return backbone
 
@@ -20,12 +20,12 @@ def head_of(network: keras.Model) -> keras.layers.Dense:
 
 
 def extractor(network: keras.Model) -> keras.Model:
-    """What its last layer sees: pictures uint8 (B, S, S, 1) to features float32 (B, F)."""
+    """What its last layer sees: pictures uint8 (B, S, S, C) to features float32 (B, F)."""
     return keras.Model(network.input, network.get_layer(DROPOUT).input)
 
 
 def last_maps(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
-    """What its features are pooled or flattened from: pictures uint8 (B, S, S, 1) to float32 (B, h, w, filters)."""
+    """What its features are pooled or flattened from: pictures uint8 (B, S, S, C) to float32 (B, h, w, filters)."""
     backbone = convolutions_of(network)
     scaled = keras.Model(network.input, network.get_layer(SCALE).output)(pictures)
     maps = keras.Model(backbone.input, backbone.get_layer(FEATURES).input)(scaled, training=False)

@@ -30,7 +30,7 @@ from model.training.class_weights import class_weights
 from model.training.linear_probe import fit_linear_probe
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
-from tfrecords.dataset import Dataset, class_counts, image_size, read_example, training_counts
+from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
 from tfrecords.progress import Progress
 from tfrecords.records.reader import training_batches, validation_batches
 
@@ -55,7 +55,7 @@ def train_model(
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
-    size, classes = image_size(dataset), dataset.manifest.classes
+    (size, *_), classes = image_shape(dataset), dataset.manifest.classes
     all_settings = {**dataset.manifest.settings.model_dump(), "train": settings.model_dump()}
     counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
@@ -101,7 +101,8 @@ def _train_steps(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
 
 
 def _compiled(settings: TrainSettings, dataset: Dataset) -> keras.Model:
-    network = build(settings, image_size(dataset), len(dataset.manifest.classes))
+    size, _, channels = image_shape(dataset)
+    network = build(settings, size, len(dataset.manifest.classes), channels)
     _, steps = _train_steps(dataset, settings)
     warmup = max(1, steps // 2)
     rate = keras.optimizers.schedules.CosineDecay(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import shlex
 from collections import Counter, defaultdict
@@ -114,10 +115,13 @@ def ingest(
 
 
 def shard_rows(
-    inputs: Inputs, settings: IngestSettings, image_size_px: int
+    inputs: Inputs, settings: IngestSettings, picture_bytes: int
 ) -> Iterator[tuple[str, tuple[Row, ...], tuple[int, ...]]]:
-    """Every shard's file name with its rows in their order, and their folds. Empty shards are there too."""
-    count = settings.shards or max(1, round(len(inputs.rows) * image_size_px**2 / (settings.shard_size_mb << 20)))
+    """Every shard's file name with its rows in their order, and their folds. Empty shards are there too.
+
+    picture_bytes: of a record's pixels.
+    """
+    count = settings.shards or max(1, round(len(inputs.rows) * picture_bytes / (settings.shard_size_mb << 20)))
     usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
     fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
     shards: dict[int, list[Row]] = defaultdict(list)
@@ -137,7 +141,7 @@ def _build(
     options: list[str],
     progress: Progress,
 ) -> DatasetManifest:
-    shards = list(shard_rows(inputs, settings, preprocess.image_size_px))
+    shards = list(shard_rows(inputs, settings, math.prod(preprocess.shape)))
     # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
     runner, threads = open_runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
     plans = [

@@ -228,7 +228,8 @@ def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: Prep
 
 
 def measure(pixels: np.ndarray) -> Measures:
-    """What the audit needs of a picture, uint8 (height, width): gray levels from 0 to 255."""
-    mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(pixels))
-    height, width = pixels.shape
-    return Measures(width, height, mean, deviation, f"{perceptual_hash(pixels):016x}")
+    """What the audit needs of a picture, uint8 (height, width) or (height, width, 3), RGB: its gray levels."""
+    gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(gray))
+    height, width = gray.shape
+    return Measures(width, height, mean, deviation, f"{perceptual_hash(gray):016x}")

@@ -148,7 +148,7 @@ def test_litert_answers_as_keras_does(network, pictures):
 def test_its_features_are_the_mean_of_the_maps_that_are_shown(network, pictures):
     maps, features = last_maps(network, pictures), extractor(network)(pictures).numpy()
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), features, rtol=1e-4, atol=1e-5)
-    heat = gradcam(network, pictures[0, :, :, 0], label=1)
+    heat = gradcam(network, pictures[0], label=1)
     assert heat.shape == (SIZE, SIZE)
     assert 0 <= heat.min() <= heat.max() <= 1
 

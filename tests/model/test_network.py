@@ -109,7 +109,7 @@ def test_what_spoke_for_an_answer_is_shown_behind_flatten_too(flat):
     kernel = np.zeros((4, flat.get_layer("dropout").input.shape[1] // 4, CLASSES), np.float32)
     kernel[3, :, 1] = 1  # class 1 counts what is bottom right, and nothing else
     flat.get_layer("probabilities").set_weights([kernel.reshape(-1, CLASSES), np.zeros(CLASSES, np.float32)])
-    picture = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)
+    picture = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)[..., None]
     heat = gradcam(flat, picture, 1)
     assert heat.shape == (64, 64)
     assert heat[:16, :16].max() < 0.1 < 0.9 < heat[48:, 48:].max()

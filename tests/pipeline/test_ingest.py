@@ -201,7 +201,7 @@ def test_more_shards_than_pictures_leave_some_empty_but_there(data, tmp_path):
 @pytest.mark.parametrize(("size_px", "size_mb", "count"), [(32, 1, 1), (512, 1, 8), (512, 8, 1), (1024, 2, 15)])
 def test_without_a_count_the_shards_are_about_the_size_that_is_aimed_at(whole, size_px, size_mb, count):
     inputs = read_inputs(str(whole[0]), "train", 5)
-    shards = list(shard_rows(inputs, IngestSettings(shard_size_mb=size_mb), size_px))
+    shards = list(shard_rows(inputs, IngestSettings(shard_size_mb=size_mb), size_px**2))
     assert len(shards) == count
     assert sum(len(rows) for _, rows, _ in shards) == 30
 

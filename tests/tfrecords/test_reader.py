@@ -19,7 +19,7 @@ from tfrecords.dataset import (
     DatasetSettings,
     ShardEntry,
     count_folds,
-    image_size,
+    image_shape,
     shard_name,
 )
 from tfrecords.errors import AoiError
@@ -366,8 +366,8 @@ def test_the_first_pictures_are_found_without_opening_a_shard_behind_them(own):
     assert len(read_first(own, {3: 2, 4: 1})[3]) == 2
 
 
-def test_the_size_of_the_pictures_stands_in_the_manifest(dataset):
-    assert image_size(dataset) == SIZE
+def test_the_shape_of_the_pictures_stands_in_the_manifest(dataset):
+    assert image_shape(dataset) == (SIZE, SIZE, 1)
 
 
 def flip(path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_record_of_another_size_is_refused(own):
     path = own.path / own.manifest.shards[0].file
     with open(path, "wb") as file:
         write(file, Record("large.png", np.zeros((SIZE + 1, SIZE), np.uint8), 0, 0, ""))
-    with pytest.raises(AoiError, match=r"large\.png has \(7, 6\) pixels, not \(6, 6\)"):
+    with pytest.raises(AoiError, match=r"large\.png has the shape \(7, 6, 1\), not \(6, 6, 1\)"):
         list(read_arrays(own))
 
 

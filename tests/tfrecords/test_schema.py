@@ -93,7 +93,7 @@ def test_pixels_that_are_too_few_for_their_size_are_refused():
 @given(labels=st.lists(st.tuples(texts, INT64, INT64), min_size=1, max_size=4))
 def test_what_is_encoded_is_what_the_reader_parses(labels):
     records = [a_record(picture_id, label, fold) for picture_id, label, fold in labels]
-    batch = parse(tf.constant([encode(record) for record in records]), 3)
+    batch = parse(tf.constant([encode(record) for record in records]), (3, 3, 1))
     assert [value.decode() for value in batch["id"].numpy()] == [picture_id for picture_id, _, _ in labels]
     np.testing.assert_array_equal(batch["label"], [label for _, label, _ in labels])
     np.testing.assert_array_equal(batch["fold"], [fold for _, _, fold in labels])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.dataset import Dataset, fold_counts, image_size, record_count
+from tfrecords.dataset import Dataset, fold_counts, image_shape, record_count
 from tfrecords.errors import AoiError, refuse
 from tfrecords.records.schema import Record, RecordError, read
 
@@ -16,7 +16,7 @@ BATCH = 64
 def read_arrays(dataset: Dataset, folds: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Records in shard order as batches of arrays, of some folds or of all. Every shard is opened once.
 
-    Yields: id str (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
+    Yields: id str (B,), image uint8 (B, size, size, channels), label int64 (B,), fold int64 (B,).
 
     Raises:
         AoiError: a shard that can't be read, or a count that is not the manifest's; it names the shard.
@@ -31,7 +31,7 @@ def read_arrays(dataset: Dataset, folds: Collection[int] | None = None) -> Itera
                 while some := list(islice(records, BATCH)):
                     in_shard += len(some)
                     if kept := [record for record in some if folds is None or record.fold in folds]:
-                        yield _arrays(kept, image_size(dataset))
+                        yield _arrays(kept, image_shape(dataset))
         except FileNotFoundError:
             raise _damaged(path, "there is no such file any more")
         except RecordError as error:
@@ -48,12 +48,11 @@ def read_first(dataset: Dataset, counts: Mapping[int, int]) -> dict[int, np.ndar
 
     counts: how many of each fold; a fold that has fewer gives all. No other picture is kept in memory.
 
-    Returns: for each fold of `counts` uint8 (N, size, size, 1). Raises: AoiError, see `read_arrays`.
+    Returns: for each fold of `counts` uint8 (N, size, size, channels). Raises: AoiError, see `read_arrays`.
     """
     there = fold_counts(dataset)
     missing = {fold: min(count, there[fold]) for fold, count in counts.items()}
-    size = image_size(dataset)
-    found = {fold: [np.zeros((0, size, size, 1), np.uint8)] for fold in counts}
+    found = {fold: [np.zeros((0, *image_shape(dataset)), np.uint8)] for fold in counts}
     batches = read_arrays(dataset, counts)
     while any(missing.values()) and (batch := next(batches, None)):
         for fold, count in missing.items():
@@ -62,13 +61,14 @@ def read_first(dataset: Dataset, counts: Mapping[int, int]) -> dict[int, np.ndar
     return {fold: np.concatenate(parts) for fold, parts in found.items()}
 
 
-def _arrays(records: list[Record], size_px: int) -> dict[str, np.ndarray]:
-    for record in records:
-        if record.pixels.shape != (size_px, size_px):
-            raise RecordError(f"{record.id} has {record.pixels.shape} pixels, not {(size_px, size_px)}")
+def _arrays(records: list[Record], shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    images = [np.atleast_3d(record.pixels) for record in records]
+    for record, image in zip(records, images, strict=True):
+        if image.shape != shape:
+            raise RecordError(f"{record.id} has the shape {image.shape}, not {shape}")
     return {
         "id": np.array([record.id for record in records], dtype=object),
-        "image": np.stack([record.pixels for record in records])[..., None],
+        "image": np.stack(images),
         "label": np.array([record.label for record in records], dtype=np.int64),
         "fold": np.array([record.fold for record in records], dtype=np.int64),
     }

@@ -9,7 +9,7 @@ MIDDLE_GRAY, NOISE_LEVELS, EXPOSURE_SPAN = 128.0, 60.0, 2.0
 
 
 def bordered(picture: tf.Tensor, most_px: int) -> tf.Tensor:
-    """A picture with its mirrored border: uint8 (S, S, 1) to (S + 2 most_px, S + 2 most_px, 1). most_px: below S."""
+    """A picture with its mirrored border: uint8 (S, S, C) to (S + 2 most_px, S + 2 most_px, C). most_px: below S."""
     return tf.pad(picture, [[most_px, most_px], [most_px, most_px], [0, 0]], "REFLECT")
 
 
@@ -20,9 +20,10 @@ def shift(picture: tf.Tensor, corner: tf.Tensor, size_px: int) -> tf.Tensor:
         picture: with its border, see `bordered`.
         corner: int32 (3,), of the part that is kept: row, column, 0. See `shift_corners`.
 
-    Returns: uint8 (size, size, 1).
+    Returns: uint8 (size, size, C).
     """
-    return tf.ensure_shape(tf.slice(picture, corner, [size_px, size_px, 1]), [size_px, size_px, 1])
+    shape = [size_px, size_px, picture.shape[-1]]
+    return tf.ensure_shape(tf.slice(picture, corner, shape), shape)
 
 
 def shift_corners(offsets: tf.Tensor, most_px: int) -> tf.Tensor:
@@ -42,13 +43,16 @@ def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.T
 def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:
     """A picture in another light: contrast, exposure and sensor noise, each anew for each key.
 
+    Contrast and exposure are the lamp's, alike in all channels of a color picture: its hues stay. Noise is the
+    sensor's, where each channel has its own.
+
     Args:
-        picture: uint8 (S, S, 1).
+        picture: uint8 (S, S, C).
         key: int64 (2,); the same key gives the same light.
         most: largest change of contrast, as a part of it; of exposure EXPOSURE_SPAN times it, and the noise's
             deviation NOISE_LEVELS times it.
 
-    Returns: uint8 (S, S, 1).
+    Returns: uint8 (S, S, C).
     """
     contrast, exposure, noise = tf.unstack(most * tf.random.stateless_uniform([3], key, -1.0, 1.0))
     grain = NOISE_LEVELS * tf.abs(noise) * tf.random.stateless_normal(tf.shape(picture), key + 1)

@@ -1,10 +1,11 @@
 """From shards to batches: the tf.data reader."""
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfrecords.dataset import Dataset, image_size
+from tfrecords.dataset import Dataset, image_shape
 from tfrecords.errors import refuse
 from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
 
@@ -19,14 +20,14 @@ FEATURES = {
 }
 
 
-def parse(serialized: tf.Tensor, size_px: int) -> dict[str, tf.Tensor]:
-    """A batch of serialized records, string (B,), to their features.
+def parse(serialized: tf.Tensor, shape: tuple[int, int, int]) -> dict[str, tf.Tensor]:
+    """A batch of serialized records, string (B,), of a shape (S, S, C), to their features.
 
-    Returns: id string (B,), image uint8 (B, size, size, 1), label int64 (B,), fold int64 (B,).
+    Returns: id string (B,), image uint8 (B, S, S, C), label int64 (B,), fold int64 (B,).
     """
     features = tf.io.parse_example(serialized, FEATURES)
-    pixels = tf.ensure_shape(tf.io.decode_raw(features.pop("image"), tf.uint8), [None, size_px * size_px])
-    return {**features, "image": tf.reshape(pixels, [-1, size_px, size_px, 1])}
+    pixels = tf.ensure_shape(tf.io.decode_raw(features.pop("image"), tf.uint8), [None, math.prod(shape)])
+    return {**features, "image": tf.reshape(pixels, [-1, *shape])}
 
 
 def records(dataset: Dataset) -> tf.data.Dataset:
@@ -40,8 +41,8 @@ def records(dataset: Dataset) -> tf.data.Dataset:
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    size_px = image_size(dataset)
-    return raw.batch(PARSE_BATCH).map(lambda batch: parse(batch, size_px), num_parallel_calls=tf.data.AUTOTUNE)
+    shape = image_shape(dataset)
+    return raw.batch(PARSE_BATCH).map(lambda batch: parse(batch, shape), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def in_folds(batches: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
@@ -72,29 +73,30 @@ def training_batches(
             shuffled within a buffer of that size.
 
     Returns:
-        (epoch, light_fraction=0) -> batches (uint8 (B, S, S, 1), int64 (B,)), every record once, the last batch maybe
-        smaller; light_fraction: largest change of light, see `relight`.
+        (epoch, light_fraction=0) -> batches (uint8 (B, S, S, C), int64 (B,)), every record once, the last batch
+        maybe smaller; light_fraction: largest change of light, see `relight`.
     """
     count = sum(
         n for folds in dataset.manifest.counts.values() for fold, n in folds.items() if int(fold) != validation_fold
     )
     if not count:
         raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Set train.fold to another fold")
-    size = image_size(dataset)
+    size, _, channels = image_shape(dataset)
+    picture_bytes = size * size * channels
     room = cache_mb << 20
     most_px = round(shift_fraction * size)
     single = in_folds(records(dataset), lambda fold: fold != validation_fold)
     # A border costs more than cutting it, so it is kept with the pictures where there is room for it.
-    kept_border = most_px > 0 and count * (size + 2 * most_px) ** 2 <= room
+    kept_border = most_px > 0 and count * channels * (size + 2 * most_px) ** 2 <= room
     if kept_border:
         single = single.map(
             lambda picture, label: (bordered(picture, most_px), label), num_parallel_calls=tf.data.AUTOTUNE
         )
     single = single.enumerate().apply(tf.data.experimental.assert_cardinality(count))
-    fits = count * size * size <= room
+    fits = count * picture_bytes <= room
     if fits:
         single = single.cache()
-    buffer = count if fits else max(batch_size, room // (size * size))
+    buffer = count if fits else max(batch_size, room // picture_bytes)
 
     def epoch_batches(epoch: int, light_fraction: float = 0.0) -> tf.data.Dataset:
         corners = shift_corners(shift_offsets(seed, tf.constant(epoch), count, most_px), most_px)
@@ -120,11 +122,11 @@ def training_batches(
 
 
 def validation_batches(dataset: Dataset, fold: int, batch_size: int, cache_mb: int) -> tf.data.Dataset:
-    """The records of one fold, always in the same order: batches (uint8 (B, S, S, 1), int64 (B,))."""
+    """The records of one fold, always in the same order: batches (uint8 (B, S, S, C), int64 (B,))."""
     single = in_folds(records(dataset), lambda folds: folds == fold)
     count = sum(folds.get(str(fold), 0) for folds in dataset.manifest.counts.values())
     single = single.apply(tf.data.experimental.assert_cardinality(count))
-    if count * image_size(dataset) ** 2 <= cache_mb << 20:
+    if count * math.prod(image_shape(dataset)) <= cache_mb << 20:
         single = single.cache()
     return _delivered(single, batch_size)
 

@@ -25,8 +25,8 @@ class RecordError(ValueError):
 class Record:
     """One picture.
 
-    id: its name in the CSV; pixels: uint8 (height, width); label: class index, or UNLABELLED;
-    fold: 0..k-1, or -1 where there are no folds; sha256: of the source file's bytes, in hex.
+    id: its name in the CSV; pixels: uint8 (height, width) of gray, (height, width, 3) of RGB; label: class index, or
+    UNLABELLED; fold: 0..k-1, or -1 where there are no folds; sha256: of the source file's bytes, in hex.
     """
 
     id: str
@@ -37,14 +37,15 @@ class Record:
 
 
 def encode(record: Record) -> bytes:
-    """The record as a serialized tf.train.Example; equal records give equal bytes."""
-    height, width = record.pixels.shape
+    """The record as a serialized tf.train.Example; equal records give equal bytes.
+
+    Gray ones have no feature `channels`, as those of earlier versions.
+    """
     features = {
         "id": record.id.encode(),
         "image": record.pixels.tobytes(),
         "sha256": record.sha256.encode(),
-        "height": height,
-        "width": width,
+        **dict(zip(("height", "width", "channels"), record.pixels.shape, strict=False)),
         "label": record.label,
         "fold": record.fold,
     }
@@ -63,8 +64,9 @@ def decode(data: bytes) -> Record:
     try:
         found = _example_class().FromString(data).features.feature
         height, width, label, fold = (found[name].int64_list.value[0] for name in ("height", "width", "label", "fold"))
+        channels = found["channels"].int64_list.value  # none of gray
         name, image, sha256 = (found[name].bytes_list.value[0] for name in ("id", "image", "sha256"))
-        pixels = np.frombuffer(image, np.uint8).reshape(height, width)
+        pixels = np.frombuffer(image, np.uint8).reshape(height, width, *channels)
         return Record(name.decode(), pixels, label, fold, sha256.decode())
     except (DecodeError, IndexError, ValueError) as error:  # no message, a feature missing, another size or no UTF-8
         raise RecordError(f"not a record ({error})") from None
