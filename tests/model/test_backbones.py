@@ -102,6 +102,23 @@ def test_it_gives_a_gray_picture_the_features_that_keras_own_gives_three_equal_c
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.std())
 
 
+def test_over_rgb_it_is_keras_own_and_sees_a_gray_picture_as_the_gray_network_does(
+    name, rgb, network, weights, colors, pictures
+):
+    own = extractor(build(settings(name, weights=str(weights)), SIZE, CLASSES, channels=3))
+    assert own.input_shape == (None, SIZE, SIZE, 3)
+    assert own.inputs[0].dtype == "uint8"
+    tinted = np.concatenate([pictures, pictures // 2, pictures // 3 + 90], axis=-1)[:8]
+    prepare = getattr(keras.applications, MODULES[name]).preprocess_input
+    for seen, theirs in (
+        (tinted, rgb(prepare(tinted.astype(np.float32)), training=False).numpy()),
+        (np.repeat(pictures, 3, axis=-1), extractor(network)(pictures, training=False).numpy()),
+    ):
+        assert theirs.std(axis=0).max() > 0.1
+        ours = own(seen, training=False).numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.std())
+
+
 def test_its_batch_normalization_follows_the_weights(network):
     layers = convolutions_of(network).layers
     assert {each.momentum for each in layers if hasattr(each, "momentum")} == {BATCH_NORM_MOMENTUM}

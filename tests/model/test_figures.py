@@ -38,7 +38,7 @@ def seen():
         rng = np.random.default_rng(classes)
         labels = np.arange(pictures) % classes
         probabilities = rng.dirichlet(np.full(classes, 0.5), pictures) + np.eye(classes)[labels] * 0.3
-        images = [rng.integers(0, 256, (16, 16), np.uint8) for _ in range(pictures)]
+        images = [rng.integers(0, 256, (16, 16, 1), np.uint8) for _ in range(pictures)]
         probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
         return Predictions([f"{at}.png" for at in range(pictures)], labels, np.zeros(pictures), images, probabilities)
 
@@ -50,7 +50,7 @@ def sheet(monkeypatch):
     """A function: what draw_gradcam gives for predictions, with a heat map of ones: (captions, title)."""
     monkeypatch.setattr(gradcam, "read_networks", lambda model: {"network": 0})
     monkeypatch.setattr(gradcam, "load", lambda path: None)
-    monkeypatch.setattr(gradcam, "gradcam", lambda network, image, label: np.ones(image.shape))
+    monkeypatch.setattr(gradcam, "gradcam", lambda network, image, label: np.ones(image.shape[:2]))
 
     def draw(seen, classes, path):
         given = {}
@@ -91,9 +91,28 @@ def test_a_name_is_drawn_in_the_font_that_has_it(fonts, tmp_path):
     assert (drawn("normal", "刮") != drawn("normal", "label 1")).any()
 
 
+def test_pictures_are_shown_in_their_colors_and_gray_ones_in_gray(tmp_path):
+    def drawn(picture):
+        picture_sheet([picture], [""], "", tmp_path / "sheet.png", columns=1)
+        return {tuple(color) for color in cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1].reshape(-1, 3).tolist()}
+
+    assert (220, 30, 60) in drawn(np.full((16, 16, 3), (220, 30, 60), np.uint8))
+    assert (90, 90, 90) in drawn(np.full((16, 16, 1), 90, np.uint8))
+
+
+def test_heat_lies_over_a_picture_in_its_colors():
+    color = np.full((8, 8, 3), (220, 30, 60), np.uint8)
+    none, half = np.zeros((8, 8), np.float32), np.pad(np.ones((8, 4), np.float32), ((0, 0), (0, 4)))
+    np.testing.assert_array_equal(gradcam.overlay(color, none), color)
+    np.testing.assert_array_equal(gradcam.overlay(color[..., 1:2], none), np.full((8, 8, 3), 30))
+    shown = gradcam.overlay(color, half)
+    np.testing.assert_array_equal(shown[:, 4:], color[:, 4:])
+    assert (shown[:, :4] != color[:, :4]).any()
+
+
 def test_marks_stand_as_they_are(fonts, tmp_path):
     def drawn(text):
-        picture_sheet([np.zeros((16, 16), np.uint8)], [text], "", tmp_path / "sheet.png")
+        picture_sheet([np.zeros((16, 16, 1), np.uint8)], [text], "", tmp_path / "sheet.png")
         return cv2.imread(str(tmp_path / "sheet.png"))
 
     assert (drawn("$a$") != drawn("a")).any()
@@ -132,7 +151,7 @@ def test_any_printable_names_are_read_written_and_drawn(names):
         again = pd.read_csv(path, dtype=str, keep_default_na=False)
         assert tuple(again.columns[2:]) == tuple(again["name"]) == classes
         shown, note = names_in_figures(classes, CAPTION_COLUMNS)
-        picture_sheet([np.zeros((8, 8), np.uint8)] * 2, shown[:2], "", Path(folder) / "sheet.png", note=note)
+        picture_sheet([np.zeros((8, 8, 1), np.uint8)] * 2, shown[:2], "", Path(folder) / "sheet.png", note=note)
         confusion_matrix(np.eye(len(classes), dtype=int), classes, "", Path(folder) / "confusion.png")
 
 

@@ -11,7 +11,7 @@ import pytest
 from model.evaluation.gradcam import gradcam
 from model.network.build import build
 from model.network.files import load, save
-from model.network.parts import seed_dropout
+from model.network.parts import convolutions_of, seed_dropout
 from model.network.weights import ensure_weights, weights_digest
 from model.settings import TrainSettings
 from tfrecords.errors import AoiError
@@ -59,6 +59,13 @@ def test_the_whole_classifier_is_scale_features_and_softmax(rgb, weights, pictur
     odds = np.exp(features @ kernel + bias)
     expected = odds / odds.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(network(pictures, training=False).numpy(), expected, atol=1e-5)
+
+
+def test_over_rgb_it_has_the_kernels_of_the_weights_as_they_are(rgb, weights):
+    network = build(settings(weights=str(weights)), SIZE, CLASSES, channels=3)
+    assert network.input_shape == (None, SIZE, SIZE, 3)
+    for ours, theirs in zip(convolutions_of(network).get_weights(), rgb.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_it_takes_uint8_gray_and_gives_float32_probabilities_that_sum_to_one(pictures):

@@ -1,6 +1,7 @@
 """A record and a TFRecord file, written without TensorFlow, are byte for byte what TensorFlow would write."""
 
 import io
+import math
 import struct
 import subprocess
 import sys
@@ -23,9 +24,10 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 @st.composite
 def any_record(draw) -> Record:
-    height, width = draw(st.integers(0, 6)), draw(st.integers(0, 6))
-    pixels = np.frombuffer(draw(st.binary(min_size=height * width, max_size=height * width)), np.uint8)
-    return Record(draw(texts), pixels.reshape(height, width), draw(INT64), draw(INT64), draw(texts))
+    shape = (draw(st.integers(0, 6)), draw(st.integers(0, 6)), *draw(st.sampled_from([(), (3,)])))
+    size = math.prod(shape)
+    pixels = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    return Record(draw(texts), pixels.reshape(shape), draw(INT64), draw(INT64), draw(texts))
 
 
 def a_record(picture_id: str = "train_001.png", label: int = 2, fold: int = 4, size: int = 3) -> Record:
@@ -40,12 +42,13 @@ def by_tensorflow(record: Record) -> bytes:
     def of_int(value: int):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
-    height, width = record.pixels.shape
+    height, width, *channels = record.pixels.shape
     features = {
         "id": of_bytes(record.id.encode()),
         "image": of_bytes(record.pixels.tobytes()),
         "height": of_int(height),
         "width": of_int(width),
+        **({"channels": of_int(3)} if channels else {}),  # of gray there is none, as ever
         "label": of_int(record.label),
         "fold": of_int(record.fold),
         "sha256": of_bytes(record.sha256.encode()),
@@ -98,6 +101,12 @@ def test_what_is_encoded_is_what_the_reader_parses(labels):
     np.testing.assert_array_equal(batch["label"], [label for _, label, _ in labels])
     np.testing.assert_array_equal(batch["fold"], [fold for _, _, fold in labels])
     np.testing.assert_array_equal(batch["image"], np.stack([record.pixels for record in records])[..., None])
+
+
+def test_the_reader_parses_three_channels_as_they_were_encoded():
+    colors = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    batch = parse(tf.constant([encode(replace(a_record(), pixels=colors))]), (3, 3, 3))
+    np.testing.assert_array_equal(batch["image"], colors[None])
 
 
 def test_pixels_need_not_lie_in_one_piece_of_memory():
