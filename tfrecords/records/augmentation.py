@@ -6,6 +6,7 @@ import tensorflow as tf
 # network shall bear, for at the end of what it saw it is weak: CLAHE makes up to 11.5 levels of a sensor's 6 (NEU),
 # where a change by 0.3 has up to 18; and bright parts that burn out at 30 % more exposure are white after CLAHE too.
 MIDDLE_GRAY, NOISE_LEVELS, EXPOSURE_SPAN = 128.0, 60.0, 2.0
+BALANCE_SPAN = 1 / 3  # white balance: a change by 0.3 makes each of three channels brighter or darker by up to 10 %
 
 
 def bordered(picture: tf.Tensor, most_px: int) -> tf.Tensor:
@@ -43,19 +44,22 @@ def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.T
 def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:
     """A picture in another light: contrast, exposure and sensor noise, each anew for each key.
 
-    Contrast and exposure are the lamp's, alike in all channels of a color picture: its hues stay. Noise is the
-    sensor's, where each channel has its own.
+    Contrast and exposure are alike in all channels. Of a color picture the white balance changes too, since lamps
+    change their color: each channel has a small factor of its own. Noise is of each channel and pixel alone.
 
     Args:
         picture: uint8 (S, S, C).
         key: int64 (2,); the same key gives the same light.
-        most: largest change of contrast, as a part of it; of exposure EXPOSURE_SPAN times it, and the noise's
-            deviation NOISE_LEVELS times it.
+        most: largest change of contrast, as a part of it; of exposure EXPOSURE_SPAN times it, of a channel's balance
+            BALANCE_SPAN times it; and the noise's deviation NOISE_LEVELS times it.
 
     Returns: uint8 (S, S, C).
     """
     contrast, exposure, noise = tf.unstack(most * tf.random.stateless_uniform([3], key, -1.0, 1.0))
     grain = NOISE_LEVELS * tf.abs(noise) * tf.random.stateless_normal(tf.shape(picture), key + 1)
     flat = (tf.cast(picture, tf.float32) - MIDDLE_GRAY) * (1 + contrast) + MIDDLE_GRAY
-    lit = flat * (1 + EXPOSURE_SPAN * exposure) + grain
+    factor = 1 + EXPOSURE_SPAN * exposure
+    if picture.shape[-1] > 1:
+        factor *= 1 + BALANCE_SPAN * most * tf.random.stateless_uniform([picture.shape[-1]], key + 2, -1.0, 1.0)
+    lit = flat * factor + grain
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(lit), 0, 255), tf.uint8), picture.shape)
