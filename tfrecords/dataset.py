@@ -12,7 +12,8 @@ NO_FOLD = -1
 EXAMPLE = "example"  # with its format's suffix: a training picture's file as it came, for people to try a model with
 ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
 MEASURES = ("width", "height", "mean", "deviation", "phash")  # of the picture as decoded; blank where it was not
-ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)
+COLOR_MEASURES = ("red", "blue")  # of color sets too: shares of the light, 0..1, the same for every brightness
+ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)  # of color sets then COLOR_MEASURES
 
 
 class ShardEntry(FileEntry):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.manifests import Drift, Feature
+from tfrecords.dataset import COLOR_MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +18,12 @@ SURENESS = 0.99
 
 
 def measures(rows: "pd.DataFrame") -> dict[str, np.ndarray]:
-    """Brightness and contrast of the readable pictures of a rows table, in gray levels: float (N,) each."""
+    """Of the readable pictures of a rows table brightness and contrast, in gray levels, and of a color set the shares
+    of red and blue: float (N,) each.
+    """
     readable = np.asarray(rows["phash"], dtype=str) != ""
     columns = {"brightness": "mean", "contrast": "deviation"}
+    columns |= {color: color for color in COLOR_MEASURES if color in rows}
     return {name: np.asarray(rows[column])[readable].astype(float) for name, column in columns.items()}
 
 

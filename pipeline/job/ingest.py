@@ -24,6 +24,7 @@ from pipeline.settings import IngestSettings
 from tfrecords.artifacts.files import appearing, hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import (
+    COLOR_MEASURES,
     EXAMPLE,
     MEASURES,
     NO_FOLD,
@@ -44,15 +45,18 @@ from tfrecords.pictures import preprocessing
 from tfrecords.pictures.formats import format_of
 from tfrecords.progress import Progress, silent
 from tfrecords.records import schema
-from tfrecords.settings import PreprocessSettings
+from tfrecords.settings import Color, PreprocessSettings
 
 VERSION = 4  # of the plan: raise it when the same inputs would give other shards or another manifest
 
 
-BLANK, UNREAD = ("",) * len(MEASURES), (0, 0, 0.0, 0.0, "")
+MEASURED = (*MEASURES, *COLOR_MEASURES)
 
 
-FOUND = np.dtype([("fold", int), *zip(MEASURES, (int, int, float, float, "S16"), strict=True)])
+BLANK, UNREAD = ("",) * len(MEASURED), (0, 0, 0.0, 0.0, "", 0.0, 0.0)
+
+
+FOUND = np.dtype([("fold", int), *zip(MEASURED, (int, int, float, float, "S16", float, float), strict=True)])
 
 
 REJECTS = "rejects.csv"
@@ -164,12 +168,14 @@ def _build(
     rejects.sort(key=lambda reject: reject.id)
     _refuse_rejects(inputs, rejects, settings)
     write_whole(work / REJECTS, _csv(REJECT_COLUMNS, map(astuple, rejects)))
+    columns = (*ROW_COLUMNS, *COLOR_MEASURES) if preprocess.color == Color.RGB else ROW_COLUMNS
     rows = (
-        (row.row, row.id, row.label, fold, row.sha256.hex(), *((*measures, phash.decode()) if phash else BLANK))
+        (row.row, row.id, row.label, fold, row.sha256.hex(), *shown)[: len(columns)]
         for row in inputs.rows
-        for fold, *measures, phash in [found[row.row].item()]
+        for fold, *measures, phash, red, blue in [found[row.row].item()]
+        for shown in [(*measures, phash.decode(), red, blue) if phash else BLANK]
     )
-    write_whole(work / ROWS, _csv(ROW_COLUMNS, rows))
+    write_whole(work / ROWS, _csv(columns, rows))
     rejected = {reject.id for reject in rejects}
     _write_example(inputs, rejected, work)
     placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)

@@ -68,9 +68,10 @@ class ShardPlan:
 
 
 class Measures(NamedTuple):
-    """What the audit needs of a picture as it was decoded; width and height in pixels, the next two in gray levels.
+    """What the audit and drift need of a picture as it was decoded; width and height in pixels, then gray levels.
 
-    phash: its perceptual hash, 16 hex digits. A tuple, since a report holds hundreds, and JSON has it as a list.
+    phash: its perceptual hash, 16 hex digits; red, blue: shares of the light, 0..1. A tuple, since a report holds
+    hundreds, and JSON has it as a list.
     """
 
     width: int
@@ -78,6 +79,8 @@ class Measures(NamedTuple):
     mean: float
     deviation: float
     phash: str
+    red: float
+    blue: float
 
 
 @dataclass(frozen=True)
@@ -228,8 +231,10 @@ def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: Prep
 
 
 def measure(pixels: np.ndarray) -> Measures:
-    """What the audit needs of a picture, uint8 (height, width) or (height, width, 3), RGB: its gray levels."""
+    """What the audit and drift need of a picture, uint8 (height, width), or (height, width, 3), RGB."""
     gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(gray))
     height, width = gray.shape
-    return Measures(width, height, mean, deviation, f"{perceptual_hash(gray):016x}")
+    colors = cv2.mean(pixels)[:3] if pixels.ndim == 3 else (1.0, 1.0, 1.0)
+    red, _, blue = (round(color / (sum(colors) or 1), 4) for color in colors)
+    return Measures(width, height, mean, deviation, f"{perceptual_hash(gray):016x}", red, blue)

@@ -1,6 +1,7 @@
 """Color from end to end: pictures that differ in hue alone, which a network over RGB names and one over gray can't."""
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +123,9 @@ def test_pictures_are_measured_in_gray_whatever_their_records_hold(swept):
     gray, rgb = (
         list(csv.DictReader((swept.datasets[color].path / "rows.csv").read_text().splitlines())) for color in Color
     )
+    assert list(rgb[0]) == [*gray[0], "red", "blue"]
     for one, other in zip(gray, rgb, strict=True):
+        assert 0 <= float(other["red"]) + float(other["blue"]) <= 1
         assert abs(float(one["mean"]) - float(other["mean"])) < 1
         assert abs(float(one["deviation"]) - float(other["deviation"])) < 1
         assert len(other["phash"]) == 16
@@ -160,7 +163,17 @@ def test_a_lot_is_read_in_the_color_of_the_model_whatever_is_set(swept, lot):
     assert swept.home.find(ModelManifest, lot.manifest.model.fingerprint).manifest.members
     assert dataset.manifest.settings.preprocess.color == Color.RGB
     assert [row["name"] for row in answers(lot)] == [*TINTS] * 3
+    assert {"red", "blue"} < lot.manifest.drift.keys()
     assert not any(feature.drifted for feature in lot.manifest.drift.values())
+
+
+def test_a_lot_in_light_of_another_color_is_told(swept, lot, tmp_path):
+    data = Path(shutil.copytree(swept.data, tmp_path / "warm" / "tints"))
+    for path in (data / "test_images").iterdir():
+        color = cv2.imread(str(path)) * [0.4, 0.97, 1.28]  # B, G, R
+        cv2.imwrite(str(path), np.clip(color, 0, 255).astype(np.uint8))
+    ref = predict(Job(swept.home), swept.models["rgb"].fingerprint, data=str(data))
+    assert swept.home.open(ref, PredictionManifest).manifest.drift["blue"].drifted
 
 
 def test_the_audit_compares_color_sets(swept, tmp_path):
