@@ -54,7 +54,7 @@ class PreprocessSettings(StageSettings):
 
     image_size_px: int = Field(224, ge=32, le=1024, description="width and height of a record, in pixels")
     # Enums are not strict: TOML and --set have words, not members.
-    color: Color = Field(Color.GRAY, strict=False, description="channels of a record: gray, or red, green and blue")
+    color: Color = Field(Color.GRAY, strict=False, description="what a record holds: gray, or red, green and blue")
     fit: Fit = Field(
         Fit.STRETCH,
         strict=False,
