@@ -26,7 +26,7 @@ def main(homes: list[Home]) -> None:
             model = home.named(ModelManifest, read(path, EvaluationManifest).manifest.model.fingerprint)
             rows = pd.read_csv(path / "predictions.csv", dtype={"ID": str})
             answers.setdefault(model.manifest.settings.preprocess.color, []).append(rows)
-    tables = {color: pd.concat(parts).drop_duplicates("ID").set_index("ID") for color, parts in answers.items()}
+    tables = {color: pd.concat(parts).drop_duplicates("ID").set_index("ID") for color, parts in sorted(answers.items())}
     for color, table in tables.items():
         tell(color, table)
     if len(tables) == 2:
