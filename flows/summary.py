@@ -41,10 +41,12 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
     start = "from random weights" if train.weights == NO_WEIGHTS else "from pretrained weights"
     trained = trained_epochs(model) if train.recipe == Recipe.FULL else "last layer alone"
     size = model.manifest.settings.preprocess.image_size_px
+    mirrored = " and ".join(model.manifest.flips or ()) or "not"
     figures = home.root / refs["evaluate"].folder
     lines = [
         "",
         f"  {BACKBONES[train.backbone].constructor}, alpha {train.alpha:g}, {size} px, {trained}, trained {start}",
+        f"  training pictures mirrored: {mirrored}",
         f"  on {evaluation.metrics['pictures']:,} validation pictures that it did not train on:",
         *(f"    {name:<18} {value}" for name, value in rates_of(evaluation.metrics)),
         "",
@@ -61,10 +63,10 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
 
 
 def trained_epochs(model: Model) -> str:
-    """'5 epochs', or '37 of 40 epochs' where none got better for so long that training ended."""
+    """'5 epochs', or '37 of 40 epochs' where training was to have more and ended earlier."""
     wanted = model.manifest.settings.train.epochs
     made = len((model.path / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
-    return f"{wanted} epochs" if made == wanted else f"{made} of {wanted} epochs"
+    return f"{made} epochs" if wanted in (None, made) else f"{made} of {wanted} epochs"
 
 
 def rates_of(metrics: Mapping[str, float]) -> list[tuple[str, str]]:

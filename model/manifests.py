@@ -23,7 +23,8 @@ class ModelManifest(RecordedManifest):
     """A trained model.
 
     folds: that its networks did not train on, in their order; parameters: numbers that the network holds; members:
-    of an ensemble, the models of its folds; best: metrics of the epoch that was kept, or their mean and spread.
+    of an ensemble, the models of its folds; flips: how training pictures were mirrored, None where it is not known;
+    best: metrics of the epoch that was kept, or their mean and spread.
     """
 
     KIND = "model"
@@ -35,6 +36,7 @@ class ModelManifest(RecordedManifest):
     folds: tuple[int, ...]
     parameters: int | None = None
     members: tuple[MadeFrom, ...] | None = None
+    flips: tuple[str, ...] | None = None
     best: dict[str, float]
     versions: dict[str, str]
 

@@ -1,6 +1,5 @@
 """What can be set about a model, free of TensorFlow so that --help and forms stay quick."""
 
-import math
 import os
 from enum import StrEnum
 
@@ -18,7 +17,7 @@ REVIEW_FILE = "review.csv"
 CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
-EPOCHS, STEPS = 5, 350  # of a training whose epochs are not set: what NEU's 1,440 pictures take at batch 16
+EPOCHS, STEPS = 5, 350  # of the first round at least: what NEU's 1,440 pictures take at batch 16
 
 
 class Recipe(StrEnum):
@@ -41,6 +40,28 @@ class Head(StrEnum):
 
     GAP = "gap"
     FLATTEN = "flatten"
+
+
+class Mirror(StrEnum):
+    """A picture turned round: left to right, or top to bottom."""
+
+    HORIZONTAL = "horizontal"
+    VERTICAL = "vertical"
+
+
+class Flips(StrEnum):
+    """How training pictures are mirrored at random."""
+
+    AUTO = "auto"
+    NONE = "none"
+    HORIZONTAL = "horizontal"
+    VERTICAL = "vertical"
+    BOTH = "both"
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """What `self`, which is not `auto`, stands for."""
+        return {Flips.NONE: (), Flips.BOTH: tuple(Mirror)}.get(self) or tuple(m for m in Mirror if m == self.value)
 
 
 class Runtime(StrEnum):
@@ -78,9 +99,17 @@ class TrainSettings(StageSettings):
         None,
         ge=1,
         le=10000,
-        description=f"passes over the training pictures; unset: {EPOCHS}, or more where they make under {STEPS} steps",
+        description="passes over the training pictures; unset: as many as validation needs, within train.budget_steps",
     )
-    patience: int = Field(10, ge=1, le=10000, description="epochs without a better one that end it")
+    budget_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="most steps where train.epochs is unset; unset: from the number of pictures and their size",
+    )
+    patience: int = Field(
+        10, ge=1, le=10000, description="epochs without a better one that end it, where train.epochs is set"
+    )
     batch_size: int = Field(16, ge=1, le=4096, description="pictures per step")
     backbone: BackboneName = Field(
         BackboneName.MOBILENET, strict=False, description="network of keras.applications that finds the features"
@@ -110,8 +139,13 @@ class TrainSettings(StageSettings):
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="part of the features dropped before the last layer")
     shift_fraction: float = Field(0.05, ge=0, lt=0.5, description="largest random shift, as a part of the size")
+    flips: Flips = Field(
+        Flips.AUTO,
+        strict=False,
+        description="mirrored training pictures: those that a test on them finds harmless, none, or the ones named",
+    )
     light_fraction: float = Field(
-        0.3, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
+        0.2, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
     )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
 
@@ -124,16 +158,6 @@ class TrainSettings(StageSettings):
             widths = f"{low:g}, the only width" if low == high else f"from {low:g} to {high:g}, the widths"
             raise PydanticCustomError("width", f"Input should be {widths} of {backbone}")
         return alpha
-
-    @property
-    def total_epochs(self) -> int:
-        """`epochs`, once they are set (see `for_pictures`)."""
-        return self.epochs or EPOCHS
-
-    def for_pictures(self, pictures: int) -> "TrainSettings":
-        """The same with `epochs` set for so many training pictures: a small set needs its steps too."""
-        steps = math.ceil(pictures / self.batch_size)
-        return self.model_copy(update={"epochs": self.epochs or max(EPOCHS, math.ceil(STEPS / steps))})
 
 
 class EvaluateSettings(StageSettings):

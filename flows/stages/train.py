@@ -15,13 +15,14 @@ from model.network.weights import weights_digest
 from model.quiet import import_tensorflow
 from model.registry.store import store_of
 from model.settings import TrainSettings
+from model.training.schedule import with_budget
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import Dataset, DatasetManifest, record_count
+from tfrecords.dataset import Dataset, DatasetManifest, image_size, record_count
 from tfrecords.errors import refuse
 
-VERSION = 8  # raise it when the same settings and inputs would give another model
+VERSION = 9  # raise it when the same settings and inputs would give another model
 INGEST_FIRST = "Run aoi ingest --data DIR first"
 DATASET = Option("a dataset's folder or name (default: the latest)")
 
@@ -42,7 +43,7 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     if dataset.manifest.split != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
     check_fold(dataset.manifest.settings.ingest.folds, job.settings.train)
-    settings = with_epochs(job.settings.train, dataset)
+    settings = resolved(job.settings.train, dataset)
     store = store_of(job.home.root, name_of(dataset))
     chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
     fingerprint = hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
@@ -57,10 +58,11 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     return make(job.home.folder(ModelManifest), store.name, ModelManifest, fingerprint, build, job.force)
 
 
-def with_epochs(settings: TrainSettings, dataset: Dataset) -> TrainSettings:
-    """The same with `epochs` set for a dataset of equally large folds, so that a cross-validation trains alike."""
+def resolved(settings: TrainSettings, dataset: Dataset) -> TrainSettings:
+    """The same with its budget, for a dataset of equally large folds, so that a cross-validation trains alike."""
     folds = dataset.manifest.settings.ingest.folds
-    return settings.for_pictures(max(1, record_count(dataset) * (folds - 1) // folds))
+    pictures = max(1, record_count(dataset) * (folds - 1) // folds)
+    return with_budget(settings, pictures, image_size(dataset))
 
 
 STAGE = Stage(train, makes=(ModelManifest,))

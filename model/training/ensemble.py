@@ -11,6 +11,7 @@ from model.manifests import Model, ModelManifest
 from model.registry import tracking
 from model.registry.store import Store
 from model.settings import NETWORK
+from model.training.schedule import length_of
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, read_example
 
@@ -37,7 +38,7 @@ def build_ensemble(
         values = [best[key] for best in bests]
         spread |= {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values, ddof=1))}
     train = first.settings.train
-    name = f"crossval-{len(members)} {train.backbone}-{train.alpha:g} {train.epochs}ep {fingerprint[:6]}"
+    name = f"crossval-{len(members)} {train.backbone}-{train.alpha:g} {length_of(train)} {fingerprint[:6]}"
     params = {**first.settings.model_dump(), "train": train.model_dump(exclude={"fold"}), "folds": len(members)}
     with tracking.training_run(store, fingerprint, name, params, [dataset], None) as record:
         tracking.adopt(store, record["run_id"], [member.manifest.mlflow.run_id for member in members])

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,7 +28,9 @@ from model.registry.store import Store
 from model.settings import NETWORK, Recipe, TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
+from model.training.flips import harmless_flips
 from model.training.linear_probe import fit_linear_probe
+from model.training.schedule import has_ended, learning_rate, length_of, rounds
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
@@ -55,17 +58,23 @@ def train_model(
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
-    (size, *_), classes = image_shape(dataset), dataset.manifest.classes
+    (size, _, channels), classes = image_shape(dataset), dataset.manifest.classes
     all_settings = {**dataset.manifest.settings.model_dump(), "train": settings.model_dump()}
     counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
-    run_name = f"{settings.backbone}-{settings.alpha:g} {size}px {settings.epochs}ep {fingerprint[:6]}"
+    run_name = f"{settings.backbone}-{settings.alpha:g} {size}px {length_of(settings)} {fingerprint[:6]}"
     state = _read_state(work)
     # Ahead of the run, so that refused weights leave no trace in MLflow.
     if state["history"]:
         network = load(_checkpoint(work, len(state["history"])), compile=True)
     else:
-        network = _compiled(settings, dataset)
+        network = build(settings, size, len(classes), channels)
+        adam = keras.optimizers.Adam(settings.learning_rate)
+        network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    if state["flips"] is None:
+        full = settings.recipe == Recipe.FULL
+        state["flips"] = harmless_flips(dataset, settings.fold, settings.flips) if full else []
+    facts["flips"] = ", ".join(state["flips"]) or "none"
     with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state["run"]) as record:
         run_id = record["run_id"]
         state["run"] = record
@@ -88,28 +97,11 @@ def train_model(
         classes=classes,
         settings=ModelSettings(preprocess=made_with.preprocess, ingest=made_with.ingest, train=named),
         folds=(settings.fold,),
+        flips=tuple(state["flips"]),
         parameters=parameters,
         best={key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
         versions={"tensorflow": version("tensorflow"), "keras": version("keras")},
     )
-
-
-def _train_steps(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
-    """Training pictures per epoch, and steps per epoch."""
-    pictures = sum(training_counts(dataset, settings.fold))
-    return pictures, math.ceil(pictures / settings.batch_size)
-
-
-def _compiled(settings: TrainSettings, dataset: Dataset) -> keras.Model:
-    size, _, channels = image_shape(dataset)
-    network = build(settings, size, len(dataset.manifest.classes), channels)
-    _, steps = _train_steps(dataset, settings)
-    warmup = max(1, steps // 2)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps * settings.total_epochs - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
-    )
-    network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return network
 
 
 def _epochs(
@@ -125,18 +117,27 @@ def _epochs(
         dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
-    pictures, _ = _train_steps(dataset, settings)
-    weights = class_weights(training_counts(dataset, settings.fold), settings.class_weights)
+    counts = training_counts(dataset, settings.fold)
+    pictures, steps = sum(counts), math.ceil(sum(counts) / settings.batch_size)
+    weights = class_weights(counts, settings.class_weights)
+    planned = rounds(settings, steps)
+    lengths, warmup = [epochs * steps for epochs in planned], max(1, steps // 2)
     ask = compiled(network)
-    for epoch in range(len(state["history"]), settings.total_epochs):
-        if epoch - state["best"] >= settings.patience:
+    for epoch in range(len(state["history"]), sum(planned)):
+        if has_ended(state["history"], state["best"], settings, planned):
             break
         seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
+        total = next(end for end in accumulate(planned) if epoch < end)
+        reached = f", validation {state['history'][state['best'] - 1]['val_accuracy']:.4f}" if epoch else ""
 
-        def tell(in_epoch: int, epoch: int = epoch) -> None:
-            total = settings.total_epochs
-            progress(epoch * pictures + min(pictures, in_epoch), total * pictures, f"epoch {epoch + 1} of {total}")
+        def tell(in_epoch: int, epoch: int = epoch, total: int = total, reached: str = reached) -> None:
+            note = f"epoch {epoch + 1} of {total}{reached}"
+            progress(epoch * pictures + min(pictures, in_epoch), total * pictures, note)
+
+        def set_rate(step: int, logs: Any, before: int = epoch * steps) -> None:
+            rate = learning_rate(before + step, settings.learning_rate, lengths, warmup)
+            network.optimizer.learning_rate.assign(rate)
 
         def seen(step: int, logs: Any, tell: Callable[[int], None] = tell) -> None:
             tell((step + 1) * settings.batch_size)
@@ -144,13 +145,13 @@ def _epochs(
         tell(0)
 
         result = network.fit(
-            batches(epoch, settings.light_fraction),
+            batches(epoch, settings.light_fraction, state["flips"]),
             initial_epoch=epoch,
             epochs=epoch + 1,
             class_weight=dict(enumerate(weights)),
             shuffle=False,
             verbose=0,
-            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=seen)],
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
         answers, labels = zip(*((ask(images.numpy()), labels.numpy()) for images, labels in validation), strict=True)
@@ -206,7 +207,9 @@ def _finish(
 
 def _read_state(work: Path) -> dict[str, Any]:
     path = work / STATE
-    return json.loads(path.read_text()) if path.exists() else {"run": None, "history": [], "seconds": [], "best": 0}
+    if path.exists():
+        return json.loads(path.read_text())
+    return {"run": None, "flips": None, "history": [], "seconds": [], "best": 0}
 
 
 def _write_state(work: Path, state: dict[str, Any]) -> None:

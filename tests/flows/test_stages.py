@@ -291,7 +291,7 @@ def test_data_is_named_after_its_folder_in_plain_letters(path, name):
     assert data_name(path) == name
 
 
-@pytest.mark.parametrize("wanted, told", [(3, "3 epochs"), (40, "3 of 40 epochs")])
+@pytest.mark.parametrize("wanted, told", [(3, "3 epochs"), (40, "3 of 40 epochs"), (None, "3 epochs")])
 def test_the_summary_tells_the_epochs_that_were_trained(made, opened, tmp_path, wanted, told):
     (tmp_path / "history.csv").write_text("epoch,val_loss\n1,0.5\n2,0.4\n3,0.4\n")
     model = opened(made[1], made[3]["train"])

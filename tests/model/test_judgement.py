@@ -8,7 +8,6 @@ import pytest
 
 from model.decisions import drift
 from model.registry.champion import Judged, judge
-from model.settings import TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from tfrecords.artifacts.artifact import Artifact
@@ -135,14 +134,7 @@ def test_each_picture_of_a_lot_is_answered_by_one_network_and_the_networks_take_
         np.testing.assert_array_equal(drift.in_turn(answers, first), expected)
 
 
-# --- How long, and which epoch is kept  -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "pictures", "epochs"), [({}, 780, 8), ({}, 1, 350), ({"batch_size": 32}, 1139, 10), ({"epochs": 2}, 1, 2)]
-)
-def test_a_small_set_gets_its_steps_unless_the_epochs_are_set(given, pictures, epochs):
-    assert TrainSettings(**given).for_pictures(pictures).epochs == epochs
+# --- Which epoch is kept  ----------------------------------------------------------------------------------------
 
 
 def test_a_network_that_overlooks_the_rare_class_is_accurate_and_not_balanced():
@@ -154,13 +146,24 @@ def test_a_network_that_overlooks_the_rare_class_is_accurate_and_not_balanced():
     assert given["loss"] == pytest.approx(-(9 * np.log(0.8) + np.log(0.2)) / 10, rel=1e-6)
 
 
+def test_being_too_sure_costs_nothing_once_it_is_calibrated():
+    labels = np.array([0] * 9 + [1])
+    modest = np.tile(np.float32([0.9, 0.1]), (10, 1))
+    sure = modest**3 / (modest**3).sum(axis=1, keepdims=True)
+    plain, calibrated = (
+        [scores(given, labels)[key] for given in (modest, sure)] for key in ("loss", "calibrated_loss")
+    )
+    assert plain[1] > plain[0] + 0.1
+    assert calibrated[1] == pytest.approx(calibrated[0], abs=1e-4)
+
+
 def test_the_standard_error_is_that_of_as_many_pictures():
     labels = np.repeat([0, 1], [200, 50])
     even = scores(np.tile(np.float32([0.5, 0.5]), (250, 1)), labels)  # class 0 wins a tie: recalls 1 and 0
     assert even["balanced_error"] == pytest.approx(np.sqrt(201 / 202**2 / 200 + 51 / 52**2 / 50) / 2)
 
 
-KEPT = {  # (accuracy, balanced accuracy, its error, loss) of the epochs -> the one that is kept
+KEPT = {  # (accuracy, balanced accuracy, its error, calibrated loss) of the epochs -> the one that is kept
     "the rare class is seen": ([(0.97, 0.5, 0.02, 0.1), (0.95, 0.9, 0.02, 0.3)], 2),
     "one picture does not decide": ([(1.0, 1.0, 0.008, 0.007), (0.997, 0.996, 0.008, 0.004)], 2),
     "more than chance decides": ([(1.0, 1.0, 0.008, 0.007), (0.99, 0.98, 0.008, 0.004)], 1),
@@ -170,5 +173,5 @@ KEPT = {  # (accuracy, balanced accuracy, its error, loss) of the epochs -> the 
 @pytest.mark.parametrize("case", KEPT)
 def test_the_epoch_that_is_kept(case):
     epochs, best = KEPT[case]
-    names = ("val_accuracy", "val_balanced_accuracy", "val_balanced_error", "val_loss")
+    names = ("val_accuracy", "val_balanced_accuracy", "val_balanced_error", "val_calibrated_loss")
     assert best_epoch([{"epoch": n + 1, **dict(zip(names, row, strict=True))} for n, row in enumerate(epochs)]) == best

@@ -24,7 +24,7 @@ from tfrecords.dataset import (
 )
 from tfrecords.errors import AoiError
 from tfrecords.records.arrays import read_arrays, read_first
-from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
+from tfrecords.records.augmentation import bordered, mirror, relight, shift, shift_corners, shift_offsets
 from tfrecords.records.reader import training_batches, validation_batches
 from tfrecords.records.schema import Record, write
 from tfrecords.settings import LayoutSettings, PreprocessSettings
@@ -421,6 +421,39 @@ def test_any_flipped_byte_of_a_shard_is_found(own):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         with pytest.raises(AoiError, match=path.name):
             list(read_arrays(own))
+
+
+# --- Mirror images ------------------------------------------------------------------------------------------
+
+CORNER = np.zeros((4, 4, 1), np.uint8)
+CORNER[0, 0] = 9
+
+
+@pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])
+def test_a_picture_is_mirrored_in_the_ways_that_are_asked_for_and_each_as_often(kinds):
+    made = [mirror(tf.constant(CORNER), tf.constant([3, n], tf.int64), *kinds).numpy() for n in range(200)]
+    corners = {tuple(np.argwhere(picture == 9)[0][:2].tolist()) for picture in made}
+    assert corners == {
+        (row, column) for row in ((0, 3) if kinds[1] else (0,)) for column in ((0, 3) if kinds[0] else (0,))
+    }
+    for corner in corners:
+        share = np.mean([picture[corner][0] == 9 for picture in made])
+        assert share == pytest.approx(1 / len(corners), abs=0.1)
+
+
+def test_the_same_epoch_mirrors_alike_and_nothing_is_mirrored_unless_asked_for(dataset):
+    batches = training_batches(dataset, 0, 16, 7, 0.0, 64)
+    read = {
+        flips: [next(batches(0, 0.0, flips).as_numpy_iterator())[0] for _ in range(2)]
+        for flips in ((), ("horizontal",), ("horizontal", "vertical"))
+    }
+    plain = read[()][0]
+    for flips, (first, again) in read.items():
+        np.testing.assert_array_equal(first, again)
+        assert (first == plain).all() == (not flips)
+    turned = (plain, plain[:, :, ::-1])
+    for place, picture in enumerate(read["horizontal",][0]):
+        assert any((picture == each[place]).all() for each in turned)
 
 
 # --- The light ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Random changes of training pictures: shift and light. Pure functions of pictures and keys."""
+"""Random changes of training pictures: shift, mirror and light. Pure functions of pictures and keys."""
 
 import tensorflow as tf
 
@@ -39,6 +39,17 @@ def shift_offsets(seed: int, epoch: tf.Tensor, count: int, most_px: int) -> tf.T
     """
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
     return tf.random.stateless_uniform([count, 2], key, -most_px, most_px + 1, tf.int32)
+
+
+def mirror(picture: tf.Tensor, key: tf.Tensor, horizontal: bool, vertical: bool) -> tf.Tensor:
+    """A picture that is mirrored or not, as often: left to right, top to bottom, or each by itself.
+
+    picture: uint8 (S, S, C). key: int64 (2,); the same key gives the same picture. Returns: uint8 (S, S, C).
+    """
+    across, down = tf.unstack(tf.random.stateless_uniform([2], key + 3) < 0.5)
+    if horizontal:
+        picture = tf.where(across, tf.reverse(picture, [1]), picture)
+    return tf.where(down, tf.reverse(picture, [0]), picture) if vertical else picture
 
 
 def relight(picture: tf.Tensor, key: tf.Tensor, most: float) -> tf.Tensor:

@@ -1,13 +1,13 @@
 """From shards to batches: the tf.data reader."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import tensorflow as tf
 
 from tfrecords.dataset import Dataset, image_shape
 from tfrecords.errors import refuse
-from tfrecords.records.augmentation import bordered, relight, shift, shift_corners, shift_offsets
+from tfrecords.records.augmentation import bordered, mirror, relight, shift, shift_corners, shift_offsets
 
 PARSE_BATCH = 64
 
@@ -73,8 +73,8 @@ def training_batches(
             shuffled within a buffer of that size.
 
     Returns:
-        (epoch, light_fraction=0) -> batches (uint8 (B, S, S, C), int64 (B,)), every record once, the last batch
-        maybe smaller; light_fraction: largest change of light, see `relight`.
+        (epoch, light_fraction=0, flips=()) -> batches (uint8 (B, S, S, C), int64 (B,)), every record once, the last
+        batch maybe smaller; light_fraction: largest change of light, see `relight`; flips: "horizontal", "vertical".
     """
     count = sum(
         n for folds in dataset.manifest.counts.values() for fold, n in folds.items() if int(fold) != validation_fold
@@ -98,7 +98,7 @@ def training_batches(
         single = single.cache()
     buffer = count if fits else max(batch_size, room // picture_bytes)
 
-    def epoch_batches(epoch: int, light_fraction: float = 0.0) -> tf.data.Dataset:
+    def epoch_batches(epoch: int, light_fraction: float = 0.0, flips: Collection[str] = ()) -> tf.data.Dataset:
         corners = shift_corners(shift_offsets(seed, tf.constant(epoch), count, most_px), most_px)
 
         def move(index: tf.Tensor, item: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -107,10 +107,11 @@ def training_batches(
                 picture = bordered(picture, most_px)
             if most_px:
                 picture = shift(picture, corners[index], size)
+            key = tf.stack([tf.constant(seed, tf.int64), epoch * count + index])
+            if flips:
+                picture = mirror(picture, key, "horizontal" in flips, "vertical" in flips)
             if light_fraction:
-                picture = relight(
-                    picture, tf.stack([tf.constant(seed, tf.int64), epoch * count + index]), light_fraction
-                )
+                picture = relight(picture, key, light_fraction)
             return picture, label
 
         tf.random.set_seed(seed)  # tf.data mixes the process's seed into the order

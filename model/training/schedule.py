@@ -1,0 +1,72 @@
+"""How long a training takes, and how fast it learns at each step. Free of TensorFlow: fingerprints need it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from model.settings import EPOCHS, STEPS, TrainSettings
+
+LONG_EPOCHS, LONG_STEPS = 15, 900  # of both rounds together
+MOST_STEPS = 1500  # at 16 pictures of 224 px: twenty minutes on two cores
+ENOUGH = 0.995  # balanced accuracy in validation
+
+
+def with_budget(settings: TrainSettings, pictures: int, size_px: int) -> TrainSettings:
+    """The same with `budget_steps` set, where neither it nor the epochs are.
+
+    It depends on the number of training pictures and their size alone, never on a clock: the same everywhere.
+    """
+    if settings.epochs or settings.budget_steps:
+        return settings
+    per_epoch = math.ceil(pictures / settings.batch_size)
+    affordable = int(MOST_STEPS * 16 / settings.batch_size * (224 / size_px) ** 2)
+    long = min(max(LONG_EPOCHS * per_epoch, LONG_STEPS), affordable)
+    return settings.model_copy(update={"budget_steps": max(long, _first(per_epoch) * per_epoch)})
+
+
+def rounds(settings: TrainSettings, per_epoch: int) -> tuple[int, ...]:
+    """Epochs of each round: the one that the settings name; or a short one, and a long one for sets that need it.
+
+    Many sets are learned in the first round. What is left of the budget makes the second, which is left out where it
+    would be the shorter one. settings: with `epochs` or `budget_steps`; per_epoch: steps.
+    """
+    if settings.epochs:
+        return (settings.epochs,)
+    budget = max(1, (settings.budget_steps or 0) // per_epoch)
+    first = min(_first(per_epoch), budget)
+    return (first, budget - first) if budget >= 2 * first else (first,)
+
+
+def _first(per_epoch: int) -> int:
+    return max(EPOCHS, math.ceil(STEPS / per_epoch))
+
+
+def length_of(settings: TrainSettings) -> str:
+    """'5ep', or 'auto' where training finds its own length; for names."""
+    return f"{settings.epochs}ep" if settings.epochs else "auto"
+
+
+def learning_rate(step: int, highest: float, lengths: Sequence[int], warmup: int) -> float:
+    """The rate at a step: in each round it rises for `warmup` steps, then falls to zero as a cosine.
+
+    Source of the rounds: warm restarts, Loshchilov and Hutter, SGDR, ICLR 2017. lengths: of the rounds, in steps.
+    """
+    for length in lengths:
+        if step < length:
+            break
+        step -= length
+    warmup = min(warmup, length - 1)
+    if step < warmup:
+        return highest * step / warmup
+    return highest * (1 + math.cos(math.pi * (step - warmup) / (length - warmup))) / 2
+
+
+def has_ended(history: Sequence[Mapping[str, float]], best: int, settings: TrainSettings, made: Sequence[int]) -> bool:
+    """Whether training ends before its last epoch. history: a row per epoch; best: the best epoch, from 1, or 0; made:
+    epochs of the rounds.
+
+    With a number of epochs: when none was better for `patience` of them. Without: after a round in which an epoch
+    named nearly all pictures of validation right.
+    """
+    if settings.epochs:
+        return len(history) - best >= settings.patience
+    return len(history) in made[:-1] and history[best - 1]["val_balanced_accuracy"] >= ENOUGH
