@@ -31,7 +31,7 @@ FULL: dict[str, dict[str, Any]] = {
         "drawn": 600,
         "steps": 50,
         "keras_steps": 12,
-        "recipes": ["frozen", "full"],
+        "recipes": {"frozen": ["train.recipe=frozen"], "full": [], "full, five epochs": ["train.epochs=5"]},
         "settings": [],
     },
     "predict": {
@@ -54,7 +54,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "drawn": 60,
         "steps": 3,
         "keras_steps": 2,
-        "recipes": ["frozen"],
+        "recipes": {"frozen": ["train.recipe=frozen"]},
         "settings": ["preprocess.image_size_px=96", "train.alpha=0.25", "train.weights=none"],
     },
     "predict": {

@@ -23,15 +23,17 @@ KERAS = "Keras: full fine-tuning, five epochs"
 
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
-    """size: drawn, data (a folder, or None: sample pictures), steps (pairs of them), keras_steps, recipes, settings."""
+    """size: drawn, data (a folder, or None: sample pictures), steps (pairs of them), keras_steps, settings, recipes:
+    the settings of each.
+    """
     home = ingested(work, size)
     given = {"home": home, "settings": list(size["settings"])}
     tell("our loop against one batch repeated")
     loops = run_alone(Contestant("loop", "benchmarks.train:loop", {**given, "steps": size["steps"]}))
     speed = [row(name, loops[name]) for name in (OURS, REPEATED)]
     recipes = [
-        Contestant(f"recipe {recipe}", "benchmarks.train:recipe", {**given, "name": recipe})
-        for recipe in size["recipes"]
+        Contestant(f"recipe {name}", "benchmarks.train:recipe", {**given, "recipe": recipe})
+        for name, recipe in size["recipes"].items()
     ]
     times = by_turns(recipes, 1, tell)
     keras = Contestant(KERAS, "benchmarks.train:keras_five_epochs", {**given, "steps": size["keras_steps"]})
@@ -133,8 +135,8 @@ def loop(home: str, settings: list[str], steps: int) -> dict[str, Any]:
     }
 
 
-def recipe(home: str, settings: list[str], name: str) -> dict[str, float | None]:
-    """`aoi train` with one of our recipes.
+def recipe(home: str, settings: list[str], recipe: list[str]) -> dict[str, float | None]:
+    """`aoi train` with one of our recipes, which `recipe` sets.
 
     Returns: seconds of the epochs, validation and checkpoints included, until each bound, None where it was not
     reached; and val_accuracy, the best.
@@ -144,7 +146,7 @@ def recipe(home: str, settings: list[str], name: str) -> dict[str, float | None]
     from model.registry.store import store_of
     from model.registry.tracking import connect
 
-    command(["train", "--home", home, *chosen([*settings, f"train.recipe={name}"])])
+    command(["train", "--home", home, *chosen([*settings, *recipe])])
     place = Home(Path(home))
     model = place.latest(ModelManifest, "")
     run, client = model.manifest.mlflow.run_id, connect(store_of(place.root, name_of(model)))
