@@ -19,7 +19,7 @@ from model.training.schedule import with_budget
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import Dataset, DatasetManifest, image_size, record_count
+from tfrecords.dataset import Dataset, DatasetManifest, image_shape, record_count
 from tfrecords.errors import refuse
 
 VERSION = 9  # raise it when the same settings and inputs would give another model
@@ -62,7 +62,7 @@ def resolved(settings: TrainSettings, dataset: Dataset) -> TrainSettings:
     """The same with its budget, for a dataset of equally large folds, so that a cross-validation trains alike."""
     folds = dataset.manifest.settings.ingest.folds
     pictures = max(1, record_count(dataset) * (folds - 1) // folds)
-    return with_budget(settings, pictures, image_size(dataset))
+    return with_budget(settings, pictures, image_shape(dataset)[0])
 
 
 STAGE = Stage(train, makes=(ModelManifest,))
