@@ -21,7 +21,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest, record_count
 from tfrecords.errors import refuse
 
-VERSION = 8  # raise it when the same settings and inputs would give another model
+VERSION = 9  # raise it when the same settings and inputs would give another model
 INGEST_FIRST = "Run aoi ingest --data DIR first"
 DATASET = Option("a dataset's folder or name (default: the latest)")
 
