@@ -138,8 +138,8 @@ def _operate(
     (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
     thresholds, cost, escapes, trials = curve(found.scaled, found.labels, normal)
     proven = upper(escapes, trials, settings.confidence)
-    counted = escapes / np.maximum(1, trials)
-    figures.tradeoff(thresholds, cost, counted, proven, point.accept_at, promised.promise, folder / "tradeoff.png")
+    counted, promise = escapes / np.maximum(1, trials), promised.promises[0]
+    figures.tradeoff(thresholds, cost, counted, proven, point.accept_at, promise, folder / "tradeoff.png")
     return operating
 
 
