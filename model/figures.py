@@ -116,18 +116,16 @@ def tradeoff(
 
     The chosen threshold is marked on both curves, and the bound of the promise is drawn.
     """
-    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    figure = Figure(figsize=(6, 5.2), layout="constrained")
     axes = figure.subplots()
-    axes.step(100 * cost, 100 * proven, where="post", color=ORANGE, label=f"proven at {100 * promise.confidence:g} %")
-    axes.step(100 * cost, 100 * escapes, where="post", color=BLUE, label=f"counted, {promise.pictures:,} pictures")
+    sure = f"{100 * promise.confidence:g} %"
+    axes.step(100 * cost, 100 * proven, where="post", color=ORANGE, label=f"proven with {sure} confidence")
+    axes.step(100 * cost, 100 * escapes, where="post", color=BLUE, label="as counted")
     axes.axhline(100 * promise.bound, color=GRAY, linestyle=":", label=f"bound: {100 * promise.bound:g} %")
     at = min(int(np.searchsorted(thresholds, chosen)), len(thresholds) - 1)
-    axes.plot([100 * cost[at]] * 2, [100 * escapes[at], 100 * proven[at]], "o", color="black", zorder=3)
-    cautious = thresholds[at] < chosen  # more than all pictures: nothing is accepted
-    paid = "none" if cautious else f"{100 * escapes[at]:.2f} % counted, {100 * proven[at]:.2f} % proven"
-    label = f"chosen: {chosen:.4f}\n{paid}\nfor {100 * cost[at]:.2f} %"
-    up, right = (10 if proven[at] < 0.2 else -40), (10 if cost[at] < 0.1 else -150)
-    axes.annotate(label, (100 * cost[at], 100 * proven[at]), xytext=(right, up), textcoords="offset points", fontsize=8)
+    paid = f"{100 * escapes[at]:.2f} % counted, {100 * proven[at]:.2f} % proven, for {100 * cost[at]:.2f} %"
+    marked = {"color": "black", "zorder": 3, "clip_on": False, "label": f"chosen {chosen:.4f}: {paid}"}
+    axes.plot([100 * cost[at]] * 2, [100 * escapes[at], 100 * proven[at]], "o", **marked)
     if promise.of == "misnamed":
         axes.set(xlabel="parts to review, %", ylabel="misnamed among the others, %")
     else:
@@ -135,7 +133,7 @@ def tradeoff(
     axes.set_xscale("symlog", linthresh=1)
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlim=(0, 105), ylim=(0, 105), title="every threshold, and the chosen one")
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=1)
     axes.spines[["top", "right"]].set_visible(False)
     _write(figure, path)
 

@@ -15,7 +15,7 @@ from model.decisions.operating import calibrate, fit_temperature
 from model.manifests import OperatingPoint, Promise, Promised
 from model.settings import EvaluateSettings
 
-STEPS = 20  # thresholds of confidence that are tested where there is no normal class: equal shares of the pictures
+STEPS = 100  # thresholds of confidence that are tested where there is no normal class: equal shares of the pictures
 USUAL = 0.95  # confidence by which the first of them is picked, whatever is set: so more confidence is more caution
 MOST = 10**9  # pictures; what takes more can't be proven
 
@@ -149,10 +149,12 @@ def _sequence(sure: np.ndarray, pictures: int) -> np.ndarray:
     """
     if not len(sure):
         return np.zeros(1)
+    ordered = np.sort(sure)[::-1]
     shares = np.arange(1, STEPS + 1) / STEPS
-    thresholds = np.append(np.quantile(sure, 1 - shares[:-1]), 0.0)
+    places = np.ceil(shares * len(sure)).astype(int) - 1
+    thresholds = np.append(ordered[places[:-1]], 0.0)
     decided = np.maximum(1.0, shares * pictures)
-    mistakes = decided * [np.mean(1 - sure[sure >= threshold]) for threshold in thresholds]
+    mistakes = decided * (np.cumsum(1 - ordered) / np.arange(1, len(sure) + 1))[places]
     guessed = beta.ppf(USUAL, mistakes + 1, np.maximum(decided - mistakes, 1e-9))
     return thresholds[int(np.argmin(guessed)) :]
 

@@ -11,6 +11,8 @@ from scipy.stats import binom, norm
 from model.decisions.halves import chooses
 from model.decisions.operating import decide, outcome
 from model.decisions.promise import choose, evidence, needed, unproven, upper
+from model.decisions.wording import promise_lines, void_line
+from model.manifests import Drift, Promise, Promised
 from model.settings import Decision, EvaluateSettings
 
 NORMAL = 0
@@ -162,13 +164,40 @@ def test_copies_of_a_picture_lie_in_the_same_half_and_the_halves_are_alike():
     assert 450 < halves.sum() < 550
 
 
+# --- In words -------------------------------------------------------------------------------------------------
+
+
+def told(**changes):
+    numbers = {"bound": 0.01, "proven": 0.01, "confidence": 0.95, "pictures": 1854, "met": True, "missing": 0}
+    return promise_lines(Promised(promise=Promise(of="escape", **numbers | changes)))
+
+
+def test_a_promise_is_told_with_its_confidence_and_the_number_of_pictures_behind_it():
+    assert told() == ["at most 1 % of the defects are accepted (95 % confidence, 1,854 labelled defects)"]
+    assert told(proven=0.015979, pictures=186, met=False, missing=113) == [
+        "at most 1.6 % of the defects are accepted (95 % confidence, 186 labelled defects; "
+        "1 % takes 113 more without a mistake)"
+    ]
+    (none,) = told(bound=0.0, proven=1.0, pictures=0, met=False, missing=None)
+    assert none.startswith("nothing is proven of how many of the defects are accepted")
+    assert none.endswith("no number of them proves 0 %)")
+    assert promise_lines(Promised()) == []  # of an earlier version
+
+
+def test_a_promise_is_void_for_a_lot_that_drifted():
+    usual, other = Drift(psi=0.01, limit=0.2, drifted=False), Drift(psi=0.91, limit=0.2, drifted=True)
+    assert void_line({"contrast": usual}) == ""
+    assert void_line({"contrast": usual, "brightness": other}).startswith("void for this lot")
+    assert void_line({"brightness": other}).endswith("brightness (PSI 0.91)")
+
+
 # --- Simulated evaluations of known truth ----------------------------------------------------------------------
 #
 # Two classes. The logit of P(normal) is normally distributed around + or - SEPARATION, so every true rate is known.
 # EPOCHS networks of equal worth are trained, whose answers differ by chance alone: whoever chooses the best of them on
 # the pictures that prove deceives himself the most.
 
-SEPARATION, DEVIATION, EPOCHS, DEFECTS = 2.0, 1.1, 8, 0.7
+SEPARATION, DEVIATION, EPOCHS, DEFECTS = 2.0, 1.1, 6, 0.7
 
 
 def simulate(rng, pictures, normal, bound, folds=1, honest=True):
@@ -183,8 +212,8 @@ def simulate(rng, pictures, normal, bound, folds=1, honest=True):
         logits = sign * SEPARATION + DEVIATION * rng.standard_normal((EPOCHS, pictures))
         chose = rng.random(pictures) < 0.5
         halves = (chose, ~chose) if honest else (np.full(pictures, True),) * 2
-        # The epoch with the least pictures that are told wrong, the surest of them first.
-        kept, other = (np.quantile((-sign * logits)[:, half], 0.98, axis=1).argmin() for half in halves)
+        loss = np.exp(-sign * logits)  # the surest mistakes count the most
+        kept, other = (loss[:, half].sum(axis=1).argmin() for half in halves)
         crossed = folds > 1
         parts.append((np.where(chose & crossed, logits[other], logits[kept]), labels, chose))
     logits, labels, chose = (np.concatenate(each) for each in zip(*parts, strict=True))
