@@ -124,8 +124,8 @@ def tradeoff(
     axes.axhline(100 * promise.bound, color=GRAY, linestyle=":", label=f"bound: {100 * promise.bound:g} %")
     at = min(int(np.searchsorted(thresholds, chosen)), len(thresholds) - 1)
     paid = f"{100 * escapes[at]:.2f} % counted, {100 * proven[at]:.2f} % proven, for {100 * cost[at]:.2f} %"
-    marked = {"color": "black", "zorder": 3, "clip_on": False, "label": f"chosen {chosen:.4f}: {paid}"}
-    axes.plot([100 * cost[at]] * 2, [100 * escapes[at], 100 * proven[at]], "o", **marked)
+    both, label = [100 * escapes[at], 100 * proven[at]], f"chosen {chosen:.4f}: {paid}"
+    axes.plot([100 * cost[at]] * 2, both, "o", color="black", zorder=3, clip_on=False, label=label)
     if promise.of == "misnamed":
         axes.set(xlabel="parts to review, %", ylabel="misnamed among the others, %")
     else:
