@@ -47,8 +47,8 @@ def split(
     """(met, promised, measured, share to review) of each promise, of one division of the pictures."""
     rng = np.random.default_rng(seed)
     promises = rng.permutation(len(labels)) % 2 == 0
-    chose = rng.random(promises.sum()) < 0.5
-    found = evidence(probabilities[promises], labels[promises], chose, all_prove=True)
+    folds = rng.integers(0, 5, promises.sum())
+    found = evidence(probabilities[promises], labels[promises], folds == 0, folds)
     point, promised = choose(found, normal, settings)
     others, truth = probabilities[~promises], labels[~promises]
     measured = outcome(decide(others, point), truth, others.argmax(axis=1), normal)

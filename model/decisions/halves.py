@@ -1,8 +1,8 @@
 """Which pictures of a validation fold choose, and which prove.
 
 A picture that chose the epoch or the temperature of a model proves nothing about it by itself. So one half of the fold
-chooses, and the other half proves. In a cross-validation the halves change places too, so that all pictures prove: the
-epoch that the proving half would choose answers about the choosing half.
+chooses, and the other half proves. In a cross-validation all pictures prove: there the epoch that the proving half
+would choose answers about the choosing half.
 """
 
 from collections.abc import Iterable, Sequence

@@ -35,20 +35,25 @@ class Evidence:
     guide: np.ndarray
 
 
-def evidence(probabilities: np.ndarray, labels: np.ndarray, chose: np.ndarray, all_prove: bool) -> Evidence:
+def evidence(
+    probabilities: np.ndarray, labels: np.ndarray, chose: np.ndarray, folds: np.ndarray | None = None
+) -> Evidence:
     """Divides pictures into those that choose and those that prove.
 
     probabilities: float (N, C), as the network gives them; labels: int (N,); chose: bool (N,), the half that chose the
-    epoch and chooses the temperature. all_prove: this half proves too, by the choices of the other half: its
-    probabilities are of the epoch that the other half chose, and the temperature is here.
+    epoch and chooses the temperature. folds: int (N,), of a cross-validation: then all choose the temperature and all
+    prove, each fold at the temperature that the others choose. The probabilities of the half that chose the epoch are
+    of the epoch that the other half would choose.
     """
-    first = fit_temperature(probabilities[chose], labels[chose])
-    scaled = calibrate(probabilities, first)
-    if not all_prove:
-        return Evidence(first, scaled[~chose], labels[~chose], scaled[chose])
-    second = fit_temperature(probabilities[~chose], labels[~chose])
-    scaled[chose] = calibrate(probabilities[chose], second)
-    return Evidence(first, scaled, labels, scaled)
+    if folds is None:
+        temperature = fit_temperature(probabilities[chose], labels[chose])
+        scaled = calibrate(probabilities, temperature)
+        return Evidence(temperature, scaled[~chose], labels[~chose], scaled[chose])
+    scaled = np.empty(probabilities.shape)
+    for fold in np.unique(folds):
+        own = folds == fold
+        scaled[own] = calibrate(probabilities[own], fit_temperature(probabilities[~own], labels[~own]))
+    return Evidence(fit_temperature(probabilities, labels), scaled, labels, scaled)
 
 
 def choose(found: Evidence, normal: int | None, settings: EvaluateSettings) -> tuple[OperatingPoint, Promised]:

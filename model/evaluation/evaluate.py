@@ -120,7 +120,7 @@ def _operate(
     fair = seen.probabilities
     if crossed:
         fair = with_other_epochs(fair, seen.ids, model.path, read_networks(model.path))
-    found = evidence(fair, seen.labels, choosing(dataset, seen.ids), all_prove=crossed)
+    found = evidence(fair, seen.labels, choosing(dataset, seen.ids), seen.folds if crossed else None)
     point, promised = choose(found, normal, settings)
     if not model.manifest.half_chose:
         promised = unproven(promised)

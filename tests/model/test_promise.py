@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from model.decisions.halves import chooses
-from model.decisions.operating import decide, outcome
-from model.decisions.promise import choose, evidence, needed, unproven, upper
+from model.decisions.operating import calibrate, decide, outcome
+from model.decisions.promise import Evidence, choose, evidence, needed, unproven, upper
 from model.decisions.wording import promise_lines, void_line
 from model.manifests import Drift, Promise, Promised
 from model.settings import Decision, EvaluateSettings
@@ -28,7 +28,7 @@ def two(normal):
 def chosen(probabilities, labels, normal=NORMAL, all_prove=False, **bounds):
     """Evidence, operating point and promises where every other picture chooses."""
     chose = np.arange(len(labels)) % 2 == 0
-    found = evidence(probabilities, labels, chose, all_prove)
+    found = evidence(probabilities, labels, chose, np.arange(len(labels)) % 5 if all_prove else None)
     return SimpleNamespace(
         found=found, **dict(zip(("point", "told"), choose(found, normal, given_by(bounds)), strict=True))
     )
@@ -206,7 +206,7 @@ def simulate(rng, pictures, normal, bound, folds=1, honest=True):
     folds: 1 for a model of its own, more for a cross-validation. honest: pictures that choose do not prove.
     """
     parts = []
-    for _ in range(folds):
+    for fold in range(folds):
         labels = (rng.random(pictures) < DEFECTS).astype(int)
         sign = np.where(labels == NORMAL, 1, -1)
         logits = sign * SEPARATION + DEVIATION * rng.standard_normal((EPOCHS, pictures))
@@ -215,9 +215,12 @@ def simulate(rng, pictures, normal, bound, folds=1, honest=True):
         loss = np.exp(-sign * logits)  # the surest mistakes count the most
         kept, other = (loss[:, half].sum(axis=1).argmin() for half in halves)
         crossed = folds > 1
-        parts.append((np.where(chose & crossed, logits[other], logits[kept]), labels, chose))
-    logits, labels, chose = (np.concatenate(each) for each in zip(*parts, strict=True))
-    found = evidence(two(1 / (1 + np.exp(-logits))), labels, chose, all_prove=folds > 1 or not honest)
+        parts.append((np.where(chose & crossed, logits[other], logits[kept]), labels, chose, np.full(pictures, fold)))
+    logits, labels, chose, fold_of = (np.concatenate(each) for each in zip(*parts, strict=True))
+    found = evidence(two(1 / (1 + np.exp(-logits))), labels, chose, fold_of if folds > 1 else None)
+    if folds == 1 and not honest:
+        scaled = calibrate(two(1 / (1 + np.exp(-logits))), found.temperature)
+        found = Evidence(found.temperature, scaled, labels, scaled)
     point, told = choose(found, normal, EvaluateSettings(max_escape_rate=bound, max_overkill_rate=bound))
 
     def beyond(threshold, mean):
