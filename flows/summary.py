@@ -7,6 +7,8 @@ from itertools import islice
 
 from flows.home import Home, Ref, name_of
 from flows.stages.ingest import audit_of
+from flows.stages.predict import lot_promises
+from model.decisions.wording import promise_lines
 from model.evaluation.sweep import BEST, FIGURE, SECONDS, WORSE, read_table
 from model.manifests import (
     EvaluationManifest,
@@ -34,7 +36,8 @@ RATES = (
 def summary(home: Home, refs: dict[str, Ref]) -> str:
     """A screen of text: the figures, the places, the next commands."""
     model = home.open(refs["train"], ModelManifest)
-    evaluation = home.open(refs["evaluate"], EvaluationManifest).manifest
+    evaluated = home.open(refs["evaluate"], EvaluationManifest)
+    evaluation = evaluated.manifest
     prediction = home.open(refs["predict"], PredictionManifest)
     store = store_of(home.root, name_of(model))
     train = model.manifest.settings.train
@@ -49,6 +52,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         f"  training pictures mirrored: {mirrored}",
         f"  on {evaluation.metrics['pictures']:,} validation pictures that it did not train on:",
         *(f"    {name:<18} {value}" for name, value in rates_of(evaluation.metrics)),
+        *(f"  promise: {line}" for line in lot_promises(prediction, evaluated)),
         "",
         f"  submission  {home.root / SUBMISSION}  ({prediction.manifest.pictures:,} pictures)",
         f"  review      {prediction.path}/review.csv  ({prediction.manifest.decisions['review']:,} to look at)",
@@ -122,6 +126,7 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         figure = f"{ui}/get-artifact?run_uuid={run}&path="
         links = {"MLflow run": run_address(ui, experiment, run), "all runs": runs_address(ui, experiment)}
         parts.append(", ".join(f"[{text}]({address})" for text, address in links.items()))
+    parts += [f"Promise: {line}." for line in _promises(home, refs)]
     if evaluated := refs.get("evaluate"):
         rates = rates_of(home.open(evaluated, EvaluationManifest).manifest.metrics)
         parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
@@ -138,6 +143,15 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         parts.append(f"Submission: `{home.root / SUBMISSION}`, {pictures:,} pictures")
     parts += [f"{stage}: `{home.root / ref.folder}`" for stage, ref in refs.items()]
     return "\n\n".join(parts)
+
+
+def _promises(home: Home, refs: dict[str, Ref]) -> list[str]:
+    """What the evaluation promises, about the lot where there is one."""
+    if predicted := refs.get("predict"):
+        prediction = home.open(predicted, PredictionManifest)
+        return lot_promises(prediction, home.evaluation_of(prediction.manifest.model.fingerprint))
+    evaluated = refs.get("evaluate")
+    return promise_lines(home.open(evaluated, EvaluationManifest).manifest.operating) if evaluated else []
 
 
 def _record(home: Home, refs: dict[str, Ref]) -> RunRecord | None:

@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager
 
+from model.manifests import Promise
 from tfrecords.lettering import fonts_of, legible, names_in_figures, shorten
 
 BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
@@ -103,24 +104,36 @@ def picture_sheet(
 
 
 def tradeoff(
-    thresholds: np.ndarray, cost: np.ndarray, escapes: np.ndarray, chosen: float, has_normal: bool, path: Path
+    thresholds: np.ndarray,
+    cost: np.ndarray,
+    escapes: np.ndarray,
+    proven: np.ndarray,
+    chosen: float,
+    promise: Promise,
+    path: Path,
 ) -> None:
-    """Escapes against what avoiding them costs, over all thresholds (T,); the chosen one is marked."""
-    figure = Figure(figsize=(5, 3.8), layout="constrained")
+    """Escapes against what avoiding them costs, over all thresholds (T,): as counted, and as each one proves them.
+
+    The chosen threshold is marked on both curves, and the bound of the promise is drawn.
+    """
+    figure = Figure(figsize=(6, 5.2), layout="constrained")
     axes = figure.subplots()
-    axes.step(100 * cost, 100 * escapes, where="post", color=BLUE)
+    sure = f"{100 * promise.confidence:g} %"
+    axes.step(100 * cost, 100 * proven, where="post", color=ORANGE, label=f"proven with {sure} confidence")
+    axes.step(100 * cost, 100 * escapes, where="post", color=BLUE, label="as counted")
+    axes.axhline(100 * promise.bound, color=GRAY, linestyle=":", label=f"bound: {100 * promise.bound:g} %")
     at = min(int(np.searchsorted(thresholds, chosen)), len(thresholds) - 1)
-    axes.plot(100 * cost[at], 100 * escapes[at], "o", color=ORANGE, markersize=9)
-    label = f"chosen: {chosen:.4f}\n{100 * escapes[at]:.2f} % for {100 * cost[at]:.2f} %"
-    up = 12 if escapes[at] < 0.3 else -36  # not into the title
-    axes.annotate(label, (100 * cost[at], 100 * escapes[at]), xytext=(12, up), textcoords="offset points")
-    if has_normal:
-        axes.set(xlabel="good parts not accepted, %", ylabel="defects accepted (escapes), %")
-    else:
+    paid = f"{100 * escapes[at]:.2f} % counted, {100 * proven[at]:.2f} % proven, for {100 * cost[at]:.2f} %"
+    both, label = [100 * escapes[at], 100 * proven[at]], f"chosen {chosen:.4f}: {paid}"
+    axes.plot([100 * cost[at]] * 2, both, "o", color="black", zorder=3, clip_on=False, label=label)
+    if promise.of == "misnamed":
         axes.set(xlabel="parts to review, %", ylabel="misnamed among the others, %")
+    else:
+        axes.set(xlabel="good parts not accepted, %", ylabel="defects accepted (escapes), %")
     axes.set_xscale("symlog", linthresh=1)
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlim=(0, 105), ylim=(0, 105), title="every threshold, and the chosen one")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=1)
     axes.spines[["top", "right"]].set_visible(False)
     _write(figure, path)
 

@@ -24,7 +24,8 @@ class ModelManifest(RecordedManifest):
 
     folds: that its networks did not train on, in their order; parameters: numbers that the network holds; members:
     of an ensemble, the models of its folds; flips: how training pictures were mirrored, None where it is not known;
-    best: metrics of the epoch that was kept, or their mean and spread.
+    best: metrics of the epoch that was kept, or their mean and spread; half_chose: half of the fold's pictures alone
+    chose the epoch, so that the others can prove (earlier versions: all).
     """
 
     KIND = "model"
@@ -39,6 +40,7 @@ class ModelManifest(RecordedManifest):
     flips: tuple[str, ...] | None = None
     best: dict[str, float]
     versions: dict[str, str]
+    half_chose: bool = False
 
 
 class OperatingPoint(Facts):
@@ -55,8 +57,43 @@ class OperatingPoint(Facts):
     reject_at: float
 
 
-class Operating(Facts):
-    """The operating point, its bounds, and what the decisions mean; rates and their intervals as operating.json."""
+class Promise(Facts):
+    """That a true rate is below a bound, with a confidence.
+
+    of: "escape", "overkill" or "misnamed"; bound: the one that was set; proven: the same where it is met, else the
+    lowest that the pictures prove; pictures: that prove it: defects, good parts, or parts that nobody reviews;
+    met: whether the bound is proven; missing: how many more such pictures prove it if the rate is zero among them, None
+    where no number does.
+    """
+
+    of: str
+    bound: float
+    proven: float
+    confidence: float
+    pictures: int
+    met: bool
+    missing: int | None
+
+
+class Promised(Facts):
+    """The promises of an operating point: of escapes or wrong names, and of overkill where there is a normal class.
+
+    None in evaluations of earlier versions, whose thresholds were chosen by point estimates.
+    """
+
+    promise: Promise | None = None
+    promise_overkill: Promise | None = None
+
+    @property
+    def promises(self) -> tuple[Promise, ...]:
+        """Those that there are."""
+        return tuple(each for each in (self.promise, self.promise_overkill) if each)
+
+
+class Operating(Promised):
+    """The operating point, its bounds and promises, and what the decisions mean; rates and their intervals as
+    operating.json.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

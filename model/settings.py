@@ -170,6 +170,9 @@ class EvaluateSettings(StageSettings):
     max_overkill_rate: float = Field(
         0.01, ge=0, lt=1, description="share of good parts that may be rejected; sets where a part is rejected"
     )
+    confidence: float = Field(
+        0.95, ge=0.5, lt=1, description="with which each of these two rates is proven to be below its bound"
+    )
     normal_class: int | None = Field(
         None, ge=0, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"
     )

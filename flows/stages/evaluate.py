@@ -12,6 +12,7 @@ from flows.products import Champions, crown
 from flows.stages.stage import Job, Option, Stage
 from flows.stages.train import INGEST_FIRST
 from model.checks import check_passed, check_same, normal_class
+from model.decisions.wording import promise_lines
 from model.manifests import Evaluation, EvaluationManifest, Model, ModelManifest
 from model.quiet import import_tensorflow
 from model.registry.champion import Judged, judge
@@ -22,7 +23,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest
 from tfrecords.errors import refuse
 
-VERSION = 5  # raise it when the same model and dataset would give another evaluation
+VERSION = 6  # raise it when the same model and dataset would give another evaluation
 MODEL = Option("a model's folder or name (default: the latest)")
 DATASET = Option("a dataset's folder or name (default: the one that the model was trained on)")
 
@@ -40,7 +41,8 @@ def evaluate(
     made, cached = make_evaluation(job, chosen, records)
     ref = home.finished(made, cached, "evaluation", f"evaluation-{chosen.fingerprint}")
     check_passed(made)
-    return replace(ref, note=_crown(job, chosen, made, records))
+    promised = [f"promise: {line}" for line in promise_lines(made.manifest.operating)]
+    return replace(ref, note="\n".join(filter(None, [_crown(job, chosen, made, records), *promised])))
 
 
 def trained_on(job: Job, model: Model) -> Dataset:
@@ -76,7 +78,9 @@ def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluatio
         from model.registry.tracking import log_evaluation
 
         measured = evaluate_model(model, dataset, normal, settings, work, job.progress)
-        log_evaluation(store, model.manifest.mlflow.run_id, measured.metrics, work, measured.passed, dataset)
+        promised = promise_lines(measured.operating)
+        run_id = model.manifest.mlflow.run_id
+        log_evaluation(store, run_id, measured.metrics, promised, work, measured.passed, dataset)
         return measured
 
     return make(job.home.folder(EvaluationManifest), store.name, EvaluationManifest, fingerprint, build, job.force)

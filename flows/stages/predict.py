@@ -15,6 +15,7 @@ from flows.stages.ingest import choose_data, ingest_split
 from flows.stages.stage import BEAM, DATA, PRODUCT, Job, Option, Stage
 from model.checks import check_same, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
+from model.decisions.wording import promise_lines, void_line
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
 from model.quiet import import_tensorflow
 from model.settings import SUBMISSION, Precision, Runtime
@@ -45,17 +46,28 @@ def predict(
     exported = None
     if job.settings.predict.runtime == Runtime.LITERT_INT8:
         exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
-    made, cached = make_prediction(job, chosen, lot, home.evaluation_of(chosen.fingerprint), exported)
+    evaluation = home.evaluation_of(chosen.fingerprint)
+    made, cached = make_prediction(job, chosen, lot, evaluation, exported)
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
     drifted = drift_warning(made.manifest.drift)
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
     saturated = f"\n{found}" if (found := saturation(lot)) else ""
     used = f"model: {describe_model(home, chosen)}"
-    ref = replace(
-        home.finished(made, cached), note=f"{used}\ndecided: {decisions}; see review.csv there{unusual}{saturated}"
-    )
+    promised = "".join(f"\npromise: {line}" for line in lot_promises(made, evaluation))
+    note = f"{used}\ndecided: {decisions}; see review.csv there{promised}{unusual}{saturated}"
+    ref = replace(home.finished(made, cached), note=note)
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
+
+
+def lot_promises(prediction: Prediction, evaluation: Evaluation | None) -> list[str]:
+    """A line per promise that the model's evaluation makes, or one that says why they do not hold for this lot."""
+    lines = promise_lines(evaluation.manifest.operating) if evaluation else []
+    settings = prediction.manifest.settings
+    if lines and (settings.runtime == Runtime.LITERT_INT8 or settings.shift_copies):
+        return ["void for this lot: it is proven without predict.shift_copies, and not in 8 bits"]
+    void = void_line(prediction.manifest.drift)
+    return [void] if lines and void else lines
 
 
 def make_prediction(

@@ -62,7 +62,10 @@ def sweep(job: Job, grid: Annotated[dict[str, dict[str, Any]], GRID], data: Anno
         home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
         made.append(Point(point.values, datasets[key], network, evaluation))
     ref = home.finished(*make_sweep(job, made, data_name(data)))
-    return replace(ref, note="the champion is as it was; aoi evaluate --model MODEL lets a point's model compete")
+    compete = "the champion is as it was; aoi evaluate --model MODEL lets a point's model compete"
+    return replace(
+        ref, note=f"{compete}\nall pictures of the fold chose it: train it with another train.fold for a promise"
+    )
 
 
 def make_sweep(job: Job, points: Sequence[Point], name: str) -> tuple[Sweep, bool]:

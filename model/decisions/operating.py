@@ -1,6 +1,6 @@
-"""Where to draw the lines: calibrated confidence, and thresholds for a stated rate of escapes.
+"""Calibrated confidence, decisions by an operating point, and what they cost where the labels are known.
 
-All on the validation fold, which the network did not train on.
+All on the validation fold, which the network did not train on. `model.decisions.promise` chooses the operating point.
 """
 
 from typing import Any
@@ -27,12 +27,14 @@ def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, 0.25 to 4, of least negative log-likelihood. (N, C) and int (N,) in.
+    """The temperature, 0.25 to 4, of least negative log-likelihood; 1 without pictures. (N, C) and int (N,) in.
 
     Every label is smoothed by one picture's worth over the classes: on a fold without mistakes the likelihood
     alone would ask for ever surer answers.
     """
     count, classes = probabilities.shape
+    if not count:
+        return 1.0
     target = np.full((count, classes), 1 / (count + 1) / classes)
     target[np.arange(count), labels] += count / (count + 1)
 
@@ -61,46 +63,6 @@ def interval(events: int, trials: int) -> tuple[float, float]:
     low = float(beta.ppf(tail, events, trials - events + 1)) if events else 0.0
     high = float(beta.ppf(1 - tail, events + 1, trials - events)) if events < trials else 1.0
     return low, high
-
-
-def choose(
-    probabilities: np.ndarray, labels: np.ndarray, normal: int | None, max_escape_rate: float, max_overkill_rate: float
-) -> OperatingPoint:
-    """Thresholds that keep both rates, among the pictures of the fold, at or under their bounds.
-
-    They never cross one half: what the network thinks more likely a defect is not accepted, whatever the bound.
-
-    Args: probabilities as the network gives them (N, C), labels int (N,). max_escape_rate: share of defects that
-        may be accepted; without a normal class, share of decided parts that may be misnamed. max_overkill_rate:
-        share of normal parts that may be rejected.
-    """
-    temperature = fit_temperature(probabilities, labels)
-    scaled = calibrate(probabilities, temperature)
-    if normal is None:
-        confidence, wrong = scaled.max(axis=1), scaled.argmax(axis=1) != labels
-        accept_at = _surest_wrong(confidence, wrong, max_escape_rate)
-        return OperatingPoint(temperature=temperature, normal=None, accept_at=accept_at, reject_at=0.0)
-    good, score = labels == normal, scaled[:, normal]
-    accept_at = max(0.5, _above(score[~good], max_escape_rate))
-    reject_at = min(0.5, 1 - _above(1 - score[good], max_overkill_rate))
-    return OperatingPoint(temperature=temperature, normal=normal, accept_at=accept_at, reject_at=reject_at)
-
-
-def _above(scores: np.ndarray, rate: float) -> float:
-    """The least threshold that at most this share of the scores reaches."""
-    if not len(scores):
-        return 0.0
-    allowed = int(rate * len(scores))
-    ordered = np.sort(scores)[::-1]
-    return float(np.nextafter(ordered[allowed], 2)) if allowed < len(ordered) else 0.0
-
-
-def _surest_wrong(confidence: np.ndarray, wrong: np.ndarray, rate: float) -> float:
-    """The least threshold above which at most this share of the answers is wrong."""
-    order = np.argsort(-confidence, kind="stable")
-    share = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
-    kept = np.flatnonzero(share <= rate)
-    return float(confidence[order[kept[-1]]]) if len(kept) else 1.0
 
 
 def decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
@@ -134,20 +96,24 @@ def outcome(decisions: np.ndarray, labels: np.ndarray, predicted: np.ndarray, no
     }
 
 
-def curve(scaled: np.ndarray, labels: np.ndarray, normal: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What every threshold would cost, from calibrated probabilities (N, C): (thresholds, cost, escapes).
+def curve(
+    scaled: np.ndarray, labels: np.ndarray, normal: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What every threshold would cost, from calibrated probabilities (N, C): (thresholds, cost, escapes, trials).
 
-    With a normal class: cost is the share of good parts not accepted, escapes the share of defects accepted.
-    Without: cost is the share of parts to review, escapes the share of the others that are misnamed.
+    With a normal class: cost is the share of good parts not accepted, escapes the number of the defects (trials) that
+    are accepted. Without: cost is the share of parts to review, escapes the number of the others (trials) that are
+    misnamed.
     """
-    score = scaled.max(axis=1) if normal is None else scaled[:, normal]
+    score = scaled.max(axis=1, initial=0) if normal is None else scaled[:, normal]
     bad = scaled.argmax(axis=1) != labels if normal is None else labels != normal
     thresholds = np.unique(np.concatenate([[0.0], score, [1.0]]))
     above = score[None, :] >= thresholds[:, None]
+    escapes = (above & bad).sum(axis=1)
     if normal is None:
-        return thresholds, 1 - above.mean(axis=1), (above & bad).sum(axis=1) / np.maximum(above.sum(axis=1), 1)
+        return thresholds, 1 - above.sum(axis=1) / max(1, len(score)), escapes, above.sum(axis=1)
     cost = 1 - (above & ~bad).sum(axis=1) / max(1, (~bad).sum())
-    return thresholds, cost, (above & bad).sum(axis=1) / max(1, bad.sum())
+    return thresholds, cost, escapes, np.full(len(thresholds), bad.sum())
 
 
 def _rate(name: str, events: int, trials: int) -> dict[str, Any]:

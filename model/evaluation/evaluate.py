@@ -12,12 +12,14 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from model import figures
 from model.decisions import drift
-from model.decisions.operating import calibrate, choose, curve, decide, expected_calibration_error, outcome
+from model.decisions.halves import choosing, with_other_epochs
+from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome
+from model.decisions.promise import choose, evidence, unproven, upper
 from model.evaluation.gradcam import draw_gradcam
 from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
 from model.evaluation.predictions import Predictions
-from model.inference.classifier import Classifier, open_classifier, prediction_table
+from model.inference.classifier import Classifier, open_classifier, prediction_table, read_networks
 from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
 from tfrecords.dataset import ROWS, Dataset, fold_counts
@@ -46,7 +48,7 @@ def evaluate_model(
     seen = _answer(classifier, dataset, progress)
     predicted = seen.probabilities.argmax(axis=1)
     metrics = measure(seen.labels, predicted, len(classes), normal)
-    operating = _operate(seen.probabilities, seen.labels, normal, settings, folder)
+    operating = _operate(seen, model, dataset, normal, settings, folder)
     metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
     metrics["suspicious_labels"] = write_label_issues(seen, classes, folder)
 
@@ -107,26 +109,37 @@ def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Pre
 
 
 def _operate(
-    probabilities: np.ndarray, labels: np.ndarray, normal: int | None, settings: EvaluateSettings, folder: Path
+    seen: Predictions, model: Model, dataset: Dataset, normal: int | None, settings: EvaluateSettings, folder: Path
 ) -> dict[str, Any]:
     """Chooses the operating point, writes operating.json and tradeoff.png.
 
-    Returns: the point under "point", the bounds, the calibration error before and after, and what the decisions
-    mean on this fold (see `model.decisions.operating.outcome`); thresholds and outcome come from the same pictures.
+    Returns: the point under "point", the bounds, the promises (see `model.manifests.Promised`), the calibration error
+    before and after, and what the decisions mean on all pictures (see `model.decisions.operating.outcome`).
     """
-    point = choose(probabilities, labels, normal, settings.max_escape_rate, settings.max_overkill_rate)
-    scaled = calibrate(probabilities, point.temperature)
-    made = outcome(decide(probabilities, point), labels, probabilities.argmax(axis=1), normal)
+    crossed = len(model.manifest.folds) > 1
+    fair = seen.probabilities
+    if crossed:
+        fair = with_other_epochs(fair, seen.ids, model.path, read_networks(model.path))
+    found = evidence(fair, seen.labels, choosing(dataset, seen.ids), seen.folds if crossed else None)
+    point, promised = choose(found, normal, settings)
+    if not model.manifest.half_chose:
+        promised = unproven(promised)
+    scaled = calibrate(seen.probabilities, point.temperature)
+    made = outcome(decide(seen.probabilities, point), seen.labels, seen.probabilities.argmax(axis=1), normal)
     operating = {
         "point": point.model_dump(),
         "max_escape_rate": settings.max_escape_rate,
         "max_overkill_rate": settings.max_overkill_rate,
-        "ece_before": expected_calibration_error(probabilities, labels),
-        "ece_after": expected_calibration_error(scaled, labels),
+        **promised.model_dump(exclude_none=True),
+        "ece_before": expected_calibration_error(seen.probabilities, seen.labels),
+        "ece_after": expected_calibration_error(scaled, seen.labels),
         **made,
     }
     (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
-    figures.tradeoff(*curve(scaled, labels, normal), point.accept_at, normal is not None, folder / "tradeoff.png")
+    thresholds, cost, escapes, trials = curve(found.scaled, found.labels, normal)
+    proven = upper(escapes, trials, settings.confidence)
+    counted, promise = escapes / np.maximum(1, trials), promised.promises[0]
+    figures.tradeoff(thresholds, cost, counted, proven, point.accept_at, promise, folder / "tradeoff.png")
     return operating
 
 

@@ -26,7 +26,7 @@ from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from model.registry.descriptions import data_text, metrics_text, picture_text, with_section
+from model.registry.descriptions import data_text, escaped, metrics_text, picture_text, with_section
 from model.registry.origin import TAGS as ORIGIN_TAGS
 from model.registry.origin import origin
 from model.registry.served import code_paths, requirements
@@ -335,11 +335,12 @@ def log_evaluation(
     store: Store,
     run_id: str,
     metrics: Mapping[str, float],
+    promised: Sequence[str],
     folder: Path,
     passed: bool,
     dataset: Dataset,
 ) -> None:
-    """Adds an evaluation on a dataset to the run of the model's training.
+    """Adds an evaluation on a dataset to the run of the model's training. promised: a line per promise.
 
     Raises: AoiError where this store does not have the run.
     """
@@ -350,7 +351,8 @@ def log_evaluation(
         _log_metrics(client, run_id, metrics, dataset=(store.name, dataset.fingerprint))
         client.log_artifacts(run_id, str(folder), "evaluation")
         mistakes = _preview(client, run_id, folder / MISTAKES, "evaluation")
-        _describe(client, run_id, "Result", f"{metrics_text(metrics)}\n\n{mistakes}")
+        promises = [f"Promise: {escaped(line)}." for line in promised]
+        _describe(client, run_id, "Result", "\n\n".join([metrics_text(metrics), *promises, mistakes]))
         client.set_tag(run_id, "aoi.passed", str(passed).lower())
 
 

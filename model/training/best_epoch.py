@@ -1,4 +1,7 @@
-"""Which epoch of a training is kept: validation metrics, and the choice by them."""
+"""Which epoch of a training is kept: validation metrics, and the choice by them.
+
+Half of the validation pictures choose (see `model.decisions.halves`).
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.decisions.halves import OTHER_EPOCH
 from model.inference.classifier import write_card
 from model.manifests import Model, ModelManifest
 from model.registry import tracking
@@ -30,6 +31,8 @@ def build_ensemble(
         networks[f"fold-{fold}"] = fold
         for suffix in (".keras", ".tflite"):
             shutil.copyfile(member.path / f"{NETWORK}{suffix}", work / f"fold-{fold}{suffix}")
+        if (other := member.path / f"{NETWORK}{OTHER_EPOCH}").exists():
+            shutil.copyfile(other, work / f"fold-{fold}{OTHER_EPOCH}")
     write_card(work, classes, dataset.manifest.settings.preprocess, networks)
     first = members[0].manifest
     bests = [member.manifest.best for member in members]
@@ -52,4 +55,5 @@ def build_ensemble(
         members=tuple(member.made_from for member in members),
         best=spread,
         versions=first.versions,
+        half_chose=all(member.manifest.half_chose for member in members),
     )

@@ -15,6 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 from model import figures
+from model.decisions.halves import choosing, write_other_epoch
 from model.inference.classifier import write_card
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
@@ -35,7 +36,7 @@ from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
 from tfrecords.progress import Progress
-from tfrecords.records.reader import training_batches, validation_batches
+from tfrecords.records.reader import training_batches, validation_batches, validation_ids
 
 STATE = ".state.json"
 KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
@@ -51,7 +52,8 @@ def train_model(
 ) -> ModelManifest:
     """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
 
-    Leaves model.keras (the best epoch), the same as model.tflite, card.json, curves.png and history.csv; the MLflow
+    Leaves model.keras (the best epoch by the half of the fold that chooses), the same as model.tflite, card.json,
+    curves.png and history.csv, and model.other_epoch.csv where the other half would choose another epoch; the MLflow
     run has all of them.
 
     Raises: AoiError for weights that can't be had.
@@ -100,6 +102,7 @@ def train_model(
         flips=tuple(state["flips"]),
         parameters=parameters,
         best={key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
+        half_chose=True,
         versions={"tensorflow": version("tensorflow"), "keras": version("keras")},
     )
 
@@ -123,8 +126,10 @@ def _epochs(
     planned = rounds(settings, steps)
     lengths, warmup = [epochs * steps for epochs in planned], max(1, steps // 2)
     ask = compiled(network)
+    ids = validation_ids(dataset, settings.fold)
+    chose = choosing(dataset, ids)
     for epoch in range(len(state["history"]), sum(planned)):
-        if has_ended(state["history"], state["best"], settings, planned):
+        if has_ended([chosen for chosen, _ in state["halves"]], state["best"], settings, planned):
             break
         seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
@@ -154,11 +159,22 @@ def _epochs(
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
-        answers, labels = zip(*((ask(images.numpy()), labels.numpy()) for images, labels in validation), strict=True)
-        found = scores(np.concatenate(answers), np.concatenate(labels))
-        row |= {f"val_{key}": value for key, value in found.items()}
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        parts = [(ask(images.numpy()), labels.numpy()) for images, labels in validation]
+        answers, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+        row |= _validated(answers, labels)
+        np.save(_answers(work, epoch + 1), answers[chose])
+        # A half without pictures leaves the choice to all; then there is next to nothing to prove with.
+        halves = [_validated(answers[half], labels[half]) if half.any() else row for half in (chose, ~chose)]
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, halves)
         yield
+    other = best_epoch([{**proving, "epoch": at + 1} for at, (_, proving) in enumerate(state["halves"])])
+    if other != state["best"]:
+        names = [name for name, is_chosen in zip(ids, chose, strict=True) if is_chosen]
+        write_other_epoch(work, NETWORK, names, np.load(_answers(work, other)), dataset.manifest.classes)
+
+
+def _validated(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {f"val_{key}": value for key, value in scores(answers, labels).items()}
 
 
 def _probe(
@@ -173,18 +189,27 @@ def _probe(
     if not state["history"]:
         began = perf_counter()
         row = fit_linear_probe(network, dataset, settings, progress)
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work)
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, [row, row])
         yield
 
 
 def _checkpoint_epoch(
-    network: keras.Model, state: dict[str, Any], row: dict[str, float], seconds: float, work: Path
+    network: keras.Model,
+    state: dict[str, Any],
+    row: dict[str, float],
+    seconds: float,
+    work: Path,
+    halves: Sequence[dict[str, float]],
 ) -> None:
-    """Network first, then the state that names it; a kill between the two repeats the epoch."""
+    """Network first, then the state that names it; a kill between the two repeats the epoch.
+
+    halves: validation metrics of the half that chooses the epoch, then of the other.
+    """
     save(network, _checkpoint(work, int(row["epoch"])))
     state["history"].append(row)
     state["seconds"].append(seconds)
-    state["best"] = best_epoch(state["history"])
+    state["halves"].append(halves)
+    state["best"] = best_epoch([{**chosen, "epoch": at + 1} for at, (chosen, _) in enumerate(state["halves"])])
     _write_state(work, state)
     kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
     for old in work.glob(".epoch-*.keras"):
@@ -207,13 +232,16 @@ def _finish(
 
 def _read_state(work: Path) -> dict[str, Any]:
     path = work / STATE
-    if path.exists():
-        return json.loads(path.read_text())
-    return {"run": None, "flips": None, "history": [], "seconds": [], "best": 0}
+    start: dict[str, Any] = {"run": None, "flips": None, "history": [], "halves": [], "seconds": [], "best": 0}
+    return json.loads(path.read_text()) if path.exists() else start
 
 
 def _write_state(work: Path, state: dict[str, Any]) -> None:
     write_whole(work / STATE, json.dumps(state))
+
+
+def _answers(work: Path, epoch: int) -> Path:
+    return work / f".answers-{epoch:03d}.npy"
 
 
 def _checkpoint(work: Path, epoch: int) -> Path:

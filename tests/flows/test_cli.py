@@ -18,7 +18,9 @@ import pytest
 from flows.cli import main
 from flows.settings import describe
 from flows.stages import train
-from model.manifests import EvaluationManifest
+from flows.summary import report
+from model.decisions.wording import promise_lines, void_line
+from model.manifests import EvaluationManifest, PredictionManifest
 
 # As the whole run of the shared fixture was made.
 QUICK = {"preprocess.image_size_px": 32, "train.alpha": 0.25, "train.epochs": 2, "train.learning_rate": 0.003}
@@ -73,6 +75,12 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out
+    (promise,) = promise_lines(home.open(refs["evaluate"], EvaluationManifest).manifest.operating)
+    prediction = home.open(refs["predict"], PredictionManifest).manifest
+    told = void_line(prediction.drift) or promise
+    assert f"  promise: {told}\n" in given.out
+    assert f"Promise: {told}." in report(home, refs)
+    assert f"Promise: {promise}." in report(home, {"evaluate": refs["evaluate"]})
 
 
 @pytest.mark.parametrize("stage", ["ingest", "train", "evaluate", "predict"])

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from dataclasses import replace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from flows.home import Home
 from flows.stages.evaluate import make_evaluation
 from flows.stages.stage import Job
 from model.checks import check_passed, check_same, normal_class
+from model.decisions.halves import choosing
 from model.evaluation.evaluate import _write_confusion
 from model.evaluation.metrics import measure
 from model.manifests import EvaluationManifest, ModelManifest
@@ -141,6 +143,37 @@ def test_all_files_tell_the_same_story(evaluated):
         assert int(row["pictures"]) == sum(of_class.values())
         assert float(row["recall"]) == pytest.approx(of_class[row["name"]] / max(1, sum(of_class.values())), abs=1e-6)
     assert metrics["macro_f1"] == pytest.approx(np.mean([float(row["f1"]) for row in per_class]), abs=1e-6)
+
+
+def test_operating_json_has_the_promise_and_what_it_is_proven_by(evaluated):
+    evaluation, _, dataset = evaluated
+    told = json.loads((evaluation.path / "operating.json").read_text())
+    promise = told["promise"]
+    proving = ~choosing(dataset, [row["ID"] for row in table(evaluation.path / "predictions.csv")])
+    assert promise == evaluation.manifest.operating.promise.model_dump()
+    assert (promise["of"], promise["bound"], promise["confidence"]) == ("misnamed", 0.01, 0.95)
+    assert 0 < promise["pictures"] <= proving.sum()  # those that nobody reviews
+    assert (promise["met"], promise["proven"] > promise["bound"]) == (False, True)  # so few pictures prove little
+    assert "promise_overkill" not in told  # there is no class of good parts
+
+
+def test_an_evaluation_of_an_earlier_version_opens_and_promises_nothing(evaluated):
+    entries = copy.deepcopy(evaluated[0].json)
+    del entries["operating"]["promise"]
+    del entries["settings"]["confidence"]
+    manifest = EvaluationManifest.model_validate(entries)
+    assert manifest.operating.promises == ()
+    assert manifest.operating.point == evaluated[0].manifest.operating.point
+
+
+def test_a_model_whose_epoch_all_pictures_chose_promises_nothing(made, evaluated, tmp_path):
+    _, model, dataset = evaluated
+    entries = {key: value for key, value in model.json.items() if key != "half_chose"}
+    former = replace(model, manifest=ModelManifest.model_validate(entries))
+    with mock.patch("model.registry.tracking.log_evaluation"):
+        evaluation, _ = make_evaluation(Job(Home(tmp_path), made[2]), former, dataset)
+    promise = evaluation.manifest.operating.promise
+    assert (promise.proven, promise.pictures, promise.met) == (1.0, 0, False)
 
 
 def test_a_class_named_true_has_its_own_column_in_the_confusion_matrix(tmp_path):

@@ -16,6 +16,7 @@ from model.evaluation import gradcam, label_issues
 from model.evaluation.predictions import Predictions
 from model.figures import confusion_matrix, parallel, picture_sheet, tradeoff, training_curves
 from model.inference.classifier import prediction_table
+from model.manifests import Promise
 from pipeline.inputs.inputs import read_classes
 from tfrecords.errors import AoiError
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
@@ -204,8 +205,11 @@ def test_curves_and_tradeoff_are_drawn_for_one_epoch_and_for_many_and_for_any_ch
     for epochs in (1, 300):
         training_curves([{"epoch": at + 1, **row} for at in range(epochs)], 1, tmp_path / "curves.png")
     thresholds = np.linspace(0, 1, 20)
-    for chosen in (0.0, 0.5, 1.0):
-        tradeoff(thresholds, thresholds, 1 - thresholds, chosen, True, tmp_path / "tradeoff.png")
+    numbers = {"bound": 0.01, "proven": 0.03, "confidence": 0.95, "pictures": 100, "met": False, "missing": 199}
+    for chosen, of in ((0.0, "escape"), (0.5, "misnamed"), (1.1, "escape")):
+        promise = Promise(of=of, **numbers)
+        proven = 1 - thresholds**2
+        tradeoff(thresholds, thresholds, 1 - thresholds, proven, chosen, promise, tmp_path / "tradeoff.png")
     assert max(size(tmp_path / "tradeoff.png")) < MOST_PX
 
 

@@ -1,6 +1,7 @@
 """The predict stage: an answer for every row of test.csv, in its order, whatever the pictures are like."""
 
 import csv
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 
 from flows.stages.export import make_export
-from flows.stages.predict import predict
+from flows.stages.predict import lot_promises, predict
 from flows.stages.stage import Job
 from model.decisions import drift
 from model.inference.classifier import write_card
 from model.inference.litert import to_litert
 from model.inference.predict import predict_lot
-from model.manifests import EvaluationManifest, ExportManifest, Feature, ModelManifest, PredictionManifest
+from model.manifests import Drift, EvaluationManifest, ExportManifest, Feature, ModelManifest, PredictionManifest
 from model.settings import PredictSettings
 from pipeline.inputs.inputs import RESERVED_NAMES
 from tfrecords.artifacts.artifact import Artifact
@@ -214,6 +215,26 @@ def test_an_export_knows_how_sure_it_is_of_the_pictures_that_the_network_did_not
     exported, _ = make_export(Job(home, made[2]), home.open(made[3]["train"], ModelManifest), "int8")
     known = exported.manifest.reference
     assert {name: feature.count for name, feature in known.items()} == {"confidence": 10, "predicted class": 10}
+
+
+def test_the_promise_is_void_for_a_lot_that_drifted_and_for_answers_of_another_kind(ask, home, made, data):
+    prediction = ask(data).artifact
+    evaluation = home.open(made[3]["evaluate"], EvaluationManifest)
+
+    def told(drifted=False, **chosen):
+        feature = Drift(psi=0.91, limit=0.2, drifted=drifted)
+        changes = {"drift": {"brightness": feature}, "settings": PredictSettings(**chosen)}
+        lot = replace(prediction, manifest=prediction.manifest.model_copy(update=changes))
+        return lot_promises(lot, evaluation)
+
+    (usual,) = told()
+    assert re.match(r"at most [\d.]+ % of the parts that nobody reviews are misnamed \(95 % confidence, \d+", usual)
+    (drifted,) = told(drifted=True)
+    assert drifted.startswith("void for this lot")
+    assert "brightness (PSI 0.91)" in drifted
+    for other in ({"runtime": "litert-int8"}, {"shift_copies": 2}):
+        assert told(**other)[0].startswith("void for this lot")
+    assert lot_promises(prediction, None) == []
 
 
 def test_every_runtime_names_the_parts_alike(ask, data):

@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import posixpath
+import re
 import shutil
 import subprocess
 import sys
@@ -282,6 +283,7 @@ def test_its_description_tells_the_result_and_the_data_and_shows_the_mistakes(lo
     metrics = json.loads((logged.home.root / logged.refs["evaluate"].folder / "metrics.json").read_text())
     assert note.startswith("### Result\n\n")
     assert f"accuracy **{metrics['accuracy']:.4f}**" in note or f"accuracy **{metrics['accuracy']:.0f}**" in note
+    assert re.search(r"^Promise: at most .* confidence, \d+ labelled parts", note.replace("\\", ""), re.M)
     dataset = logged.refs["ingest"].fingerprint
     assert f"`tiny`, dataset `{dataset}`: 60 pictures of 3 classes (plain 20, rows 20, columns 20)." in note
     run_id = logged.run.info.run_id

@@ -3,15 +3,18 @@
 import csv
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from flows.home import Home
 from flows.stages.stage import Job
 from flows.stages.train import make_model
+from model.decisions.halves import OTHER_EPOCH, choosing
 from model.manifests import ModelManifest
 from model.network.files import load
 from model.registry.store import Store, store_of
@@ -19,9 +22,10 @@ from model.registry.tracking import TRAINING_TAG
 from model.training.best_epoch import best_epoch
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
-from tfrecords.records.reader import validation_batches
+from tfrecords.records.reader import validation_batches, validation_ids
 
 FOLDER = {"model.keras", "model.tflite", "card.json", "curves.png", "history.csv", "manifest.json"}
+OTHER = f"model{OTHER_EPOCH}"  # where the halves of the fold would choose different epochs
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def history(folder):
 
 def test_a_model_s_folder_holds_exactly_these_files(made):
     _, home, _, refs = made
-    assert {path.name for path in (home.root / refs["train"].folder).iterdir()} == FOLDER
+    assert {path.name for path in (home.root / refs["train"].folder).iterdir()} - {OTHER} == FOLDER
 
 
 def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
@@ -78,8 +82,42 @@ def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
     model = home.open(refs["train"], ModelManifest)
     rows = history(model.path)
     assert [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(settings.train.epochs)]
-    best = rows[best_epoch([{key: float(value) for key, value in row.items()} for row in rows]) - 1]
+    best = rows[int(model.manifest.best["epoch"]) - 1]
     assert {key: float(best[key]) for key in model.manifest.best} == pytest.approx(model.manifest.best)
+
+
+@pytest.fixture(scope="module")
+def by_halves(made, dataset, tmp_path_factory):
+    """A function: the training of `made` where these pictures of its fold choose the epoch."""
+
+    def train(chose):
+        home = Home(tmp_path_factory.mktemp("halves") / "home")
+        with mock.patch("model.training.train.choosing", lambda dataset, ids: np.isin(ids, chose(ids))):
+            return make_model(Job(home, made[2]), dataset)[0]
+
+    return train
+
+
+def test_the_half_that_chooses_alone_chooses_and_the_other_tells_what_it_would_have_chosen(by_halves, made, dataset):
+    whole = by_halves(lambda ids: ids)
+    rows = [{key: float(value) for key, value in row.items()} for row in history(whole.path)]
+    assert whole.manifest.half_chose
+    assert whole.manifest.best["epoch"] == best_epoch(rows)
+    assert not (whole.path / OTHER).exists()
+    model = made[1].open(made[3]["train"], ModelManifest)
+    ids = validation_ids(dataset, 0)
+    chose = choosing(dataset, ids)
+    swapped = by_halves(lambda ids: [name for name, chosen in zip(ids, chose, strict=True) if not chosen])
+    assert (swapped.path / OTHER).exists() == (model.path / OTHER).exists()
+    told = pd.read_csv(model.path / OTHER) if (model.path / OTHER).exists() else None
+    if told is None:  # both halves chose the same epoch
+        assert swapped.manifest.best == model.manifest.best
+    else:
+        assert told["ID"].tolist() == [name for name, chosen in zip(ids, chose, strict=True) if chosen]
+        network = load(swapped.path / "model.keras")
+        images = np.concatenate([images for images, _ in validation_batches(dataset, 0, 16, 64).as_numpy_iterator()])
+        expected = network(images[chose], training=False).numpy()
+        np.testing.assert_allclose(told.drop(columns="ID").to_numpy(), expected, atol=1e-6)
 
 
 def test_the_model_that_is_kept_is_the_one_of_the_best_epoch(made, dataset):
@@ -112,7 +150,8 @@ def test_a_training_that_was_interrupted_ends_in_the_very_model_of_one_that_was_
     whole = home.open(refs["train"], ModelManifest)
     assert not resumed.cached
     assert resumed.model.fingerprint == whole.fingerprint
-    for file in sorted(FOLDER - {"manifest.json"}):
+    assert (whole.path / OTHER).exists() == (resumed.model.path / OTHER).exists()
+    for file in sorted(path.name for path in whole.path.iterdir() if path.name != "manifest.json"):
         assert (resumed.model.path / file).read_bytes() == (whole.path / file).read_bytes(), file
     assert resumed.model.digest == whole.digest
 

@@ -132,6 +132,12 @@ def validation_batches(dataset: Dataset, fold: int, batch_size: int, cache_mb: i
     return _delivered(single, batch_size)
 
 
+def validation_ids(dataset: Dataset, fold: int) -> list[str]:
+    """The ids of the records of one fold, in the order of `validation_batches`."""
+    batches = records(dataset).map(lambda batch: tf.boolean_mask(batch["id"], batch["fold"] == fold))
+    return [name.decode() for names in batches.as_numpy_iterator() for name in names]
+
+
 def _delivered(single: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     """Records in batches, the next two made while one is used.
 
