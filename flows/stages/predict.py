@@ -41,7 +41,8 @@ def predict(
     home, data = job.home, choose_data(job.home, data)
     chosen = choose_model(home, model, product, data)
     known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
-    lot, _ = ingest_split(replace(job, settings=known, force=False), data, "test", beam)
+    ingested = ingest_split(replace(job, settings=known, force=False), data, "test", beam, chosen.manifest.classes)
+    lot = ingested.dataset
     exported = None
     if job.settings.predict.runtime == Runtime.LITERT_INT8:
         exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
@@ -50,7 +51,9 @@ def predict(
     drifted = drift_warning(made.manifest.drift)
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
     used = f"model: {describe_model(home, chosen)}"
-    ref = replace(home.finished(made, cached), note=f"{used}\ndecided: {decisions}; see review.csv there{unusual}")
+    lenient = "".join(f"\n{line}" for line in ingested.told())
+    note = f"{used}\ndecided: {decisions}; see review.csv there{lenient}{unusual}"
+    ref = replace(home.finished(made, cached), note=note)
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref
 
