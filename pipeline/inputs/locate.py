@@ -37,8 +37,8 @@ def match(ids: Sequence[str], names: Sequence[str], exact_only: frozenset[int] =
 
     An ID that equals a name means it. The others are compared without what people do not see (blanks around, slashes,
     composed letters) and without case: each for itself, where just one ID and one name are left to be equal. What is
-    still left is taken where one way fits all of it: without the ending, in another folder, without zeros that a
-    spreadsheet took, by the file's name alone, without a prefix.
+    left then is taken where one way fits all of it: without the ending, or by the file's name alone; where no ID has
+    a name yet, in another folder, without zeros that a spreadsheet took, or without a prefix.
 
     names: all different. exact_only: places of names that only an equal ID means.
     """
@@ -148,20 +148,35 @@ def _bold(ids: Sequence[str], names: Sequence[str], rows: list[int], free: list[
     """(way, the rows that it fits with their places), the surest way first."""
     left = _Left(rows, [_bare(ids[row]) for row in rows], free, [_bare(names[at]) for at in free])
     ended = left._replace(ids=list(map(without_ending, left.ids)), names=list(map(without_ending, left.names)))
-    yield "IDs without the ending of the file, or with another", _alone(ended.pairs(str), ended, ids, names)
-    yield "another folder around the pictures", _by_folder(left)
-    yield "another folder around the pictures, and another ending", _by_folder(ended)
-    yield "zeros at the beginning of a number", ended.pairs(lambda name: ZEROS.sub("", name))
-    yield "names of files alone, in other folders", ended.pairs(lambda name: name.rpartition("/")[2])
-    yield "a prefix of all names", _by_prefix(ended)
+    yield "IDs without the ending of the file, or with another", _alone(ended.pairs(str), ended, ids, names, str)
+    none_yet = len(rows) == len(ids)
+    if none_yet:
+        yield "another folder around the pictures", _by_folder(left)
+        yield "another folder around the pictures, and another ending", _by_folder(ended)
+    if none_yet or not any("/" in each for each in ended.ids):
+        yield "names of files alone, in other folders", _alone(ended.pairs(_file_name), ended, ids, names, _file_name)
+    if none_yet:
+        if not any(ZEROS.search(each) for each in ended.ids):
+            yield "zeros at the beginning of a number", ended.pairs(lambda name: ZEROS.sub("", name))
+        yield "a prefix of all names", _by_prefix(ended)
 
 
-def _alone(pairs: dict[int, int], ended: _Left, ids: Sequence[str], names: Sequence[str]) -> dict[int, int]:
-    """Of pairs without endings, those of which no other name, matched ones too, differs in its ending alone."""
-    if len(ended.names) == len(names):
+def _alone(
+    pairs: dict[int, int], left: _Left, ids: Sequence[str], names: Sequence[str], key: Callable[[str], str]
+) -> dict[int, int]:
+    """Of pairs without endings, those whose key no other ID or name has, matched ones too."""
+    if len(left.rows) == len(ids) and len(left.free) == len(names):
         return pairs
-    counts = Counter(without_ending(_bare(name)) for name in names)
-    return {row: at for row, at in pairs.items() if counts[without_ending(_bare(names[at]))] == 1}
+    in_rows, in_names = (Counter(key(without_ending(_bare(each))) for each in several) for several in (ids, names))
+
+    def is_alone(name: str) -> bool:
+        return in_rows[key(without_ending(_bare(name)))] == 1 == in_names[key(without_ending(_bare(name)))]
+
+    return {row: at for row, at in pairs.items() if is_alone(names[at])}
+
+
+def _file_name(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _by_folder(left: _Left) -> dict[int, int]:

@@ -180,15 +180,20 @@ def _header(
     """Separator, header cells, and the place of each column that is needed and there."""
     wanted = (ID, LABEL) if labelled else (ID,)
     best: tuple[str, list[str], dict[str, int]] = separators[0], [], {}
+    unreadable: AoiError | None = None
     for separator in separators:
         try:
             header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), [])
         except csv.Error as error:
-            raise refuse(path, f"not readable as CSV ({error})", QUOTES, line)
+            if separator == separators[0]:
+                unreadable = refuse(path, f"not readable as CSV ({error})", QUOTES, line)
+            continue
         found = {name: place for name in wanted if (place := _column(header, name)) is not None}
         if len(found) > len(best[2]) or not best[1]:
             best = separator, header, found
     header, found = best[1], best[2]
+    if unreadable and not found:
+        raise unreadable
     if missing := [name for name in wanted if name not in found]:
         seen = f"the header is {separators[0].join(header)[:80]!r}, without {' and '.join(missing)}"
         if several := [cell for name in missing for cell in header if _plain(cell) in ALIASES[name]]:
