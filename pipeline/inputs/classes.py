@@ -93,8 +93,9 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
     if from_one and not any(cell in names for cell in number_of):
         seen = f"the labels begin at 1 and end at {len(names)}; the first name in {CLASSES} is of class 0"
         raise refuse(table, seen, FROM_ONE)
+    looks = Counter(map(_alike, names))
     by_name = {name: label for label, name in enumerate(names)}
-    by_look = _unique({_look(name).lower(): label for label, name in enumerate(names)}, names)
+    by_look = {look: label for label, look in enumerate(map(_alike, names)) if looks[look] == 1}
     numeric_names = any(_number(name) is not None for name in names) and not all_in_range
     label_of: dict[str, int] = {}
     told: dict[str, list[str]] = {}
@@ -106,7 +107,7 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
         elif number is not None and number < len(names):
             label_of[cell] = number
             kind = "" if cell.isascii() and cell.isdigit() else "whole numbers written otherwise, as labels"
-        elif number is None and (label := by_look.get(_look(cell).lower())) is not None:
+        elif number is None and (label := by_look.get(_alike(cell))) is not None:
             label_of[cell], kind = label, "class names in other letters, as labels"
         if kind and (classes.listed or number is not None):
             told.setdefault(kind, []).append(cell)
@@ -123,9 +124,9 @@ def sorted_classes(table: str, names: Iterable[str]) -> Classes:
     problems = _bad_names(table, [(None, name) for name in ordered])
     first: dict[str, str] = {}
     for name in ordered:
-        other = first.setdefault(_look(name).lower(), name)
+        other = first.setdefault(_alike(name), name)
         if other != name and _look(other) != _look(name):
-            seen = f"the classes {other[:40]!r} and {name[:40]!r} differ in upper and lower case alone"
+            seen = f"the classes {other[:40]!r} and {name[:40]!r} differ in case or width of letters alone"
             problems.append(Problem(table, seen, f"Write one of the two everywhere, or {CLASSES} with the names"))
     if len(ordered) < 2:
         seen = f"{len(ordered)} class(es): {', '.join(ordered)}"[:120]
@@ -174,12 +175,6 @@ def _number(cell: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _unique(labels: dict[str, int], names: Sequence[str]) -> dict[str, int]:
-    """The looks that only one of the names has."""
-    counts = Counter(_look(name).lower() for name in names)
-    return {look: label for look, label in labels.items() if counts[look] == 1}
-
-
 def _bad_labels(table: str, rows: Iterable[TableRow], names: Sequence[str]) -> Iterable[Problem]:
     listed = ", ".join(names)[:120]
     remedy = f"Write a whole number from 0 to {len(names) - 1} ({listed}), or one of these names"
@@ -221,6 +216,11 @@ def _repeated(name: str, rows: Mapping[str, tuple[int | None, str]]) -> tuple[st
         return f"the name {name[:80]!r} stands there twice, in row {row} too", "Give each class a name of its own"
     of = f"that of row {row}, " if row else ""
     return f"the name {name[:80]!r} looks like {of}{other[:80]!r}", "Give each class a name of its own"
+
+
+def _alike(name: str) -> str:
+    """What names have in common that differ in case or width of letters alone."""
+    return unicodedata.normalize("NFKC", _look(name)).casefold()
 
 
 def _look(name: str) -> str:

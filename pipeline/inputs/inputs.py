@@ -224,6 +224,8 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None) -> _Located:
     table = read_table(layout.table, split == "train")
     try:
         rows, unusable, problems = _good_rows(layout.table, table)
+        if problems and not rows:
+            raise AoiError(problems)
         labels = label_rows(layout.table, rows, known) if split == "train" else _no_labels(rows, known)
         placed = _place(layout, split, table, rows, unusable)
         problems = sorted([*problems, *labels.problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
