@@ -56,7 +56,7 @@ class Ingested:
 
 
 def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None) -> Ingested:
-    """The dataset of one split of a folder. classes: of a test split whose folder names none. Raises: AoiError."""
+    """The dataset of one split of a folder. classes: of the model, for a test split. Raises: AoiError."""
     settings = job.settings
     inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes)
     dataset, cached = ingest_inputs(

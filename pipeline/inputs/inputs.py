@@ -99,7 +99,7 @@ def read_inputs(
         data: folder or zip, in any layout of `pipeline.inputs.layouts`; classes.txt in it names the classes.
         folds: for "train": how many pictures a class must have at least.
         progress: counts the pictures hashed.
-        classes: for "test": names of the classes where there is no classes.txt.
+        classes: for "test": those of the model that is to answer; classes.txt may not name others.
 
     Raises:
         AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
@@ -130,12 +130,23 @@ def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None)
     layout = find_layout(data, split)
     known = None if files.is_zip(data) else read_classes(data)
     if split == "test":
-        known = known or Classes(tuple(classes or AIDEA_CLASSES))
+        known = _of_lot(data, known, classes)
     read = _by_csv if layout.kind == Kind.CSV else _by_folder
     found = read(layout, split, known)
     if split == "train" and (problems := _too_few(found, folds, bool(known))):
         raise AoiError(problems)
     return found
+
+
+def _of_lot(data: str, known: Classes | None, classes: Sequence[str] | None) -> Classes:
+    """The classes of a split without labels: those that are given count, and classes.txt may not name others."""
+    if classes is None:
+        return known or Classes(AIDEA_CLASSES)
+    if known and set(known.names) != set(classes):
+        seen = f"its classes are {', '.join(known.names)}; the model's are {', '.join(classes)}"
+        remedy = f"Name a model that was trained on these classes; a lot that is the model's needs no {CLASSES}"
+        raise refuse(files.join(data, CLASSES), seen, remedy)
+    return Classes(tuple(classes))
 
 
 # --- Pictures without a CSV ---------------------------------------------------------------------------------

@@ -156,21 +156,20 @@ def cut(path):
 SPOILED = {
     "the folder is not there": (lambda data: shutil.rmtree(data), ["no such folder", "train.csv"]),
     "no train.csv": (lambda data: (data / "train.csv").unlink(), ["train.csv", "ID,Label"]),
-    "no test.csv": (lambda data: (data / "test.csv").unlink(), ["test.csv", "ID,Label"]),
     "no pictures": (lambda data: shutil.rmtree(data / "test_images"), ["test_images", "zip"]),
-    "byte order mark": (
-        lambda data: edit(data / "train.csv", b"ID", b"\xef\xbb\xbfID"),
-        ["train.csv", "byte order mark", "UTF-8"],
+    "no test split": (
+        lambda data: [(data / "test.csv").unlink(), shutil.rmtree(data / "test_images")],
+        ["test.csv, test_images/", "aoi ingest, aoi train and aoi evaluate, which need none"],
     ),
     "not utf-8": (lambda data: edit(data / "train.csv", b"_003", b"_\xff3"), ["train.csv, row 5", "UTF-8"]),
-    "header": (lambda data: edit(data / "train.csv", b"Label", b"Class"), ["train.csv, row 1", "ID,Label"]),
+    "header": (lambda data: edit(data / "train.csv", b"Label", b"Value"), ["train.csv, row 1", "ID,Label"]),
     "label out of range": (
         lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,7"),
         ["train.csv, row 4", "'7'", "0 to 2"],
     ),
     "label in words": (
-        lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,columns"),
-        ["train.csv, row 4", "'columns'", "0 to 2"],
+        lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,stripes"),
+        ["train.csv, row 4", "'stripes'", "0 to 2"],
     ),
     "no label": (lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,"), ["train.csv, row 4", "no label"]),
     "path out of the folder": (
@@ -247,7 +246,7 @@ def test_export_refuses_what_would_change_nothing(words, aoi, home):
 
 
 def test_nothing_is_made_in_a_home_that_was_not_there(aoi, data, tmp_path):
-    (data / "test.csv").unlink()
+    (data / "train.csv").unlink()
     assert aoi("run", "--data", data, "--home", tmp_path / "home", *chosen()).code == 2
     assert not (tmp_path / "home").exists()
 
