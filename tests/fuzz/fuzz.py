@@ -24,8 +24,14 @@ from time import monotonic
 import numpy as np
 from oracle import EQUAL, REJECTED, Wrong, listing
 
-MODULES = ("pictures", "tables", "archives", "options", "ingests")
-MEANING = {"tables": "CSVs", "archives": "zips", "options": "settings", "ingests": "whole ingests (100 pictures each)"}
+MODULES = ("pictures", "tables", "archives", "options", "ingests", "layouts")
+MEANING = {
+    "tables": "CSVs",
+    "archives": "zips",
+    "options": "settings",
+    "ingests": "whole ingests (100 pictures each)",
+    "layouts": "sets and lots",
+}
 CASES = {"ingests": 4}
 HANG_SECONDS = 10
 HANG_SECONDS_OF = {"ingests": 60}  # two splits, their audit and the same once more
