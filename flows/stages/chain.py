@@ -12,7 +12,7 @@ from pipeline.inputs.inputs import check_inputs
 from pipeline.inputs.layouts import has_test
 from tfrecords.errors import refuse
 
-DATA = Option("folder with train.csv, train_images(.zip), test.csv, test_images(.zip)", metavar="DIR")
+DATA = Option("folder with pictures and CSVs, or with a folder per class", metavar="DIR")
 
 
 def chain(

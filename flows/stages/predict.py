@@ -1,6 +1,6 @@
 """predict: the pictures of a lot to a submission, a decision for each part, and a list to review.
 
-Needs a model and a folder with test pictures. A prediction is named after the model, the lot's dataset, the model's
+Needs a model and a folder or zip with pictures. A prediction is named after the model, the lot's dataset, the model's
 evaluation and the settings of [predict].
 """
 
@@ -12,7 +12,7 @@ from flows.home import Ref, name_of
 from flows.products import choose_model, describe_model
 from flows.stages.export import make_export
 from flows.stages.ingest import choose_data, ingest_split
-from flows.stages.stage import BEAM, DATA, PRODUCT, Job, Option, Stage
+from flows.stages.stage import BEAM, PRODUCT, Job, Option, Stage
 from model.checks import check_same, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
@@ -24,6 +24,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset
 
 VERSION = 5  # raise it when the same model and lot would give another prediction
+DATA = Option("a lot: a folder or zip of pictures, or one with test.csv (default: used last)", metavar="DIR")
 MODEL = Option("a model's folder or name (default: the champion of the product)")
 
 

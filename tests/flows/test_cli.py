@@ -70,6 +70,7 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     found = re.findall(r"^(\w+) +was there: (\S+)$", given.err, re.M)
     assert found == [(name, ref.folder) for name, ref in refs.items()]
     accuracy = home.open(refs["evaluate"], EvaluationManifest).manifest.metrics["accuracy"]
+    assert "normal class       none (evaluate.normal_class)" in given.out
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out

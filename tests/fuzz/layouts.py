@@ -323,7 +323,7 @@ def by_folders(rng: Rng, root: Path) -> tuple[Set, Path, str]:
             case 1:
                 pictures = {f"{made.classes[0]}/{name.replace('/', '_')}": data for name, data in pictures.items()}
             case _:
-                pictures[f"{made.classes[0].swapcase()} /x.png"] = PICTURES[-1]
+                pictures["no class/x.png"] = PICTURES[-1]
         made.notes.append("folders spoilt")
         made.damaged()
     place, zipped = root / "train", chance(rng, 0.4)

@@ -220,7 +220,7 @@ def test_a_csv_of_a_million_rows_without_pictures_is_refused_in_seconds_with_one
     rows = "".join(f"n{index}.png,0\n" for index in range(1_000_000 - len(LINES)))
     (folder / "train.csv").write_bytes(TEXT.encode() + rows.encode())
     began = process_time()  # which neighbours on the machine do not lengthen
-    with pytest.raises(AoiError, match="999,992 of 1,000,000 rows have no picture in .*, such as n0.png") as error:
+    with pytest.raises(AoiError, match=r"999,992 of 1,000,000 rows have no picture in .*, such as n0.png") as error:
         read_inputs(str(folder), "train", tables.FOLDS)
     assert len(error.value.problems) == 1
     assert process_time() - began < 60  # 5 are usual

@@ -212,6 +212,17 @@ def test_what_macos_adds_to_a_zip_is_of_no_matter(data):
     assert len(read_inputs(str(data), "train", FOLDS).rows) == 30
 
 
+def test_a_zip_of_64_bits_is_read(data):
+    archive = data / "train_images.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((data / "train_images").iterdir()):
+            with file.open(path.name, "w", force_zip64=True) as entry:
+                entry.write(path.read_bytes())
+    folder = read_inputs(str(data), "train", FOLDS)
+    shutil.rmtree(data / "train_images")
+    assert read_inputs(str(data), "train", FOLDS).digest == folder.digest
+
+
 def test_a_zip_that_holds_a_name_twice_is_refused(data):
     archive = to_zip(data / "train_images", "train_images/")
     with zipfile.ZipFile(archive, "a") as file:
