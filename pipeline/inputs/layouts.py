@@ -11,6 +11,10 @@ from pipeline.inputs.files import READ_ERRORS, Listing, reason
 from tfrecords.errors import refuse, sentence
 
 Split = Literal["train", "test"]
+SPLITS = ("train_images", "test_images", "train", "test")  # names that are never those of classes
+MARKS = tuple(
+    f"{split}{ending}" for split in ("train", "test") for ending in (".csv", "_images", "_images.zip", "", ".zip")
+)
 LIKE = "Put the pictures into train_images/, with train.csv beside it, or into a folder per class: train/CLASS/"
 
 
@@ -52,43 +56,52 @@ def find_layout(data: str, split: Split) -> Layout:
 
     Raises: AoiError where there is none.
     """
-    if not files.exists(data):
-        raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
     if files.is_zip(data):
         return Layout(Kind.CLASSES if split == "train" else Kind.PICTURES, data, (Container(data),))
     if table := files.child(data, f"{split}.csv"):
         return Layout(Kind.CSV, table, tuple(_containers(data, split)))
     if split == "train":
-        own = files.child(data, "train", "train.zip")
-        if own:
+        if own := files.child(data, "train", "train.zip"):
             return Layout(Kind.CLASSES, own, (Container(own),))
         if folders := class_folders(data):
             return Layout(Kind.CLASSES, data, (Container(data),), frozenset(_entries(data)) - set(folders))
         seen = "there is no such file"
         raise refuse(files.join(data, "train.csv"), seen, f"Put it there, with the columns ID,Label. {LIKE}")
-    own = files.child(data, "test_images", "test_images.zip", "test", "test.zip")
-    if own:
+    if own := files.child(data, "test_images", "test_images.zip", "test", "test.zip"):
         return Layout(Kind.PICTURES, own, (Container(own),))
-    if files.child(data, "train.csv", "train_images", "train_images.zip", "train", "train.zip"):
+    if files.child(data, *(mark for mark in MARKS if mark.startswith("train"))):
         seen = "neither test.csv nor pictures are there: no test_images/, test_images.zip, test/ or test.zip"
         raise refuse(data, seen, "Put the pictures without labels into one of these, or name the folder of a lot")
     return Layout(Kind.PICTURES, data, (Container(data),))
 
 
+def inner_set(data: str, split: Split) -> str:
+    """The folder of the set: `data`, or the one folder in it, as unpacking makes one around what it unpacks.
+
+    Raises: AoiError where `data` is not there.
+    """
+    if not files.exists(data):
+        raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
+    there = [name for name in _entries(data) if not files.is_hidden(name)]
+    if len(there) != 1 or there[0].lower() in SPLITS:
+        return data
+    inside = files.join(data, there[0])
+    is_set = bool(files.child(inside, *MARKS)) or (split == "train" and len(class_folders(inside)) > 1)
+    return inner_set(inside, split) if is_set and os.path.isdir(inside) else data
+
+
 def has_test(data: str) -> bool:
     """Whether a folder holds a test split beside its training split."""
-    return not files.is_zip(data) and bool(
-        files.child(data, "test.csv", "test_images", "test_images.zip", "test", "test.zip")
-    )
+    data = inner_set(data, "train")
+    return not files.is_zip(data) and bool(files.child(data, *(mark for mark in MARKS if mark.startswith("test"))))
 
 
 def class_folders(data: str) -> list[str]:
     """Names of the folders in `data` that may be classes: all but those of a split and those that no person made."""
-    splits = {"train_images", "test_images", "train", "test"}
     return [
         name
         for name in _entries(data)
-        if name.lower() not in splits and not files.is_hidden(name) and os.path.isdir(files.join(data, name))
+        if name.lower() not in SPLITS and not files.is_hidden(name) and os.path.isdir(files.join(data, name))
     ]
 
 

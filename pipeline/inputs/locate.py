@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tfrecords.pictures.formats import SUFFIXES
 
+INVISIBLE = " \t\r\n\v\f\u00a0\u3000\u200b\u200e\u200f\u2060\ufeff"  # blanks that copying leaves around an ID
 TRIED = 20  # folders or prefixes, of the first row's candidates
 ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
@@ -93,7 +94,7 @@ def _stripped(name: str) -> str:
     """Without blanks around, and with plain ones within."""
     if name.isascii():
         return name.strip()
-    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in name).strip()
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in name.strip(INVISIBLE)).strip()
 
 
 def _slashed(name: str) -> str:

@@ -19,6 +19,7 @@ ALIASES = {
 SEPARATORS = (",", ";", "\t")
 NAMES_OF_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls under another name
 BIG5 = "cp950"  # Big5, as Windows writes it in Taiwan
 UTF8 = "Save it as UTF-8 (in Excel: CSV UTF-8)"
 QUOTES = "Check the quotes from this row on: a field that begins with one ends with one, and one inside is doubled"
@@ -118,6 +119,8 @@ def read_text(path: str) -> tuple[str, list[Lenience], Problem | None]:
     what is read fits nothing. Raises: AoiError for anything else.
     """
     data = _read(path)
+    if data.startswith(WORKBOOKS):
+        raise refuse(path, "it is a workbook of Excel or a zip, not text", "Save it as CSV UTF-8")
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
     encoding = encoding or _encoding(data)
     try:

@@ -16,9 +16,11 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli import main
+from flows.home import Home
 from flows.settings import describe
 from flows.stages import train
 from model.manifests import EvaluationManifest
+from tfrecords.dataset import DatasetManifest
 
 # As the whole run of the shared fixture was made.
 QUICK = {"preprocess.image_size_px": 32, "train.alpha": 0.25, "train.epochs": 2, "train.learning_rate": 0.003}
@@ -74,6 +76,36 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_lot_is_any_folder_or_zip_of_pictures_and_its_answers_are_in_their_order(packed, aoi, home, made, tmp_path):
+    lot = shutil.copytree(made[0] / "test_images", tmp_path / "lot")
+    if packed:
+        lot = shutil.make_archive(str(lot), "zip", tmp_path, "lot")
+    given = aoi("predict", "--data", lot, "--home", home.root, *chosen())
+    assert given.code == 0
+    assert ("test, taken leniently: a folder around all pictures, taken off (9: lot/)" in given.err) == packed
+    answers = (home.root / "submission.csv").read_text().split()
+    assert [line.partition(",")[0] for line in answers] == ["ID", *sorted(os.listdir(made[0] / "test_images"))]
+
+
+def test_what_was_taken_leniently_is_told_kept_and_changes_no_dataset(aoi, home, made, tmp_path):
+    data = shutil.copytree(made[0], tmp_path / made[0].name)
+    plain = Home(home.root).open(made[3]["ingest"], DatasetManifest)
+    text = (data / "train.csv").read_text(encoding="utf-8").replace(",", ";").replace("ID", "Id")
+    (data / "train.csv").write_bytes(text.encode("utf-16"))
+    given = aoi("ingest", "--data", data, "--home", home.root, *chosen())
+    assert f"was there: {made[3]['ingest'].folder}" in given.err
+    told = re.findall(r"train, taken leniently: (.*) \((\d+): ", given.err)
+    kinds = ["an encoding other than UTF-8", "semicolons between the fields", "another name of the column ID"]
+    assert told == [(kind, "1") for kind in kinds]
+    other = aoi("ingest", "--data", data, "--home", tmp_path / "home", *chosen())
+    assert other.code == 0
+    made_anew = Home(tmp_path / "home").open(made[3]["ingest"], DatasetManifest)
+    assert [lenience.kind for lenience in made_anew.manifest.leniences] == kinds
+    assert plain.manifest.leniences == ()
+    assert made_anew.digest == plain.digest
 
 
 @pytest.mark.parametrize("stage", ["ingest", "train", "evaluate", "predict"])

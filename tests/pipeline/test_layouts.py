@@ -191,6 +191,35 @@ def test_folders_of_classes_in_a_folder_of_the_same_name(tmp_path):
     assert kinds(inputs)[0] == "a folder around all pictures, taken off"
 
 
+@pytest.mark.parametrize("names", [("train/OK/1.png", "test/OK/1.png"), ("train_images/1.png", "test_images/1.png")])
+def test_a_zip_of_a_whole_set_is_not_taken_for_classes(tmp_path, names):
+    pack(tmp_path / "set.zip", [f"set/{name}" for name in names])
+    (problem,) = refused(tmp_path / "set.zip")
+    assert "unpack it" in problem.remedy
+
+
+def test_class_names_of_a_mac_are_composed(tmp_path):
+    write(
+        tmp_path / "train", tuple(unicodedata.normalize("NFD", f"défaut {at}/{at}.png") for at in range(2)) + PER_CLASS
+    )
+    with pytest.raises(AoiError, match="1 picture"):
+        read(tmp_path)
+    write(tmp_path / "train", tuple(unicodedata.normalize("NFD", f"défaut {at}/x.png") for at in range(2)))
+    assert "défaut 1" in read(tmp_path).classes
+
+
+def test_a_set_in_a_folder_of_its_own(data, tmp_path):
+    plain = read(data)
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    data.rename(outer / "data")
+    (outer / ".DS_Store").touch()
+    assert read(outer).digest == plain.digest
+    shutil.rmtree(outer / "data")
+    write(outer / "again", PER_CLASS)
+    assert read(outer).classes == ("OK", "dent", "scratch")
+
+
 # --- Lots without a CSV -------------------------------------------------------------------------------------
 
 
@@ -319,6 +348,7 @@ NAMES = {
     "no ending, and upper case": other_ids(lambda name: name.removesuffix(".png").upper()),
     "a blank behind": other_ids(lambda name: f"{name} "),
     "full-width blanks": other_ids(lambda name: f"\u3000{name}\u3000"),
+    "blanks that nobody sees": other_ids(lambda name: f"\ufeff{name}\u200b\u00a0"),
     "full-width letters": other_ids(lambda name: name.replace("part", "ｐａｒｔ")),
     "./": other_ids(lambda name: f"./{name}"),
     "the folder in the ID": other_ids(lambda name: f"train_images/{name}"),

@@ -143,5 +143,11 @@ def test_a_header_without_one_column_for_each_is_refused(path, header):
         read(path, f"{header}\na.png,0,1\n")
 
 
+@pytest.mark.parametrize("data", [b"PK\x03\x04" + bytes(50), b"\xd0\xcf\x11\xe0" + bytes(50)])
+def test_a_workbook_is_told_by_what_it_is(path, data):
+    with pytest.raises(AoiError, match=r"a workbook of Excel.*CSV UTF-8"):
+        read(path, data)
+
+
 def test_the_first_of_two_equal_columns_counts(path):
     assert pairs(read(path, "ID,Label,Label\na.png,0,1\n")) == [("a.png", "0")]
