@@ -87,7 +87,7 @@ def visible(name: str) -> str:
 def without_ending(name: str) -> str:
     """A name without the ending of a picture's file."""
     low = name.lower()
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix)), name)
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix)), name).rstrip()
 
 
 def _stripped(name: str) -> str:

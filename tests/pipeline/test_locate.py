@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from pipeline.inputs.locate import likely, match, visible
 
 names = st.lists(
-    st.lists(st.text("ab1０ 圖é._", min_size=1, max_size=3).filter(str.strip), min_size=1, max_size=2)
+    st.lists(
+        st.text("ab1０ 圖é._", min_size=1, max_size=3).filter(lambda part: any(c.isalnum() for c in part)),
+        min_size=1,
+        max_size=2,
+    )
     .map("/".join)
     .map(lambda stem: f"{stem}.png"),
     unique_by=lambda name: "".join(unicodedata.normalize("NFKC", visible(name)).casefold().split()),
