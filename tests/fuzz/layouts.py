@@ -200,8 +200,9 @@ def spoil(rng: Rng, made: Set) -> None:
             made.ids, how = [f"cam9_{number}.png" for number in range(len(made.ids))], "other IDs"
         case _:
             for place in (at, at - 1):
-                before, slash, last = made.ids[place].rpartition("/")
-                made.ids[place] = f"{before}{slash}q{place}{last}"
+                name = made.ids[place]
+                last = max(name.rfind("/"), name.rfind("\\")) + 1
+                made.ids[place] = f"{name[:last]}q{place}{name[last:]}"
             how = "two other IDs"
     made.notes.append(how)
     made.damaged()
