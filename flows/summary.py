@@ -51,6 +51,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         f"  {BACKBONES[train.backbone].constructor}, alpha {train.alpha:g}, {size} px, {trained}, trained {start}",
         f"  training pictures mirrored: {mirrored}",
         f"  on {evaluation.metrics['pictures']:,} validation pictures that it did not train on:",
+        f"    {'normal class':<18} {normal_of(model, evaluation)}",
         *(f"    {name:<18} {value}" for name, value in rates_of(evaluation.metrics)),
         *(f"  promise: {line}" for line in lot_promises(prediction, evaluated)),
         "",
@@ -71,6 +72,12 @@ def trained_epochs(model: Model) -> str:
     wanted = model.manifest.settings.train.epochs
     made = len((model.path / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
     return f"{made} epochs" if wanted in (None, made) else f"{made} of {wanted} epochs"
+
+
+def normal_of(model: Model, evaluation: EvaluationManifest) -> str:
+    """'0 (normal)': which class counts as good parts, or that none does."""
+    normal = evaluation.operating.point.normal
+    return "none (evaluate.normal_class)" if normal is None else f"{normal} ({model.manifest.classes[normal]})"
 
 
 def rates_of(metrics: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.inputs.inputs import AIDEA_CLASSES
+from pipeline.inputs.classes import AIDEA_CLASSES
 from tfrecords.progress import Progress, silent
 from tfrecords.system import rename
 

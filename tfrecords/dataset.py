@@ -29,12 +29,25 @@ class DatasetSettings(Facts):
     ingest: LayoutSettings
 
 
+class Lenience(Facts):
+    """Something that was taken although it is not written as it should be.
+
+    kind: what; count: how often; example: one.
+    """
+
+    kind: str
+    count: int
+    example: str
+
+
 class DatasetManifest(Manifest):
     """A dataset folder.
 
     split: "train" or "test"; classes: their names in label order; input_digest: hash of the rows of the CSV, the
     contents of the pictures and the classes; counts: records per class name and fold; duplicates: groups of ids whose
-    files are byte-identical; saturated: how many pictures have values above the bit depth.
+    files are byte-identical; saturated: how many pictures have values above the bit depth; leniences: how what was
+    handed in when it was made was taken. They do not name the dataset and are no part of its digest: the same pictures,
+    labels and IDs are the same dataset, however they are written.
     """
 
     KIND = "dataset"
@@ -50,6 +63,7 @@ class DatasetManifest(Manifest):
     duplicates: tuple[tuple[str, ...], ...]
     saturated: int = 0  # earlier manifests do not tell
     versions: dict[str, int | str]
+    leniences: tuple[Lenience, ...] = ()
     shards: tuple[ShardEntry, ...]
 
     def listed(self) -> tuple[FileEntry, ...]:

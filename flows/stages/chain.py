@@ -8,9 +8,11 @@ from flows.stages.ingest import choose_data
 from flows.stages.stage import BEAM, Job, Option
 from model.checks import check_fold, check_unreadable_label, normal_class
 from model.network.weights import ensure_weights
-from pipeline.inputs.inputs import check_inputs, read_classes
+from pipeline.inputs.inputs import check_inputs
+from pipeline.inputs.layouts import has_test
+from tfrecords.errors import refuse
 
-DATA = Option("folder with train.csv, train_images(.zip), test.csv, test_images(.zip)", metavar="DIR")
+DATA = Option("folder with pictures and CSVs, or with a folder per class", metavar="DIR")
 
 
 def chain(
@@ -36,9 +38,11 @@ def check_ahead(job: Job, data: str | None) -> str:
     Raises: AoiError.
     """
     settings, data = job.settings, choose_data(job.home, data)
-    check_inputs(data, "train", settings.ingest.folds)
+    classes = check_inputs(data, "train", settings.ingest.folds)
+    if not has_test(data):
+        seen = "no pictures to predict are there: no test.csv, test_images/, test_images.zip or test/"
+        raise refuse(data, seen, "Put them there; or run aoi ingest, aoi train and aoi evaluate, which need none")
     check_inputs(data, "test", settings.ingest.folds)
-    classes = read_classes(data)
     check_fold(settings.ingest.folds, settings.train)
     normal_class(classes, settings.evaluate)
     check_unreadable_label(classes, settings.predict)

@@ -1,11 +1,12 @@
 """ingest: pictures to a dataset, and an audit of what they are.
 
-Needs a folder with pictures and a CSV. A dataset is named after its pictures, classes and settings, see
-`pipeline.job.ingest.ingest`; an audit after the datasets that it compares.
+Needs a folder with pictures, and a CSV or folders that tell their classes. A dataset is named after its pictures,
+classes and settings, see `pipeline.job.ingest.ingest`; an audit after the datasets that it compares.
 """
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from flows.home import Home, Ref, data_name, name_of
@@ -13,36 +14,54 @@ from flows.stages.stage import BEAM, DATA, Job, Stage
 from pipeline.audit.findings import Audit, AuditManifest, audit
 from pipeline.audit.findings import summary as audit_summary
 from pipeline.inputs import files
-from pipeline.inputs.inputs import Split, read_inputs
+from pipeline.inputs.inputs import read_inputs
+from pipeline.inputs.layouts import Split, has_test
 from pipeline.job.ingest import ingest as ingest_inputs
-from tfrecords.dataset import Dataset, DatasetManifest, saturation
+from tfrecords.dataset import Dataset, DatasetManifest, Lenience, saturation
 from tfrecords.errors import AoiError, refuse
 
 
 def ingest(job: Job, data: Annotated[str | None, DATA] = None, beam: Annotated[str, BEAM] = "") -> Ref:
     """Pictures to a dataset, the test pictures to another where there are any, and an audit of both.
 
-    data: folder in AIdea's layout; none: the one used last. Returns: the training set's reference.
+    data: folder with pictures; none: the one used last. Returns: the training set's reference.
     """
     home, data = job.home, choose_data(job.home, data)
-    dataset, cached = ingest_split(job, data, "train", beam)
-    datasets = [dataset]
+    made = ingest_split(job, data, "train", beam)
+    dataset, cached = made.dataset, made.cached
+    splits = [made]
     known = job.settings.model_copy(update={"preprocess": dataset.manifest.settings.preprocess})
-    if files.exists(files.join(data, "test.csv")):
-        datasets.append(ingest_split(replace(job, settings=known), data, "test", beam)[0])
+    if has_test(data):
+        splits.append(ingest_split(replace(job, settings=known), data, "test", beam, dataset.manifest.classes))
+    datasets = [split.dataset for split in splits]
     audited, was_there = audit(datasets, home.folder(AuditManifest), name_of(dataset))
     found = audit_summary(audited)
     audit_ref = home.finished(audited, was_there, "audit", f"audit-{dataset.fingerprint}")
-    audit_note = f"audit: {found}; see {audit_ref.folder}/audit.csv" if found else ""
-    notes = [note for note in (*map(saturation, datasets), audit_note) if note]
+    notes = [f"audit: {found}; see {audit_ref.folder}/audit.csv"] if found else []
+    notes += [line for split in splits for line in split.told()]
     return replace(home.finished(dataset, cached), note="\n".join(notes))
 
 
-def ingest_split(job: Job, data: str, split: Split, beam: str) -> tuple[Dataset, bool]:
-    """The dataset of one split of a folder, and whether it was there. Raises: AoiError."""
+@dataclass(frozen=True)
+class Ingested:
+    """The dataset of one split. cached: whether it was there; leniences: how its input was read this time."""
+
+    dataset: Dataset
+    cached: bool
+    leniences: Sequence[Lenience]
+
+    def told(self) -> list[str]:
+        """A line for each thing that was taken leniently, and one where pictures have values above the bit depth."""
+        split = self.dataset.manifest.split
+        lines = [f"{split}, taken leniently: {each.kind} ({each.count:,}: {each.example})" for each in self.leniences]
+        return [*lines, saturated] if (saturated := saturation(self.dataset)) else lines
+
+
+def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None) -> Ingested:
+    """The dataset of one split of a folder. classes: of the model, for a test split. Raises: AoiError."""
     settings = job.settings
-    inputs = read_inputs(data, split, settings.ingest.folds, job.progress)
-    made = ingest_inputs(
+    inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes)
+    dataset, cached = ingest_inputs(
         inputs,
         job.home.folder(DatasetManifest),
         data_name(data),
@@ -53,7 +72,7 @@ def ingest_split(job: Job, data: str, split: Split, beam: str) -> tuple[Dataset,
         job.progress,
     )
     job.home.remember("data", {"folder": data})
-    return made
+    return Ingested(dataset, cached, inputs.leniences)
 
 
 def choose_data(home: Home, data: str | None) -> str:

@@ -1,6 +1,6 @@
 """predict: the pictures of a lot to a submission, a decision for each part, and a list to review.
 
-Needs a model and a folder with test pictures. A prediction is named after the model, the lot's dataset, the model's
+Needs a model and a folder or zip with pictures. A prediction is named after the model, the lot's dataset, the model's
 evaluation and the settings of [predict].
 """
 
@@ -12,7 +12,7 @@ from flows.home import Ref, name_of
 from flows.products import choose_model, describe_model
 from flows.stages.export import make_export
 from flows.stages.ingest import choose_data, ingest_split
-from flows.stages.stage import BEAM, DATA, PRODUCT, Job, Option, Stage
+from flows.stages.stage import BEAM, PRODUCT, Job, Option, Stage
 from model.checks import check_same, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
 from model.decisions.wording import promise_lines, void_line
@@ -22,9 +22,10 @@ from model.settings import SUBMISSION, Precision, Runtime
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import Dataset, saturation
+from tfrecords.dataset import Dataset
 
 VERSION = 5  # raise it when the same model and lot would give another prediction
+DATA = Option("a lot: a folder or zip of pictures, or one with test.csv (default: used last)", metavar="DIR")
 MODEL = Option("a model's folder or name (default: the champion of the product)")
 
 
@@ -42,7 +43,8 @@ def predict(
     home, data = job.home, choose_data(job.home, data)
     chosen = choose_model(home, model, product, data)
     known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
-    lot, _ = ingest_split(replace(job, settings=known, force=False), data, "test", beam)
+    ingested = ingest_split(replace(job, settings=known, force=False), data, "test", beam, chosen.manifest.classes)
+    lot = ingested.dataset
     exported = None
     if job.settings.predict.runtime == Runtime.LITERT_INT8:
         exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
@@ -51,10 +53,10 @@ def predict(
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
     drifted = drift_warning(made.manifest.drift)
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
-    saturated = f"\n{found}" if (found := saturation(lot)) else ""
     used = f"model: {describe_model(home, chosen)}"
+    told = "".join(f"\n{line}" for line in ingested.told())
     promised = "".join(f"\npromise: {line}" for line in lot_promises(made, evaluation))
-    note = f"{used}\ndecided: {decisions}; see review.csv there{promised}{unusual}{saturated}"
+    note = f"{used}\ndecided: {decisions}; see review.csv there{promised}{told}{unusual}"
     ref = replace(home.finished(made, cached), note=note)
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref

@@ -71,9 +71,7 @@ def options_of(function: Callable[..., Any]) -> Options:
     return found
 
 
-DATA = Option(
-    "folder with train.csv, train_images(.zip), test.csv, test_images(.zip) (default: used last)", metavar="DIR"
-)
+DATA = Option("folder with pictures and CSVs, or with a folder per class (default: used last)", metavar="DIR")
 BEAM = Option(
     'Beam\'s own options, as one string: "--direct_running_mode=multi_processing --direct_num_workers=2"',
     metavar="OPTIONS",

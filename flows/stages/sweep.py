@@ -20,7 +20,7 @@ from model.evaluation.sweep import Point, label, rows, write_sweep
 from model.manifests import Sweep, SweepManifest
 from model.network.weights import ensure_weights
 from model.registry.store import store_of
-from pipeline.inputs.inputs import check_inputs, read_classes
+from pipeline.inputs.inputs import check_inputs
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset
@@ -56,7 +56,7 @@ def sweep(job: Job, grid: Annotated[dict[str, dict[str, Any]], GRID], data: Anno
         own = replace(job, settings=point.settings, progress=progress)
         key = (point.settings.preprocess, point.settings.ingest)
         if key not in datasets:
-            datasets[key] = ingest_split(own, data, "train", "")[0]
+            datasets[key] = ingest_split(own, data, "train", "").dataset
         network, _ = make_model(own, datasets[key])
         evaluation, _ = make_evaluation(own, network, datasets[key])
         home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
@@ -82,9 +82,9 @@ def make_sweep(job: Job, points: Sequence[Point], name: str) -> tuple[Sweep, boo
 
 
 def _check_points(data: str, points: Sequence[GridPoint]) -> None:
+    classes: tuple[str, ...] = ()
     for folds in sorted({point.settings.ingest.folds for point in points}):
-        check_inputs(data, "train", folds)
-    classes = read_classes(data)
+        classes = check_inputs(data, "train", folds)
     for point in points:
         check_fold(point.settings.ingest.folds, point.settings.train)
         normal_class(classes, point.settings.evaluate)

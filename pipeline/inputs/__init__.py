@@ -1,1 +1,1 @@
-"""What people hand in: a CSV and a folder or zip of pictures, checked."""
+"""What people hand in: folders and zips of pictures, and what tells their labels, checked."""

@@ -6,18 +6,26 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfrecords.errors import refuse
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.formats import SUFFIXES
 
 # What reading a folder or zip, or one picture of it, may raise: gone, unreadable, encrypted, damaged.
 READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
+# Folders that a Mac, a NAS or a recycle bin adds; names that begin with a dot are passed over too.
+NOT_BY_PEOPLE = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+AS_STORED = ""  # the encoding of names that are taken as they are
+ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
@@ -58,32 +66,182 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
-def list_pictures(container: str) -> list[str]:
-    """Names of all PNG files in a folder (below it too) or a zip, relative to it, sorted, repeats kept.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A picture in a folder or zip.
 
-    Raises: READ_ERRORS.
+    name: as it is stored there, by which it is read; spellings: the names that a person may know it by, one for each of
+    the listing's encodings, with forward slashes; hidden: systems and programs put it there, not people; linked: it
+    lies behind a link to a folder.
     """
+
+    name: str
+    spellings: tuple[str, ...]
+    hidden: bool = False
+    linked: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or zip holds.
+
+    pictures: sorted by name, repeats kept; encodings: in which their names may be meant, the likeliest first (AS_STORED
+    is one of them); others: how many other files there are of each ending.
+    """
+
+    pictures: tuple[Stored, ...]
+    encodings: tuple[str, ...]
+    others: Mapping[str, int]
+
+
+def list_pictures(container: str) -> Listing:
+    """All files in a folder (below it too) or a zip whose names end as a picture's do.
+
+    Raises: READ_ERRORS; AoiError for a zip that can't be read as a whole, and for links that lead in a circle.
+    """
+    linked: set[str] = set()
+    doubtful: dict[str, bytes] = {}
     if is_zip(container):
         with _opened_zip(container) as archive:
+            entries = [entry for entry in archive.infolist() if is_picture(entry.filename)]
             names = [entry.filename for entry in archive.infolist()]
+        _refuse_packing(container, entries)
+        for entry in entries:
+            if not entry.filename.isascii() and not entry.flag_bits & UTF8_FLAG:
+                with suppress(UnicodeEncodeError):  # a newer Python has read the name from the entry's extra field
+                    doubtful[entry.filename] = entry.filename.encode("cp437")
     elif is_remote(container):
         prefix = join(container, "")
         names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
     else:
-        names = list(_in_folder(container))
-    return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("__MACOSX/"))
+        found = list(_in_folder(container))
+        names, linked = [name for name, _ in found], {name for name, behind in found if behind}
+        doubtful = {name: os.fsencode(name) for name in names if not _is_unicode(name)}
+    pictures = sorted(name for name in names if is_picture(name))
+    others = Counter(
+        os.path.splitext(name)[1].lower()
+        for name in names
+        if not is_picture(name) and not name.endswith("/") and not is_hidden(name)
+    )
+    encodings, spelled = _spellings(pictures, doubtful)
+    return Listing(
+        tuple(
+            Stored(name, tuple(map(_path, spellings)), is_hidden(name), name in linked)
+            for name, spellings in zip(pictures, spelled, strict=True)
+        ),
+        encodings,
+        dict(others.most_common()),
+    )
 
 
-def _in_folder(container: str) -> Iterator[str]:
-    """Files at any depth; a link to a folder is not entered, nor one that can't be read: rows tell what is missing.
+def is_picture(name: str) -> bool:
+    """Whether a name ends as that of a picture's file."""
+    return name.lower().endswith(SUFFIXES)
 
-    Raises: OSError where the container itself can't be read.
+
+def is_hidden(name: str) -> bool:
+    """Whether a name, or a folder in it, is one that systems and programs make, not people."""
+    parts = name.replace("\\", "/").split("/")
+    return any(part in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
+
+
+def _path(name: str) -> str:
+    """The name with forward slashes, without what means nothing: a/./b//c.png is a/b/c.png."""
+    name = name.replace("\\", "/")
+    if "./" not in name and "//" not in name:
+        return name
+    parts = name.split("/")
+    return "/".join(part for at, part in enumerate(parts) if part not in (".", "") or (at == 0 and not part))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _spellings(names: Sequence[str], doubtful: Mapping[str, bytes]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The encodings in which all names can be meant, the likeliest first; and every name in each of them.
+
+    doubtful: the bytes of names whose encoding nothing tells.
+    """
+    wrong = {} if doubtful else {name: _unread(name) for name in names if not name.isascii()}
+    known: dict[str, dict[str, str]] = {AS_STORED: {}}
+    for encoding, bytes_of in (("utf-8", doubtful), ("cp950", doubtful), ("cp950", wrong)):
+        with suppress(UnicodeError):
+            if bytes_of:
+                known[encoding] = {name: data.decode(encoding) for name, data in bytes_of.items()}
+    encodings = sorted(known, key=lambda encoding: encoding == AS_STORED) if doubtful else list(known)
+    return tuple(encodings), [tuple(known[encoding].get(name, name) for encoding in encodings) for name in names]
+
+
+def _unread(name: str) -> bytes:
+    """The bytes of a name that a program unpacked as if it were in the encoding of DOS; what can't be such is kept."""
+    try:
+        return name.encode("cp437")
+    except UnicodeEncodeError:
+        return b"\xff"  # in no encoding a letter
+
+
+def _refuse_packing(container: str, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Raises AoiError for a zip none of whose pictures could be unpacked, or that Python can't unpack by its method."""
+    again = "Pack the zip again, without a password and with the usual compression (deflate)"
+    for entry in entries:
+        if entry.compress_type == DEFLATE64:
+            seen = f"{entry.filename[:80]} is packed with Deflate64, which is not read"
+            raise refuse(container, seen, f"{again}; Windows' Explorer takes Deflate64 for large files, 7-Zip need not")
+    if len(entries) > 1 and all(entry.flag_bits & ENCRYPTED for entry in entries):
+        raise refuse(container, f"all of its {len(entries):,} pictures are encrypted", again)
+
+
+def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it lies behind a link to a folder) of files at any depth; each folder is entered once.
+
+    What can't be read is passed over: rows tell what is missing.
+
+    Raises:
+        OSError: the container itself can't be read. AoiError: a link leads back to a folder that it lies in.
     """
     os.scandir(container).close()
-    for folder, _, names in os.walk(container):
-        inside = Path(folder).relative_to(container).as_posix()
-        whole = (name for name in names if os.path.isfile(os.path.join(folder, name)))
-        yield from whole if inside == "." else (join(inside, name) for name in whole)
+    entered: set[str] = set()
+    waiting = [container]
+    for top in waiting:  # the container first, then what links lead to
+        if top != container and _leads_back(top):
+            seen = "this link leads back to a folder that it lies in"
+            raise refuse(top, seen, "Take the link away")
+        for folder, folders, names in os.walk(top):
+            real = os.path.realpath(folder)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            waiting += sorted(path for name in folders if os.path.islink(path := os.path.join(folder, name)))
+            inside = Path(folder).relative_to(container).as_posix()
+            whole = (name for name in names if os.path.isfile(os.path.join(folder, name)))
+            for name in whole:
+                yield (name if inside == "." else join(inside, name)), top != container
+
+
+def _leads_back(link: str) -> bool:
+    target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
+    return os.path.commonpath([target, here]) == target
+
+
+def child(folder: str, *names: str) -> str | None:
+    """The first of these that is there, as its path; also where its letters are of another case alone."""
+    for name in names:
+        if exists(join(folder, name)):
+            return join(folder, name)
+    if is_remote(folder) or not os.path.isdir(folder):
+        return None
+    there = sorted(os.listdir(folder))
+    for name in names:
+        same = [each for each in there if each.lower() == name.lower()]
+        if len(same) == 1:
+            return join(folder, same[0])
+    return None
 
 
 def is_zip(container: str) -> bool:

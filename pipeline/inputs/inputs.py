@@ -1,40 +1,51 @@
-"""The one place where a CSV and a heap of pictures become validated rows."""
+"""The one place where pictures, and what tells their labels, become validated rows."""
 
-import csv
 import hashlib
-import io
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
-from unicodedata import category
+from unicodedata import category, normalize
 
 from pipeline.inputs import files
+from pipeline.inputs.classes import (
+    AIDEA_CLASSES,
+    CLASSES,
+    Classes,
+    Labels,
+    label_rows,
+    read_classes,
+    sorted_classes,
+)
 from pipeline.inputs.files import READ_ERRORS, reason
+from pipeline.inputs.layouts import (
+    SPLITS,
+    Container,
+    Kind,
+    Layout,
+    Split,
+    find_layout,
+    inner_folder,
+    inner_set,
+    read_listing,
+)
+from pipeline.inputs.locate import INVISIBLE
+from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, some, told_of
+from pipeline.inputs.tables import LISTED, Table, TableRow, once, read_table
 from tfrecords.artifacts.files import hash_json
-from tfrecords.errors import AoiError, Problem, refuse, sentence
-from tfrecords.lettering import as_seen
+from tfrecords.dataset import Lenience
+from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.pictures.errors import COPY_AGAIN, PictureError
 from tfrecords.pictures.formats import inspect
 from tfrecords.progress import Progress, silent
 from tfrecords.records.schema import UNLABELLED
 from tfrecords.settings import LEAST_FOLDS
 
-AIDEA_CLASSES = ("normal", "void", "horizontal", "vertical", "edge_defect", "particle")
-CLASSES = "classes.txt"
-COLUMNS = ("ID", "Label")
-# Columns of predictions.csv and review.csv, in which each class has one of its own.
-RESERVED_NAMES = {"ID", "label", "name", "decision", "status", "confidence", "novelty", "true_label", "true_name"}
-LONGEST_NAME = 1000  # letters; a CSV field has an end too
-JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi words
-ASSUMED = f"there is no {CLASSES}, so AIdea's six classes are assumed"
-NAME_CLASSES = f"Write {CLASSES} with the names of your classes, one per line in label order"
-QUOTES = "Check the quotes from this row on: a field that begins with one ends with one, and one inside is doubled"
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
-Split = Literal["train", "test"]
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +81,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a split holds, checked. container: folder or zip of the pictures."""
+    """All that a split holds, checked.
+
+    csv: what names the pictures: a CSV, or the container where there is none; container: folder or zip of the pictures;
+    leniences: what of it was taken although it is not written as it should be.
+    """
 
     split: Split
     csv: str
     container: str
     classes: tuple[str, ...]
     rows: tuple[Row, ...]
+    leniences: tuple[Lenience, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -85,27 +101,29 @@ class Inputs:
         return hash_json([self.split, self.classes, rows])
 
 
-def read_inputs(data: str, split: Split, folds: int, progress: Progress = silent) -> Inputs:
-    """Reads and checks one split of AIdea's layout, and hashes every picture.
+def read_inputs(
+    data: str, split: Split, folds: int, progress: Progress = silent, classes: Sequence[str] | None = None
+) -> Inputs:
+    """Reads and checks one split of a set of pictures, and hashes every picture.
 
     Args:
-        data: folder with classes.txt (optional), SPLIT.csv, and SPLIT_images/ or SPLIT_images.zip. The folder
-            wins where there are both.
+        data: folder or zip, in any layout of `pipeline.inputs.layouts`; classes.txt in it names the classes.
         folds: for "train": how many pictures a class must have at least.
         progress: counts the pictures hashed.
+        classes: for "test": those of the model that is to answer; classes.txt may not name others.
 
     Raises:
         AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
             damaged bytes is no error here: its row says so in `reject`.
     """
-    found = _checked(data, split, folds)
+    found = _checked(data, split, folds, classes)
     _hash(found.rows, found.container, progress)
-    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows))
+    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows), found.leniences)
 
 
-def check_inputs(data: str, split: Split, folds: int) -> None:
-    """All that `read_inputs` refuses, without opening a picture. Raises: AoiError."""
-    _checked(data, split, folds)
+def check_inputs(data: str, split: Split, folds: int) -> tuple[str, ...]:
+    """All that `read_inputs` refuses, without opening a picture. Returns: the classes. Raises: AoiError."""
+    return _checked(data, split, folds, None).classes
 
 
 @dataclass(frozen=True)
@@ -116,242 +134,201 @@ class _Located:
     container: str
     classes: tuple[str, ...]
     rows: list[Row]
+    leniences: tuple[Lenience, ...]
 
 
-def _checked(data: str, split: Split, folds: int) -> _Located:
-    if not files.exists(data):
-        raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
-    table = files.join(data, f"{split}.csv")
-    container = _container(data, split)
-    classes = read_classes(data)
-    assumed = not files.exists(files.join(data, CLASSES))
-    rows, named, problems = _parse(table, classes, split == "train", assumed)
-    rows, unmatched = _locate(rows, named, table, container, split)
-    problems += unmatched
-    if split == "train" and not problems:
-        problems = _too_few(rows, table, classes, folds, assumed)
+def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None) -> _Located:
+    given, data = data, inner_set(data, split)
+    layout = find_layout(data, split)
+    known = None if files.is_zip(data) else read_classes(data)
+    if split == "test":
+        known = _of_lot(data, known, classes)
+    read = _by_csv if layout.kind == Kind.CSV else _by_folder
+    found = read(layout, split, known)
+    if split == "train" and (problems := _too_few(found, folds, bool(known))):
+        raise AoiError(problems)
+    if data == given:
+        return found
+    inner = Lenience(kind="a folder around the set", count=1, example=os.path.basename(data))
+    return replace(found, leniences=(inner, *found.leniences))
+
+
+def _of_lot(data: str, known: Classes | None, classes: Sequence[str] | None) -> Classes:
+    """The classes of a split without labels: those that are given count, and classes.txt may not name others."""
+    if classes is None:
+        return known or Classes(AIDEA_CLASSES)
+    if known and set(known.names) != set(classes):
+        seen = f"its classes are {', '.join(known.names)}; the model's are {', '.join(classes)}"
+        remedy = f"Name a model that was trained on these classes; a lot that is the model's needs no {CLASSES}"
+        raise refuse(files.join(data, CLASSES), seen, remedy)
+    return Classes(tuple(classes))
+
+
+# --- Pictures without a CSV ---------------------------------------------------------------------------------
+
+
+def _by_folder(layout: Layout, split: Split, known: Classes | None) -> _Located:
+    """All pictures of a folder or zip, sorted by ID; for "train" with the labels that their folders give.
+
+    Raises: AoiError.
+    """
+    (container,) = layout.containers
+    listing = read_listing(layout, container)
+    leniences = list(known.leniences) if known else []
+    spelled = [(each.spellings[0], each.name) for each in listing.pictures if not each.hidden]
+    names = [name for name, _ in spelled]
+    prefix = inner_folder(names, container.path, least=layout.kind == Kind.CLASSES)
+    if prefix:
+        leniences.append(Lenience(kind="a folder around all pictures, taken off", count=len(names), example=prefix))
+    leniences += told_of(listing, 0, container, set())
+    found = sorted((spelling.removeprefix(prefix), name) for spelling, name in spelled)
+    problems = [no_picture(container, listing)] if not found else []
+    problems += _bad_names(container, found)
     if problems:
         raise AoiError(problems)
-    return _Located(table, container, classes, rows)
+    label_of: dict[str, int] = {}
+    if layout.kind == Kind.CLASSES:
+        known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
+        leniences += told
+    rows = [
+        Row(picture_id, at, label_of[picture_id.partition("/")[0]] if label_of else UNLABELLED, name)
+        for at, (picture_id, name) in enumerate(found, 1)
+    ]
+    assert known is not None
+    return _Located(container.path, container.path, known.names, rows, tuple(leniences))
 
 
-def read_classes(data: str) -> tuple[str, ...]:
-    """Class names in label order: the lines of classes.txt without blanks around them, or AIdea's six.
+def _bad_names(container: Container, found: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems of pictures whose names can be no ID. found: (ID, name as stored), sorted."""
+    problems = []
+    for (picture_id, name), before in zip(found, [("", ""), *found], strict=False):
+        if wrong := _bad_id(container.path, None, picture_id):
+            problems.append(replace(wrong, file=files.join(container.path, name)))
+        elif picture_id == before[0]:
+            problems.append(named_twice(container, name))
+    return list(once(problems))
 
-    Any printable name will do that is no column of predictions.csv and looks like no other one.
 
-    Raises: AoiError, with every line that is no such name.
-    """
-    path = files.join(data, CLASSES)
-    if not files.exists(path):
-        return AIDEA_CLASSES
-    lines = [line.strip() for line in io.StringIO(_text(path), newline=None)]
-    named = [(row, name) for row, name in enumerate(lines, 1) if name]
-    problems: list[Problem] = []
-    rows: dict[str, tuple[int, str]] = {}
-    for row, name in named:
-        if wrong := _bad_name(name) or _repeated(name, rows):
-            problems.append(Problem(path, *wrong, row))
-        rows.setdefault(_look(name), (row, name))
-    if len(named) < 2:
-        problems.append(
-            Problem(path, f"{len(named)} class name(s)", "Write at least two, one per line, in label order")
+def _folder_labels(
+    container: str, ids: Sequence[str], known: Classes | None
+) -> tuple[Classes, dict[str, int], tuple[Lenience, ...]]:
+    """The classes that folders tell, the label of each folder, and how its name was read. Raises: AoiError."""
+    if outside := [each for each in ids if "/" not in each]:
+        seen = f"{len(outside):,} picture(s) lie in no folder of a class, such as {some(outside)}"
+        raise refuse(container, seen, "Put each picture into the folder of its class, or write train.csv")
+    folders = sorted({each.partition("/")[0] for each in ids})
+    if sets := [each for each in folders if each.lower() in SPLITS]:
+        seen = f"it holds {' and '.join(sets)}, which are no classes"
+        raise refuse(container, seen, "Name the folder that holds them; where it is a zip, unpack it first")
+    if known is None:
+        classes = sorted_classes(container, map(_class_name, folders))
+        return classes, {each: classes.names.index(_class_name(each)) for each in folders}, classes.leniences
+    labels = label_rows(container, [TableRow(0, each, each) for each in folders], known)
+    problems = [
+        Problem(
+            files.join(container, each),
+            f"this folder has the name of no class ({', '.join(known.names)[:120]})",
+            f"Rename it, move it away, or add the class to {CLASSES}",
         )
+        for each, number in zip(folders, labels.numbers, strict=True)
+        if number is None
+    ]
     if problems:
         raise AoiError(problems)
-    return tuple(name for _, name in named)
+    of = {each: number for each, number in zip(folders, labels.numbers, strict=True) if number is not None}
+    names_alone = [each for each in folders if each in known.names]
+    told = () if len(names_alone) == len(folders) else labels.leniences
+    return known, of, told
 
 
-def _bad_name(name: str) -> tuple[str, str] | None:
-    """What is wrong with a class name by itself, and what to do; None where it is fine."""
-    if name in RESERVED_NAMES:
-        return f"{name!r} is a column of predictions.csv already", "Choose another name"
-    if len(name) > LONGEST_NAME:
-        return f"a name of {len(name):,} letters", f"Write at most {LONGEST_NAME:,}"
-    if unprintable := [c for c in name if not c.isprintable() and c not in JOINERS and category(c) != "Zs"]:
-        return f"the name {name[:80]!r} holds U+{ord(unprintable[0]):04X}, which does not print", "Take it out"
-    return None if _look(name) else (f"the name {name!r} has nothing that prints", "Write a name")
+def _class_name(folder: str) -> str:
+    return normalize("NFC", folder).strip()
 
 
-def _repeated(name: str, rows: Mapping[str, tuple[int, str]]) -> tuple[str, str] | None:
-    """Says so where a line before has this name, or one that looks the same."""
-    if not (known := rows.get(_look(name))):
-        return None
-    row, other = known
-    if name == other:
-        return f"the name {name[:80]!r} stands there twice, in row {row} too", "Give each class a name of its own"
-    return f"the name {name[:80]!r} looks like that of row {row}, {other[:80]!r}", "Give each class a name of its own"
+# --- Pictures that a CSV names ------------------------------------------------------------------------------
 
 
-def _look(name: str) -> str:
-    """What a reader sees of a name."""
-    return " ".join(as_seen(name).split())
-
-
-def _container(data: str, split: Split) -> str:
-    folder, archive = (files.join(data, f"{split}_images{suffix}") for suffix in ("", ".zip"))
-    for path in (folder, archive):
-        if files.exists(path):
-            return path
-    raise refuse(folder, f"neither this folder nor {split}_images.zip is there", "Put the pictures into one of the two")
-
-
-def _text(path: str) -> str:
+def _by_csv(layout: Layout, split: Split, known: Classes | None) -> _Located:
+    """The rows of a CSV, each with its picture and, for "train", its label. Raises: AoiError."""
+    table = read_table(layout.table, split == "train")
     try:
-        data = files.read_bytes(path)
-    except FileNotFoundError:
-        raise refuse(path, "there is no such file", "Put it beside the pictures, with the columns ID,Label")
-    except OSError as error:
-        seen = f"it can't be read ({error.strerror or error})"
-        raise refuse(path, seen, "Put a text file there that this account may read")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        raise refuse(path, "it begins with a byte order mark", "Save it as plain UTF-8 without a BOM")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        raise refuse(path, f"byte {error.start} is not UTF-8", "Save it as plain UTF-8", row)
-    if "\0" in text:
-        row = text[: text.index("\0")].count("\n") + 1
-        raise refuse(path, "it holds a NUL character", "Save it as plain UTF-8 text", row)
-    return text
+        rows, unusable, problems = _good_rows(layout.table, table)
+        if problems and not rows:
+            raise AoiError(problems)
+        labels = label_rows(layout.table, rows, known) if split == "train" else _no_labels(rows, known)
+        placed = place(layout, split, rows, unusable)
+        problems = sorted([*problems, *labels.problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
+        if problems:
+            raise AoiError(problems)
+    except AoiError:
+        if table.guessed:
+            raise AoiError([table.guessed])
+        raise
+    located = [
+        Row(picture_id, row.line, UNLABELLED if number is None else number, name)
+        for row, number, (picture_id, name) in zip(rows, labels.numbers, placed.pictures, strict=True)
+    ]
+    leniences = (*table.leniences, *labels.leniences, *placed.leniences)
+    return _Located(layout.table, placed.container, labels.classes.names, located, leniences)
 
 
-def _parse(
-    table: str, classes: Sequence[str], labelled: bool, assumed: bool
-) -> tuple[list[Row], set[str], list[Problem]]:
-    """Rows of the CSV, every id that a line names, and a problem for every line that fails.
+def _no_labels(rows: Sequence[TableRow], known: Classes | None) -> Labels:
+    assert known is not None
+    return Labels(known, (None,) * len(rows), known.leniences, ())
 
-    A row whose label alone is wrong is there too, without a label, so that its picture is looked for. assumed: the
-    classes are AIdea's, since there is no classes.txt.
-    """
-    reader = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
-    rows: list[Row] = []
-    named: set[str] = set()
-    problems: list[Problem] = []
+
+def _good_rows(path: str, table: Table) -> tuple[list[TableRow], list[str], list[Problem]]:
+    """Rows whose IDs may be those of pictures, the IDs of the others, and a problem for each of these."""
+    rows: list[TableRow] = []
+    unusable = list(table.named)
+    problems = []
     first_seen: dict[str, int] = {}
-    line = 0
-    try:
-        header = next(reader, [])
-        missing = [column for column in COLUMNS if column not in header]
-        if missing:
-            seen = f"the header is {','.join(header)[:80]!r}, without {' and '.join(missing)}"
-            raise refuse(table, seen, "Begin it with the line ID,Label", 1)
-        id_at, label_at = (header.index(column) for column in COLUMNS)
-        line = reader.line_num
-        for cells in reader:
-            line = reader.line_num
-            if not cells:
-                continue
-            named.update(cells[id_at : id_at + 1])
-            if len(cells) != len(header):
-                seen = f"{len(cells)} fields, and the header has {len(header)}"
-                problems.append(Problem(table, seen, f"Write {len(header)}", line))
-                continue
-            picture_id, label = cells[id_at], cells[label_at]
-            problem = _bad_id(table, line, picture_id)
-            if not problem and picture_id in first_seen:
-                seen = f"{picture_id} stands in row {first_seen[picture_id]} already"
-                problem = Problem(table, seen, "Name each picture once: take one of the two rows out", line)
-            if problem:
-                problems.append(problem)
-                continue
-            first_seen[picture_id] = line
-            number = _label(label, len(classes)) if labelled else UNLABELLED
-            if number is None:
-                problems.append(_bad_label(table, line, picture_id, label, classes, assumed))
-            rows.append(Row(picture_id, line, UNLABELLED if number is None else number, picture_id))
-    except csv.Error as error:
-        # What follows is unread, so nothing can be said about its pictures.
-        problems.append(Problem(table, f"not readable as CSV ({error})", QUOTES, line + 1))
-        raise AoiError(problems)
-    if not rows and not problems:
-        remedy = "Add a row for every picture" + ("" if labelled else "; where there are none, take this file away")
-        problems.append(Problem(table, "no row below the header", remedy))
-    return rows, named, problems
+    for row in table.rows:
+        problem = _bad_id(path, row.line, row.id)
+        if not problem and row.id in first_seen:
+            problem = repeated_row(path, row, first_seen[row.id])
+        if problem:
+            problems.append(problem)
+            unusable.append(row.id)
+            continue
+        first_seen[row.id] = row.line
+        rows.append(row)
+    return rows, unusable, [*table.problems, *once(problems)]
 
 
-def _bad_id(table: str, line: int, picture_id: str) -> Problem | None:
-    if not picture_id.strip():
-        return Problem(table, "the ID is blank", "Name the picture by its file, or take the row out", line)
-    if picture_id.startswith("/") or ".." in picture_id.split("/") or "\\" in picture_id or ":" in picture_id:
+def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
+    if not picture_id.strip(INVISIBLE):
+        return Problem(path, "the ID is blank", "Name the picture by its file, or take the row out", line)
+    parts = picture_id.replace("\\", "/").split("/")
+    if not parts[0].strip() or ".." in parts or "://" in picture_id or DRIVE.match(picture_id):
         seen = f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
         remedy = "Name the picture by its file, as it lies in that folder: a.png or part/a.png"
-        return Problem(table, seen, remedy, line)
-    if not picture_id.isprintable():
+        return Problem(path, seen, remedy, line)
+    if any(not c.isprintable() and category(c) != "Zs" for c in picture_id.strip(INVISIBLE)):
         seen = f"the ID {picture_id[:80]!r} holds a control character"
-        return Problem(table, seen, "Name the picture by its file, after renaming one that has such a name", line)
+        return Problem(path, seen, "Name the picture by its file, after renaming one that has such a name", line)
     return None
 
 
-def _label(text: str, classes: int) -> int | None:
-    text = text.strip(" \t")
-    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < classes:
-        return int(text)
-    return None
-
-
-def _bad_label(table: str, line: int, picture_id: str, label: str, classes: Sequence[str], assumed: bool) -> Problem:
-    seen = f"{picture_id} has no label"
-    remedy = f"Write a whole number from 0 to {len(classes) - 1} ({', '.join(classes)[:120]})"
-    if label.strip():
-        seen = f"the label {label[:40]!r} of {picture_id} is none of the classes"
-        if assumed:
-            seen, remedy = f"{seen}; {ASSUMED}", f"{NAME_CLASSES}, or w{remedy[1:]}"
-    return Problem(table, seen, remedy, line)
-
-
-def _locate(
-    rows: list[Row], named: set[str], table: str, container: str, split: Split
-) -> tuple[list[Row], list[Problem]]:
-    """Finds every row's picture; rows without one and pictures without a row are problems."""
-    try:
-        names = files.list_pictures(container)
-    except READ_ERRORS as error:
-        remedy = files.remedy(error, "copy or download it again")
-        raise refuse(container, f"it can't be read ({reason(error)})", sentence(remedy))
-    prefix = f"{split}_images/" if files.is_zip(container) else ""
-    name_of: dict[str, str] = {}
+def _too_few(found: _Located, folds: int, listed: bool) -> list[Problem]:
+    """Problems of classes with fewer pictures than folds. listed: whether classes.txt names the classes."""
+    counts = Counter(row.label for row in found.rows)
     problems = []
-    for name in names:
-        picture_id = name.removeprefix(prefix)
-        if picture_id in name_of:
-            remedy = "Pack the zip again with one of the two"
-            problems.append(Problem(f"{container}/{name}", "the zip holds this name twice", remedy))
-        name_of[picture_id] = name
-    located = []
-    for row in rows:
-        if row.id in name_of:
-            name = name_of.pop(row.id)
-            located.append(row if name == row.name else replace(row, name=name))
-        else:
-            remedy = f"Put the picture into {container} or take the row out"
-            problems.append(Problem(table, f"no picture {row.id}", remedy, row.row))
-    remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
-    problems += [
-        Problem(files.join(container, name), "no row names this picture", remedy)
-        for picture_id, name in name_of.items()
-        if picture_id not in named
-    ]
-    return located, problems
-
-
-def _too_few(rows: list[Row], table: str, classes: Sequence[str], folds: int, assumed: bool) -> list[Problem]:
-    counts = Counter(row.label for row in rows)
-    problems = []
-    for label, name in enumerate(classes):
+    for label, name in enumerate(found.classes):
         if not counts[label]:
-            seen = f"no picture of class {label} ({name})"
             remedy = f"Add pictures of it, or take its line out of {CLASSES} and number the labels anew"
-            if assumed:
-                seen, remedy = f"{seen}; {ASSUMED}", f"{NAME_CLASSES}, or add pictures of it"
-            problems.append(Problem(table, seen, remedy))
+            problems.append(Problem(found.csv, f"no picture of class {label} ({name})", remedy))
         elif counts[label] < folds:
             seen = f"{counts[label]} picture(s) of class {label} ({name}), fewer than the {folds} folds"
             remedy = f"Add pictures of it: every class needs one per fold, {LEAST_FOLDS} or more"
             if counts[label] >= LEAST_FOLDS:
                 remedy = f"Add pictures of it, or set ingest.folds to {counts[label]} or less"
-            problems.append(Problem(table, seen, remedy))
+            if not listed:
+                remedy += f"; if it is no class, see the labels, or write {CLASSES}"
+            problems.append(Problem(found.csv, seen, remedy))
+    if len(problems) > LISTED:
+        seen = f"{len(problems):,} of {len(found.classes):,} classes have fewer pictures than the {folds} folds"
+        return [Problem(found.csv, f"{seen}: {problems[0].seen}", "See whether the labels are the classes")]
     return problems
 
 

@@ -189,6 +189,7 @@ def _build(
         rejects=len(rejects),
         saturated=saturated,
         duplicates=duplicates(inputs.rows),
+        leniences=inputs.leniences,
         versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
         shards=tuple(written),
     )
@@ -228,11 +229,15 @@ def _refuse_rejects(inputs: Inputs, rejects: Sequence[Reject], settings: IngestS
             Problem(
                 f"{inputs.container}/{reject.id}",
                 reject.reason,
-                f"{sentence(reject.remedy)}. It is row {reject.row} of "
-                f"{os.path.basename(inputs.csv)}; raise ingest.max_rejects to go on without it",
+                f"{sentence(reject.remedy)}. {_place(inputs, reject)}raise ingest.max_rejects to go on without it",
             )
             for reject in rejects
         )
+
+
+def _place(inputs: Inputs, reject: Reject) -> str:
+    """Where the CSV names the picture; '' where there is no CSV."""
+    return f"It is row {reject.row} of {os.path.basename(inputs.csv)}; " if inputs.csv != inputs.container else "Or "
 
 
 def _read_rejects(dataset: Dataset) -> list[Reject]:

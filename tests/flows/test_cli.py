@@ -16,11 +16,13 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli import main
+from flows.home import Home
 from flows.settings import describe
 from flows.stages import train
 from flows.summary import report
 from model.decisions.wording import promise_lines, void_line
 from model.manifests import EvaluationManifest, PredictionManifest
+from tfrecords.dataset import DatasetManifest
 
 # As the whole run of the shared fixture was made.
 QUICK = {"preprocess.image_size_px": 32, "train.alpha": 0.25, "train.epochs": 2, "train.learning_rate": 0.003}
@@ -72,6 +74,7 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     found = re.findall(r"^(\w+) +was there: (\S+)$", given.err, re.M)
     assert found == [(name, ref.folder) for name, ref in refs.items()]
     accuracy = home.open(refs["evaluate"], EvaluationManifest).manifest.metrics["accuracy"]
+    assert "normal class       none (evaluate.normal_class)" in given.out
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out
@@ -81,6 +84,36 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     assert f"  promise: {told}\n" in given.out
     assert f"Promise: {told}." in report(home, refs)
     assert f"Promise: {promise}." in report(home, {"evaluate": refs["evaluate"]})
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_lot_is_any_folder_or_zip_of_pictures_and_its_answers_are_in_their_order(packed, aoi, home, made, tmp_path):
+    lot = shutil.copytree(made[0] / "test_images", tmp_path / "lot")
+    if packed:
+        lot = shutil.make_archive(str(lot), "zip", tmp_path, "lot")
+    given = aoi("predict", "--data", lot, "--home", home.root, *chosen())
+    assert given.code == 0
+    assert ("test, taken leniently: a folder around all pictures, taken off (9: lot/)" in given.err) == packed
+    answers = (home.root / "submission.csv").read_text().split()
+    assert [line.partition(",")[0] for line in answers] == ["ID", *sorted(os.listdir(made[0] / "test_images"))]
+
+
+def test_what_was_taken_leniently_is_told_kept_and_changes_no_dataset(aoi, home, made, tmp_path):
+    data = shutil.copytree(made[0], tmp_path / made[0].name)
+    plain = Home(home.root).open(made[3]["ingest"], DatasetManifest)
+    text = (data / "train.csv").read_text(encoding="utf-8").replace(",", ";").replace("ID", "Id")
+    (data / "train.csv").write_bytes(text.encode("utf-16"))
+    given = aoi("ingest", "--data", data, "--home", home.root, *chosen())
+    assert f"was there: {made[3]['ingest'].folder}" in given.err
+    told = re.findall(r"train, taken leniently: (.*) \((\d+): ", given.err)
+    kinds = ["an encoding other than UTF-8", "semicolons between the fields", "another name of the column ID"]
+    assert told == [(kind, "1") for kind in kinds]
+    other = aoi("ingest", "--data", data, "--home", tmp_path / "home", *chosen())
+    assert other.code == 0
+    made_anew = Home(tmp_path / "home").open(made[3]["ingest"], DatasetManifest)
+    assert [lenience.kind for lenience in made_anew.manifest.leniences] == kinds
+    assert plain.manifest.leniences == ()
+    assert made_anew.digest == plain.digest
 
 
 @pytest.mark.parametrize("stage", ["ingest", "train", "evaluate", "predict"])
@@ -164,21 +197,20 @@ def cut(path):
 SPOILED = {
     "the folder is not there": (lambda data: shutil.rmtree(data), ["no such folder", "train.csv"]),
     "no train.csv": (lambda data: (data / "train.csv").unlink(), ["train.csv", "ID,Label"]),
-    "no test.csv": (lambda data: (data / "test.csv").unlink(), ["test.csv", "ID,Label"]),
     "no pictures": (lambda data: shutil.rmtree(data / "test_images"), ["test_images", "zip"]),
-    "byte order mark": (
-        lambda data: edit(data / "train.csv", b"ID", b"\xef\xbb\xbfID"),
-        ["train.csv", "byte order mark", "UTF-8"],
+    "no test split": (
+        lambda data: [(data / "test.csv").unlink(), shutil.rmtree(data / "test_images")],
+        ["test.csv, test_images/", "aoi ingest, aoi train and aoi evaluate, which need none"],
     ),
     "not utf-8": (lambda data: edit(data / "train.csv", b"_003", b"_\xff3"), ["train.csv, row 5", "UTF-8"]),
-    "header": (lambda data: edit(data / "train.csv", b"Label", b"Class"), ["train.csv, row 1", "ID,Label"]),
+    "header": (lambda data: edit(data / "train.csv", b"Label", b"Value"), ["train.csv, row 1", "ID,Label"]),
     "label out of range": (
         lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,7"),
         ["train.csv, row 4", "'7'", "0 to 2"],
     ),
     "label in words": (
-        lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,columns"),
-        ["train.csv, row 4", "'columns'", "0 to 2"],
+        lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,stripes"),
+        ["train.csv, row 4", "'stripes'", "0 to 2"],
     ),
     "no label": (lambda data: edit(data / "train.csv", b"_002.png,2", b"_002.png,"), ["train.csv, row 4", "no label"]),
     "path out of the folder": (
@@ -255,7 +287,7 @@ def test_export_refuses_what_would_change_nothing(words, aoi, home):
 
 
 def test_nothing_is_made_in_a_home_that_was_not_there(aoi, data, tmp_path):
-    (data / "test.csv").unlink()
+    (data / "train.csv").unlink()
     assert aoi("run", "--data", data, "--home", tmp_path / "home", *chosen()).code == 2
     assert not (tmp_path / "home").exists()
 

@@ -91,7 +91,7 @@ def test_what_a_late_stage_would_refuse_is_refused_before_the_first(override, ma
     assert not calls
 
 
-@pytest.mark.parametrize("gone", ["test.csv", "test_images/test_002.png", "train_images/train_002.png"])
+@pytest.mark.parametrize("gone", ["train.csv", "test_images/test_002.png", "train_images/train_002.png"])
 def test_an_input_that_a_late_stage_needs_is_missed_before_the_first(gone, data, made):
     (data / gone).unlink()
     run, calls = recorder(made[3])

@@ -24,7 +24,7 @@ from time import monotonic
 import numpy as np
 from oracle import EQUAL, REJECTED, Wrong, listing
 
-MODULES = ("pictures", "jpegs", "bmps", "tiffs", "webps", "tables", "archives", "options", "ingests")
+MODULES = ("pictures", "jpegs", "bmps", "tiffs", "webps", "tables", "archives", "options", "ingests", "layouts")
 MEANING = {
     "pictures": "PNGs",
     "jpegs": "JPEGs",
@@ -35,6 +35,7 @@ MEANING = {
     "archives": "zips",
     "options": "settings",
     "ingests": "whole ingests (100 pictures each)",
+    "layouts": "sets and lots",
 }
 CASES = {"ingests": 4}
 HANG_SECONDS = 10

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from tfrecords.errors import AoiError
 FOLDS = 2
 NAMES = ("a.png", "b.png", "sub/c.png", "d e.png", "é.png", 'f,"g".png', "圖.png", "h.PNG")
 ROWS = [(name, str(index % 2)) for index, name in enumerate(NAMES)]
-BAD_LABELS = ("", "-1", "2", "+1", "1.0", "1e0", "one", "0x1", "１", "1 0", "9" * 5000, "True", "NaN", "1\x1d")
+BAD_LABELS = ("", "-1", "2", "+1", "1.5", "1e0", "one", "0x1", "٠", "1 0", "9" * 5000, "True", "NaN", "1\x1d0")
+ODD_LABELS = {"0": ("0.0", "０", " 00 ", "good", "Good", "０，００"), "1": ("1.00", "１", "01", "bad", "ＢＡＤ", "1,0")}
 BAD_IDS = ("", " ", "../a.png", "/etc/hosts.png", "a\\b.png", "C:a.png", "gs://b/a.png", "a\x1b[2J.png", "a\u202e.png")
 
 
@@ -61,15 +63,38 @@ def whole(rng: np.random.Generator) -> Case:
 
 
 def encoded(rng: np.random.Generator) -> Case:
-    name = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252", "shift_jis", "big5", "utf-7")[
-        rng.integers(9)
-    ]
-    return Case(name, write(table(rng)).encode(name, "replace"), DAMAGED)
+    """In another encoding; those that lack a letter of the names give another name."""
+    names = ("utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32", "cp1252", "shift_jis", "cp950", "utf-7")
+    name = names[rng.integers(len(names))]
+    return Case(name, write(table(rng)).encode(name, "replace"), WHOLE if names.index(name) < 4 else DAMAGED)
 
 
 def delimited(rng: np.random.Generator) -> Case:
+    """With other signs between the fields, said in Excel's way or not."""
     sign = "\t;|: "[rng.integers(5)]
-    return Case(f"{sign!r} between the fields", write(table(rng), delimiter=sign).encode(), DAMAGED)
+    hint = f"sep={sign}\r\n" if rng.random() < 0.4 else ""
+    known = bool(hint) or sign in "\t;"
+    return Case(f"{sign!r}", (hint + write(table(rng), delimiter=sign)).encode(), WHOLE if known else DAMAGED)
+
+
+def odd_row(rng: np.random.Generator) -> Case:
+    """One row, or the header, that is written otherwise and means the same."""
+    rows = table(rng)
+    at = int(rng.integers(1, len(rows)))
+    name, label = rows[at]
+    odd = ODD_LABELS[label]
+    changes: list[tuple[str, ...]] = [
+        *((name, other) for other in odd),
+        *((name, label, more) for more in ("", " ", "\u3000")),
+        *((other, label) for other in (f" {name}", f"{name}\u3000", f"./{name}", name.swapcase(), name[:-4])),
+        (unicodedata.normalize("NFD", name), label),
+        (name.replace("/", "\\"), label),
+    ]
+    rows[at] = changes[rng.integers(len(changes))]
+    headers = (("ID", "Label"), ("id", "label"), (" ID", "Label "), ("File Name", "class"), ("image_id", "LABEL"))
+    rows[0] = headers[rng.integers(len(headers))]
+    rows[at:at] = [("", " ")] * int(rng.integers(3))
+    return Case(f"odd row {rows[at]!r:.60}", write(rows).encode(), WHOLE)
 
 
 def spoilt_row(rng: np.random.Generator) -> Case:
@@ -80,7 +105,7 @@ def spoilt_row(rng: np.random.Generator) -> Case:
     changes: list[tuple[str, ...] | None] = [
         *((name, bad) for bad in BAD_LABELS),
         *((bad, label) for bad in BAD_IDS),
-        *((name, label, ""), (name,), (f"{name}x", label), (name.swapcase(), label), ("x" * 140_000, label), None),
+        *((name, label, "x"), (name,), (f"{name}x", label), ("x" * 140_000, label), None),
     ]
     changed = changes[rng.integers(len(changes))]
     rows[at : at + 1] = [] if changed is None else [changed]
@@ -96,15 +121,15 @@ def spoilt_table(rng: np.random.Generator) -> Case:
         "empty": "",
         "the header alone": "ID,Label\r\n",
         "no header": write(rows[1:]),
-        "another header": text.replace("ID,Label", "id,label"),
+        "another header": text.replace("ID,Label", "name,value"),
+        "two columns that may be meant": text.replace("ID,Label", "file,image,Label"),
         "a row twice": write([*rows, rows[at]]),
         "a row without a picture": write([*rows, ("z.png", "0")]),
         "a NUL": text[:half] + "\0" + text[half:],
         "a quote that nothing closes": text + '"',
         "words after a quoted field": text + '"a"b.png,0\r\n',
         "a huge field": text + '"' + "x" * 200_000 + '",0\r\n',
-        "one trailing comma": text.rstrip() + ",\r\n",
-        "many fields": text + "," * 50_000,
+        "many fields": text + "x," * 50_000,
     }
     name = list(texts)[rng.integers(len(texts))]
     return Case(name, texts[name].encode(), DAMAGED)
@@ -129,7 +154,19 @@ def random_bytes(rng: np.random.Generator) -> Case:
 
 
 MAKERS: tuple[Callable[[np.random.Generator], Case], ...] = (
-    *(whole, whole, encoded, delimited, spoilt_row, spoilt_row, spoilt_table, random_bytes, random_bytes, random_bytes),
+    *(
+        whole,
+        encoded,
+        delimited,
+        odd_row,
+        odd_row,
+        spoilt_row,
+        spoilt_row,
+        spoilt_table,
+        random_bytes,
+        random_bytes,
+        random_bytes,
+    ),
 )
 
 
@@ -147,10 +184,46 @@ def write_pictures(data: Path) -> None:
     (data / "classes.txt").write_text("good\nbad\n")
 
 
+def plain(name: str) -> str:
+    """What a person means by an ID: without case, blanks, ending, and ways to write letters and slashes."""
+    letters = unicodedata.normalize("NFKC", name).strip().casefold().replace("\\", "/")
+    return letters.removeprefix("./").removesuffix(".png")
+
+
 def reference(data: bytes) -> list[tuple[str, int]]:
-    """(ID, label) of every row as Python's own DictReader reads them."""
-    rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
-    return [(row["ID"], int(row["Label"])) for row in rows]
+    """(plain ID, label) of every row as Python's own csv module reads them, with the help of few plain rules."""
+    text = decoded(data)
+    first, _, rest = text.partition("\n")
+    signs = ",;\t"
+    if first.startswith("sep="):
+        text, signs = rest, first[4]
+    for sign in signs:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=sign)
+        columns = ["".join(c for c in cell.lower() if c not in " _-\u3000") for cell in header]
+        ids = [at for at, name in enumerate(columns) if name in ("id", "filename", "imageid", "file", "image", "path")]
+        labels = [at for at, name in enumerate(columns) if name in ("label", "class", "labels")]
+        if ids and labels:
+            break
+    numbers = {"good": 0, "bad": 1}
+    read = []
+    for cells in rows:
+        if "".join(cells).strip():
+            label = unicodedata.normalize("NFKC", cells[labels[0]]).strip().lower()
+            number = numbers[label] if label in numbers else int(float(label.replace(",", ".")))
+            read.append((plain(cells[ids[0]]), number))
+    return read
+
+
+def decoded(data: bytes) -> str:
+    """The text, in the first encoding that fits."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    if data.count(0) > len(data) // 4:
+        return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp950")
 
 
 def check(folder: Path, case: Case) -> str:
@@ -160,9 +233,10 @@ def check(folder: Path, case: Case) -> str:
         inputs = read_inputs(str(folder), "train", FOLDS)
     except AoiError as error:
         return refused(case.expected, error)
-    read = [(row.id, row.label) for row in inputs.rows]
+    read = [(plain(row.id), row.label) for row in inputs.rows]
     require(read == reference(case.data), f"not what the CSV says: {case.name}")
-    require(sorted(row.id for row in inputs.rows) == sorted(NAMES), f"not the pictures of the folder: {case.name}")
+    require(sorted(row.name for row in inputs.rows) == sorted(NAMES), f"not the pictures of the folder: {case.name}")
+    require(all(plain(row.id) == plain(row.name) for row in inputs.rows), f"not the picture that is meant: {case.name}")
     require(all(row.sha256 and not row.reject for row in inputs.rows), f"a whole picture was rejected: {case.name}")
     return accepted(case.expected, case.name)
 

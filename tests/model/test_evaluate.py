@@ -21,7 +21,7 @@ from model.evaluation.evaluate import _write_confusion
 from model.evaluation.metrics import measure
 from model.manifests import EvaluationManifest, ModelManifest
 from model.settings import EvaluateSettings
-from pipeline.inputs.inputs import RESERVED_NAMES
+from pipeline.inputs.classes import RESERVED_NAMES
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError

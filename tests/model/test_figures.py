@@ -17,7 +17,7 @@ from model.evaluation.predictions import Predictions
 from model.figures import confusion_matrix, parallel, picture_sheet, tradeoff, training_curves
 from model.inference.classifier import prediction_table
 from model.manifests import Promise
-from pipeline.inputs.inputs import read_classes
+from pipeline.inputs.classes import read_classes
 from tfrecords.errors import AoiError
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
 
@@ -138,7 +138,7 @@ def test_any_printable_names_are_read_written_and_drawn(names):
         patch.setattr("tfrecords.lettering.installed_fonts", tuple)
         (Path(folder) / "classes.txt").write_text("\n".join(names), encoding="utf-8", newline="")
         try:
-            classes = read_classes(folder)
+            classes = read_classes(folder).names
         except AoiError as error:
             told = [problem.seen for problem in error.problems]
             assert all(re.search(r"looks like|twice|nothing that prints|class name\(s\)", seen) for seen in told)

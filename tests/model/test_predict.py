@@ -20,7 +20,7 @@ from model.inference.litert import to_litert
 from model.inference.predict import predict_lot
 from model.manifests import Drift, EvaluationManifest, ExportManifest, Feature, ModelManifest, PredictionManifest
 from model.settings import PredictSettings
-from pipeline.inputs.inputs import RESERVED_NAMES
+from pipeline.inputs.classes import RESERVED_NAMES
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError

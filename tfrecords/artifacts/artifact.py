@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from tfrecords.artifacts.files import hash_file, hash_json
-from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST, RECORD, SCHEMA_VERSION, FileEntry, MadeFrom, Manifest
+from tfrecords.artifacts.manifest import ASIDE, CHECKSUM, MANIFEST, SCHEMA_VERSION, FileEntry, MadeFrom, Manifest
 from tfrecords.errors import AoiError, Problem, refuse
 
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
@@ -37,7 +37,7 @@ class Artifact(Generic[M_co]):
     @property
     def digest(self) -> str:
         """Hash of the content: equal for equal files and facts, wherever and whenever they were made."""
-        return hash_json({key: value for key, value in self.json.items() if key not in (RECORD, CHECKSUM)})
+        return hash_json({key: value for key, value in self.json.items() if key not in ASIDE})
 
     @property
     def made_from(self) -> MadeFrom:

@@ -8,6 +8,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"  # manifest entry: hash of all the others
 RECORD = "mlflow"  # manifest entry on how and where it was made, clock and files with a clock; no part of its content
+LENIENCES = "leniences"  # manifest entry on how the input was written, which the content does not depend on
+ASIDE = (RECORD, CHECKSUM, LENIENCES)  # entries that are no part of the content
 
 
 class Facts(BaseModel):

@@ -1,0 +1,235 @@
+"""The rows of a CSV and the pictures of a folder or zip, brought together."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pipeline.inputs import files
+from pipeline.inputs.files import AS_STORED, Listing, Stored
+from pipeline.inputs.layouts import Container, Layout, Split, read_listing
+from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible
+from pipeline.inputs.tables import LISTED, TableRow
+from tfrecords.dataset import Lenience
+from tfrecords.errors import AoiError, Problem
+from tfrecords.pictures.formats import SUFFIXES
+
+MANY = 1000  # pictures of one fault, of which no list helps any more
+EXAMPLES = 3  # in one message
+NEAR = 200  # rows and pictures that are left, up to which those of almost the same name are told together
+
+
+def repeated_row(path: str, row: TableRow, line: int) -> Problem:
+    """The problem of a row whose ID an earlier one has. path: the CSV; line: of the earlier row."""
+    seen = f"{shown(row.id)} stands in row {line} already"
+    return Problem(path, seen, "Name each picture once: take one of the two rows out", row.line)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The pictures of rows. pictures: (ID, name as stored) of each row, where none is a problem."""
+
+    container: str
+    pictures: list[tuple[str, str]]
+    leniences: tuple[Lenience, ...]
+    problems: list[Problem]
+
+
+@dataclass(frozen=True)
+class _Try:
+    """How the IDs match what one container holds, with its names in one encoding. names: as IDs may have them."""
+
+    container: Container
+    listing: Listing
+    encoding: int
+    pictures: list[Stored]
+    names: list[str]
+    twice: list[Problem]
+    found: Match
+
+    @property
+    def left(self) -> list[int]:
+        """Pictures that should have a row, and have none."""
+        if not self.container.own:
+            return []
+        return [at for at in self.found.left if not self.pictures[at].hidden and not self.pictures[at].linked]
+
+    @property
+    def wrong(self) -> int:
+        return len(self.found.missing) + len(self.left) + len(self.twice)
+
+
+def place(layout: Layout, split: Split, rows: Sequence[TableRow], unusable: Sequence[str]) -> Placed:
+    """Finds every row's picture; rows without one and pictures without a row are problems.
+
+    unusable: IDs of rows that have another problem already; their pictures are not told too.
+    """
+    ids = [row.id for row in rows]
+    best = None
+    for each in _tries(layout, split, ids):
+        if best is None or each.wrong < best.wrong:
+            best = each
+        if not best.wrong:
+            break
+    assert best is not None
+    found, container = best.found, best.container
+    told = _missing(layout.table, rows, best) if found.missing else _Told([])
+    known = {os.path.basename(visible(each)) for each in unusable}
+    left = [
+        at for at in best.left if best.names[at] not in told.about and os.path.basename(best.names[at]) not in known
+    ]
+    problems = [*best.twice, *told.problems]
+    if not told.whole:
+        problems += _unnamed(layout.table, [best.pictures[at].name for at in left], best)
+    pictures = [
+        (row.id.strip(INVISIBLE) if way else row.id, "" if at is None else best.pictures[at].name)
+        for row, at, way in zip(rows, found.places, found.ways, strict=True)
+    ]
+    taken = {at for at in found.places if at is not None}
+    leniences = told_of(best.listing, best.encoding, container, {best.pictures[at].name for at in taken})
+    leniences += _ways(rows, best)
+    return Placed(container.path, pictures, tuple(leniences), problems)
+
+
+def _tries(layout: Layout, split: Split, ids: Sequence[str]) -> Iterator[_Try]:
+    """The IDs against every container, in every encoding that its names may be in, the likeliest first."""
+    for container in layout.containers:
+        try:
+            listing = read_listing(layout, container)
+        except AoiError:
+            if container == layout.containers[0]:
+                raise
+            continue  # it was only looked into since the first one does not fit
+        prefix = f"{split}_images/" if files.is_zip(container.path) else ""
+        for encoding in range(len(listing.encodings)):
+            pictures: list[Stored] = []
+            names: list[str] = []
+            places: dict[str, int] = {}
+            twice = []
+            for picture in sorted(listing.pictures, key=lambda picture: picture.hidden):
+                name = picture.spellings[encoding].removeprefix(prefix)
+                if name in places:
+                    twice += [] if picture.hidden or picture.linked else [named_twice(container, picture.name)]
+                    continue
+                places[name] = len(names)
+                pictures.append(picture)
+                names.append(name)
+            hidden = frozenset(at for at, picture in enumerate(pictures) if picture.hidden)
+            yield _Try(container, listing, encoding, pictures, names, twice, match(ids, names, hidden))
+
+
+def named_twice(container: Container, name: str) -> Problem:
+    """The problem of a picture whose name another one has."""
+    if files.is_zip(container.path):
+        return Problem(
+            f"{container.path}/{name}", "the zip holds this name twice", "Pack the zip again with one of the two"
+        )
+    return Problem(files.join(container.path, name), "another picture has this name too", "Take one of the two out")
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Problems of rows, names of the pictures that they tell of, and whether they are the one cause of all."""
+
+    problems: list[Problem]
+    about: frozenset[str] = frozenset()
+    whole: bool = False
+
+
+def _missing(table: str, rows: Sequence[TableRow], tried: _Try) -> _Told:
+    """What is told of rows without a picture: the one cause where most have none, else each by itself."""
+    container, missing = tried.container, [rows[at] for at in tried.found.missing]
+    if not any(not picture.hidden for picture in tried.pictures):
+        return _Told([no_picture(container, tried.listing)], whole=True)
+    if _is_whole(len(missing), len(rows)):
+        return _Told([_cause(table, rows, tried)], whole=True)
+    line_of = {visible(row.id): row.line for row, at in zip(rows, tried.found.places, strict=True) if at is not None}
+    left = [tried.names[at] for at in tried.left]
+    few = len(missing) <= NEAR and len(left) <= NEAR
+    problems = []
+    about = set()
+    for row in missing:
+        if (line := line_of.setdefault(visible(row.id), row.line)) != row.line:
+            problems.append(repeated_row(table, row, line))
+            continue
+        near = get_close_matches(row.id, left, 1, 0.8) if few else []
+        seen, remedy = f"no picture {shown(row.id)}", f"Put the picture into {container.path} or take the row out"
+        if near:
+            left.remove(near[0])
+            about.add(near[0])
+            seen = f"{seen}, but {shown(near[0])}, which no row names"
+            remedy = "Write the ID as the picture is named, or the other way round"
+        problems.append(Problem(table, seen, remedy, row.line))
+    return _Told(problems, frozenset(about))
+
+
+def _is_whole(faulty: int, all_of_them: int) -> bool:
+    """Whether so many have a fault that it has one cause, and a list of them helps nobody."""
+    return faulty > MANY or 1 < faulty == all_of_them or faulty > max(LISTED, all_of_them / 2)
+
+
+def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
+    """The one message where most rows have no picture."""
+    ids = [rows[at].id for at in tried.found.missing]
+    seen = f"{len(ids):,} of {len(rows):,} rows have no picture in {tried.container.path}, such as {some(ids)}"
+    there = [tried.names[at] for at in tried.found.left if not tried.pictures[at].hidden]
+    seen += f"; without a row are {some(there)}" if there else "; every picture there has another row"
+    way, fits = likely([row.id for row in rows], tried.names, tried.found)
+    if way:
+        seen += f". {fits:,} of these rows would fit by this: {way}"
+        return Problem(table, seen, "Write the IDs as the pictures are named, and see why the other rows do not fit")
+    return Problem(table, seen, "Write the IDs as the pictures are named, or put the pictures of these rows there")
+
+
+def _unnamed(table: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]:
+    """What is told of pictures without a row."""
+    remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
+    if _is_whole(len(names), len(tried.names)):
+        seen = f"{len(names):,} of {len(tried.names):,} pictures have no row in {os.path.basename(table)}"
+        remedy = remedy.replace("it", "each", 1).replace("the picture", "them")
+        return [Problem(tried.container.path, f"{seen}, such as {some(names)}", remedy)]
+    return [Problem(files.join(tried.container.path, name), "no row names this picture", remedy) for name in names]
+
+
+def no_picture(container: Container, listing: Listing) -> Problem:
+    seen = "no picture is there"
+    if listing.others:
+        shown = [f"{count:,} {ending or 'without an ending'}" for ending, count in listing.others.items()]
+        seen += f"; the files there are: {', '.join(shown[:EXAMPLES])}"
+    return Problem(container.path, seen, f"Put pictures there: {', '.join(SUFFIXES)}")
+
+
+def _ways(rows: Sequence[TableRow], tried: _Try) -> list[Lenience]:
+    """The ways in which IDs were compared, each once."""
+    first: dict[str, str] = {}
+    for row, at, way in zip(rows, tried.found.places, tried.found.ways, strict=True):
+        if way and at is not None:
+            first.setdefault(way, f"{shown(row.id)} is {shown(tried.names[at])}")
+    counts = Counter(tried.found.ways)
+    return [Lenience(kind=way, count=counts[way], example=example) for way, example in first.items()]
+
+
+def told_of(listing: Listing, encoding: int, container: Container, named: set[str]) -> list[Lenience]:
+    """What is to be told of a container: its place, the encoding of its names, what was passed over in it."""
+    told = []
+    if not container.usual:
+        told.append(Lenience(kind="another place of the pictures", count=1, example=os.path.basename(container.path)))
+    if listing.encodings[encoding] != AS_STORED:
+        spelled = [each.spellings[encoding] for each in listing.pictures if each.spellings[encoding] != each.name]
+        name = listing.encodings[encoding]
+        told.append(Lenience(kind=f"names in the encoding {name}", count=len(spelled), example=spelled[0]))
+    if hidden := [each.name for each in listing.pictures if each.hidden and each.name not in named]:
+        told.append(Lenience(kind="files that programs put there, passed over", count=len(hidden), example=hidden[0]))
+    if linked := [each.name for each in listing.pictures if each.linked]:
+        told.append(Lenience(kind="pictures behind a link to a folder", count=len(linked), example=linked[0]))
+    return told
+
+
+def shown(name: str) -> str:
+    """A name, in quotes where a reader would not see all of it."""
+    return name if name == name.strip() and name.isprintable() else repr(name)
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(shown(name)[:80] for name in names[:EXAMPLES])

@@ -1,0 +1,645 @@
+"""Sets and lots as people keep them: read as they lie, or refused with the one cause."""
+
+import os
+import shutil
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.inputs.classes import AIDEA_CLASSES
+from pipeline.inputs.inputs import Inputs, check_inputs, read_inputs
+from pipeline.inputs.layouts import has_test
+from tfrecords.errors import AoiError, Problem
+
+FOLDS = 2
+IDS = tuple(f"part_{number:02d}.png" for number in range(8))
+
+
+def png(gray: int) -> bytes:
+    return cv2.imencode(".png", np.full((4, 4), gray, np.uint8))[1].tobytes()
+
+
+def write(folder: Path, names: tuple[str, ...] = IDS) -> None:
+    """A picture of its own for every name."""
+    for gray, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(gray))
+
+
+def pack(archive: Path, names: tuple[str, ...] | list[str]) -> None:
+    """The same in a zip."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        for gray, name in enumerate(names):
+            file.writestr(name, png(gray))
+
+
+def raw_zip(archive: Path, names: list[str], encoding: str) -> None:
+    """A zip whose names are bytes of an encoding, without the mark of UTF-8."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+
+    class Raw(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):
+            return self.raw, 0
+
+    with zipfile.ZipFile(archive, "w") as file:
+        for gray, name in enumerate(names):
+            entry = Raw(f"{gray}")
+            entry.raw = name.encode(encoding)
+            file.writestr(entry, png(gray))
+
+
+def table(data: Path, ids=IDS, labels=None, split: str = "train", header: str = "ID,Label") -> Path:
+    """SPLIT.csv with two classes in turn."""
+    data.mkdir(exist_ok=True)
+    labels = labels or [str(number % 2) for number in range(len(ids))]
+    path = data / f"{split}.csv"
+    path.write_text("\n".join([header, *(f"{name},{label}" for name, label in zip(ids, labels, strict=True))]) + "\n")
+    return path
+
+
+def read(data: Path, split: str = "train", **more) -> Inputs:
+    return read_inputs(str(data), split, FOLDS, **more)
+
+
+def kinds(inputs: Inputs) -> list[str]:
+    return [lenience.kind for lenience in inputs.leniences]
+
+
+def refused(data: Path, split: str = "train") -> tuple[Problem, ...]:
+    with pytest.raises(AoiError) as error:
+        check_inputs(str(data), split, FOLDS)
+    assert error.value.exit_code == 2
+    return error.value.problems
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A plain set of two classes, named in classes.txt."""
+    data = tmp_path / "data"
+    write(data / "train_images")
+    table(data)
+    (data / "classes.txt").write_text("OK\nNG\n")
+    return data
+
+
+# --- A folder per class -------------------------------------------------------------------------------------
+
+PER_CLASS = ("OK/1.png", "OK/2.png", "scratch/1.png", "scratch/deep/2.png", "dent/a b.png", "dent/2.png")
+
+
+@pytest.mark.parametrize("place", ["train", "."])
+def test_a_folder_per_class_needs_no_csv(tmp_path, place):
+    write(tmp_path / "data" / place, PER_CLASS)
+    inputs = read(tmp_path / "data")
+    assert inputs.classes == ("OK", "dent", "scratch")
+    assert [(row.id, row.label) for row in inputs.rows] == [
+        ("OK/1.png", 0),
+        ("OK/2.png", 0),
+        ("dent/2.png", 1),
+        ("dent/a b.png", 1),
+        ("scratch/1.png", 2),
+        ("scratch/deep/2.png", 2),
+    ]
+    assert kinds(inputs) == ["classes in the order of their names"]
+
+
+def test_classes_txt_gives_the_order_of_folders(tmp_path):
+    data = tmp_path / "data"
+    write(data / "train", PER_CLASS)
+    (data / "classes.txt").write_text("scratch\nOK\ndent\n")
+    inputs = read(data)
+    assert inputs.classes == ("scratch", "OK", "dent")
+    assert {row.id.partition("/")[0]: row.label for row in inputs.rows} == {"scratch": 0, "OK": 1, "dent": 2}
+    assert inputs.leniences == ()
+
+
+def test_folders_may_be_numbers_from_classes_txt(tmp_path):
+    data = tmp_path / "data"
+    write(data / "train", ("0/a.png", "0/b.png", "1/a.png", "1/b.png"))
+    (data / "classes.txt").write_text("good\nbad\n")
+    assert [row.label for row in read(data).rows] == [0, 0, 1, 1]
+    (data / "classes.txt").unlink()
+    write(data / "train", ("10/a.png", "10/b.png"))
+    assert read(data).classes == ("0", "1", "10")
+
+
+def test_a_folder_that_is_no_class_of_classes_txt_is_refused_once(tmp_path):
+    data = tmp_path / "data"
+    write(data / "train", PER_CLASS)
+    (data / "classes.txt").write_text("scratch\nOK\n")
+    (problem,) = refused(data)
+    assert problem.file == str(data / "train" / "dent")
+    assert "Rename it" in problem.remedy
+
+
+def test_what_is_no_class_beside_folders_of_classes(tmp_path):
+    data = tmp_path / "data"
+    write(data, PER_CLASS)
+    alone = read(data)
+    write(
+        data, ("train_images/x.png", "test_images/x.png", "test/x.png", ".thumbnails/x.png", "@eaDir/x.png", "me.png")
+    )
+    (data / "empty").mkdir()
+    assert [row.id for row in read(data).rows] == [row.id for row in alone.rows]
+
+
+def test_train_csv_counts_before_folders_of_classes_and_train_before_the_folder_itself(data):
+    plain = read(data)
+    write(data / "train", PER_CLASS)
+    write(data, ("void/1.png", "void/2.png"))
+    assert read(data) == plain
+    (data / "train.csv").unlink()
+    (data / "classes.txt").unlink()
+    assert read(data).classes == ("OK", "dent", "scratch")
+    shutil.rmtree(data / "train")
+    write(data, ("dent/1.png", "dent/2.png"))
+    assert read(data).classes == ("dent", "void")
+
+
+def test_pictures_outside_of_the_folders_of_classes_are_refused_once(tmp_path):
+    write(tmp_path / "train", (*PER_CLASS, "x.png", "y.png"))
+    (problem,) = refused(tmp_path)
+    assert problem.seen == "2 picture(s) lie in no folder of a class, such as x.png, y.png"
+
+
+@pytest.mark.parametrize("names", [("OK/1.png", "OK/2.png"), ("ID/1.png", "OK/1.png"), ("ok/1.png", "OK/1.png")])
+def test_folders_that_can_be_no_classes_are_refused(tmp_path, names):
+    write(tmp_path / "train", names)
+    assert len(refused(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "train/", "panel 7/train/", "./", "train\\"])
+@pytest.mark.parametrize("name", ["data/train.zip", "set.zip"])
+def test_a_zip_of_folders_of_classes(tmp_path, prefix, name):
+    pack(tmp_path / name, [prefix + each for each in PER_CLASS])
+    inputs = read(tmp_path / name.removesuffix("/train.zip"))
+    assert inputs.classes == ("OK", "dent", "scratch")
+    assert [row.id for row in inputs.rows] == sorted(PER_CLASS)
+
+
+def test_folders_of_classes_in_a_folder_of_the_same_name(tmp_path):
+    write(tmp_path / "train" / "train", PER_CLASS)
+    inputs = read(tmp_path)
+    assert [row.id for row in inputs.rows] == sorted(PER_CLASS)
+    assert kinds(inputs)[0] == "a folder around all pictures, taken off"
+
+
+@pytest.mark.parametrize("names", [("train/OK/1.png", "test/OK/1.png"), ("train_images/1.png", "test_images/1.png")])
+def test_a_zip_of_a_whole_set_is_not_taken_for_classes(tmp_path, names):
+    pack(tmp_path / "set.zip", [f"set/{name}" for name in names])
+    (problem,) = refused(tmp_path / "set.zip")
+    assert "unpack it" in problem.remedy
+
+
+def test_class_names_of_a_mac_are_composed(tmp_path):
+    write(
+        tmp_path / "train", tuple(unicodedata.normalize("NFD", f"défaut {at}/{at}.png") for at in range(2)) + PER_CLASS
+    )
+    with pytest.raises(AoiError, match="1 picture"):
+        read(tmp_path)
+    write(tmp_path / "train", tuple(unicodedata.normalize("NFD", f"défaut {at}/x.png") for at in range(2)))
+    assert "défaut 1" in read(tmp_path).classes
+
+
+def test_a_set_in_a_folder_of_its_own(data, tmp_path):
+    plain = read(data)
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    data.rename(outer / "data")
+    (outer / ".DS_Store").touch()
+    assert read(outer).digest == plain.digest
+    shutil.rmtree(outer / "data")
+    write(outer / "again", PER_CLASS)
+    assert read(outer).classes == ("OK", "dent", "scratch")
+
+
+# --- Lots without a CSV -------------------------------------------------------------------------------------
+
+
+def lot_folder(root: Path) -> Path:
+    write(root / "lot")
+    return root / "lot"
+
+
+def lot_zip(root: Path) -> Path:
+    pack(root / "lot.zip", IDS)
+    return root / "lot.zip"
+
+
+def lot_zip_with_a_folder(root: Path) -> Path:
+    pack(root / "lot.zip", [f"a lot/{name}" for name in IDS])
+    return root / "lot.zip"
+
+
+def lot_test_images(root: Path) -> Path:
+    write(root / "lot" / "test_images")
+    return root / "lot"
+
+
+def lot_test_zip(root: Path) -> Path:
+    pack(root / "lot" / "test_images.zip", [f"test_images/{name}" for name in IDS])
+    return root / "lot"
+
+
+def lot_test(root: Path) -> Path:
+    write(root / "lot" / "test")
+    return root / "lot"
+
+
+def lot_ids_alone(root: Path) -> Path:
+    write(root / "lot" / "test_images")
+    (root / "lot" / "test.csv").write_text("\r\n".join(["ID", *IDS]))
+    return root / "lot"
+
+
+LOTS = (lot_folder, lot_zip, lot_zip_with_a_folder, lot_test_images, lot_test_zip, lot_test, lot_ids_alone)
+
+
+@pytest.mark.parametrize("make", LOTS, ids=lambda make: make.__name__)
+def test_a_lot_needs_no_labels_and_has_the_classes_that_are_given(tmp_path, make: Callable[[Path], Path]):
+    inputs = read(make(tmp_path), "test", classes=("good", "bad"))
+    assert [row.id for row in inputs.rows] == list(IDS)
+    assert {row.label for row in inputs.rows} == {-1}
+    assert inputs.classes == ("good", "bad")
+
+
+def test_a_lot_may_have_folders_and_its_ids_are_paths_in_order(tmp_path):
+    write(tmp_path, ("pm/1.png", "am/2.png", "am/10.png", "0.png", ".hidden/1.png"))
+    assert [row.id for row in read(tmp_path, "test").rows] == ["0.png", "am/10.png", "am/2.png", "pm/1.png"]
+
+
+def test_the_labels_of_a_test_set_per_class_are_not_read(tmp_path):
+    write(tmp_path / "test", PER_CLASS)
+    assert {row.label for row in read(tmp_path, "test").rows} == {-1}
+
+
+def test_training_pictures_are_no_lot(data):
+    assert not has_test(str(data))
+    (problem,) = refused(data, "test")
+    assert "test.csv" in problem.seen
+    write(data / "test_images")
+    assert has_test(str(data))
+    assert len(read(data, "test").rows) == len(IDS)
+
+
+@pytest.mark.parametrize("names", [(), ("notes.txt", "a.gif", "b.gif")])
+def test_a_folder_without_pictures_is_refused_with_what_is_there(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("x")
+    (problem,) = refused(tmp_path, "test")
+    assert problem.seen.startswith("no picture is there")
+    assert not names or "2 .gif" in problem.seen
+
+
+# --- The names of pictures ----------------------------------------------------------------------------------
+
+
+def renamed(change: Callable[[str], str]) -> Callable[[Path], None]:
+    """Changes the names of the files."""
+
+    def apply(data: Path) -> None:
+        shutil.rmtree(data / "train_images")
+        write(data / "train_images", tuple(map(change, IDS)))
+
+    return apply
+
+
+def other_ids(change: Callable[[str], str]) -> Callable[[Path], None]:
+    """Changes the IDs in the CSV."""
+    return lambda data: void(table(data, tuple(map(change, IDS))))
+
+
+def void(*_: object) -> None:
+    """Nothing."""
+
+
+def zipped(change: Callable[[str], str]) -> Callable[[Path], None]:
+    """A zip in place of the folder, with names that are changed."""
+
+    def apply(data: Path) -> None:
+        shutil.rmtree(data / "train_images")
+        pack(data / "train_images.zip", list(map(change, IDS)))
+
+    return apply
+
+
+def moved(place: str) -> Callable[[Path], None]:
+    """The pictures in another folder of the set."""
+
+    def apply(data: Path) -> None:
+        shutil.rmtree(data / "train_images")
+        write(data / place)
+
+    return apply
+
+
+NAMES = {
+    "upper case": renamed(str.upper),
+    "an ending in upper case": renamed(lambda name: name.replace(".png", ".PNG")),
+    "IDs in upper case": other_ids(str.upper),
+    "no ending": other_ids(lambda name: name.removesuffix(".png")),
+    "no ending, and upper case": other_ids(lambda name: name.removesuffix(".png").upper()),
+    "a blank behind": other_ids(lambda name: f"{name} "),
+    "full-width blanks": other_ids(lambda name: f"\u3000{name}\u3000"),
+    "blanks that nobody sees": other_ids(lambda name: f"\ufeff{name}\u200b\u00a0"),
+    "full-width letters": other_ids(lambda name: name.replace("part", "ｐａｒｔ")),
+    "./": other_ids(lambda name: f"./{name}"),
+    "the folder in the ID": other_ids(lambda name: f"train_images/{name}"),
+    "the folder in the ID, backwards": other_ids(lambda name: f"train_images\\{name}"),
+    "a long folder in the ID, and no ending": other_ids(lambda name: f"data/set 1/{name.removesuffix('.png')}"),
+    "a folder in the folder": renamed(lambda name: f"train_images/{name}"),
+    "folders in the folder": renamed(lambda name: f"a/b/{name}"),
+    "a prefix of the files": renamed(lambda name: f"lot7_{name}"),
+    "a prefix of the IDs": other_ids(lambda name: f"lot7-{name}"),
+    "zeros lost": other_ids(lambda name: name.replace("_0", "_")),
+    "folders that the IDs lack": renamed(lambda name: f"{'even' if int(name[5:7]) % 2 else 'odd'}/{name}"),
+    "zip": zipped(str),
+    "zip with another top folder": zipped(lambda name: f"panel/{name}"),
+    "zip with two folders": zipped(lambda name: f"panel/train_images/{name}"),
+    "zip with ./": zipped(lambda name: f"./{name}"),
+    "zip with backslashes": zipped(lambda name: f"train_images\\{name}"),
+    "zip in upper case": zipped(lambda name: f"TRAIN_IMAGES/{name.upper()}"),
+    "train/": moved("train"),
+    "images/": moved("images"),
+    "beside the CSV": moved("."),
+    "Train_Images/": moved("Train_Images"),
+}
+
+
+@pytest.mark.parametrize("how", NAMES)
+def test_names_that_are_written_otherwise_mean_the_same_pictures(data, how):
+    plain = read(data)
+    NAMES[how](data)
+    inputs = read(data)
+    assert [row.sha256 for row in inputs.rows] == [row.sha256 for row in plain.rows]
+    assert [row.label for row in inputs.rows] == [row.label for row in plain.rows]
+    assert len(inputs.leniences) == (how not in ("zip", "zip with ./", "zip with backslashes", "Train_Images/"))
+    assert all(0 < lenience.count <= len(IDS) and lenience.example for lenience in inputs.leniences)
+
+
+def test_a_mixture_of_ways_is_told_way_by_way(data):
+    table(data, (IDS[0], f" {IDS[1]}", IDS[2].upper(), "./" + IDS[3], *(name.removesuffix(".png") for name in IDS[4:])))
+    inputs = read(data)
+    assert [row.name for row in inputs.rows] == list(IDS)
+    assert {lenience.kind: (lenience.count, lenience.example) for lenience in inputs.leniences} == {
+        "blanks around an ID": (1, "' part_01.png' is part_01.png"),
+        "upper and lower case": (1, "PART_02.PNG is part_02.png"),
+        "slashes written otherwise": (1, "./part_03.png is part_03.png"),
+        "IDs without the ending of the file, or with another": (4, "part_04 is part_04.png"),
+    }
+    assert inputs.rows[1].id == IDS[1]  # blanks are taken off; else the ID stays as the CSV has it, for the answers
+    assert inputs.rows[2].id == IDS[2].upper()
+
+
+def test_composed_and_decomposed_letters_are_the_same(tmp_path):
+    names = ("défaut_1.png", "défaut_2.png", "ok_1.png", "ok_2.png")
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        data = tmp_path / form
+        write(data / "train_images", tuple(unicodedata.normalize(form, name) for name in names))
+        table(data, tuple(unicodedata.normalize(other, name) for name in names))
+        assert kinds(read(data)) == ["classes without names", "letters composed otherwise"]
+
+
+def test_a_colon_may_stand_in_an_id(tmp_path):
+    names = tuple(f"cam1_10:22:{number}.png" for number in range(4))
+    write(tmp_path / "train_images", names)
+    table(tmp_path, names)
+    assert [row.id for row in read(tmp_path).rows] == list(names)
+
+
+@pytest.mark.parametrize("names", [("a.png", "A.png", "b.png", "c.png"), ("a.png", "a.PNG", "A.png", "b.png")])
+def test_names_that_differ_in_case_alone_are_different_pictures(tmp_path, names):
+    write(tmp_path / "train_images", names)
+    table(tmp_path, names)
+    assert [row.name for row in read(tmp_path).rows] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("files", "ids"),
+    [
+        (("a.png", "b/a.png", "c.png", "d.png"), ("a.png", "x/a.png", "c.png", "d.png")),  # which a.png?
+        (("A.png", "a.png", "c.png", "d.png"), ("A.PNG", "a.PNG", "c.png", "d.png")),
+        (("cam2_1.png", "cam2_2.png", "cam2_3.png", "cam2_4.png"), ("cam1_1", "cam1_2", "cam1_3", "cam1_4")),
+        (("01.png", "1.png", "2.png", "3.png"), ("1", "001", "2", "3")),
+    ],
+)
+def test_what_could_mean_another_picture_is_refused(tmp_path, files, ids):
+    write(tmp_path / "train_images", files)
+    table(tmp_path, ids)
+    assert refused(tmp_path)
+
+
+def test_no_row_finds_its_picture_is_one_problem_with_three_examples(data):
+    table(data, tuple(f"cam1_{number}" for number in range(8)))
+    (problem,) = refused(data)
+    assert problem.file == str(data / "train.csv")
+    assert problem.seen == (
+        f"8 of 8 rows have no picture in {data / 'train_images'}, such as cam1_0, cam1_1, cam1_2; "
+        "without a row are part_00.png, part_01.png, part_02.png"
+    )
+
+
+def test_a_cause_that_fits_most_rows_is_named(data):
+    table(data, (*(f"lot/{name}" for name in IDS[:6]), "gone.png", "away.png"))
+    (problem,) = refused(data)
+    assert "6 of these rows would fit by this: another folder around the pictures" in problem.seen
+
+
+def test_pictures_that_have_no_row_are_one_problem(data):
+    write(data / "train_images" / "more", tuple(f"{number}.png" for number in range(20)))
+    (problem,) = refused(data)
+    assert problem.seen.startswith("20 of 28 pictures have no row in train.csv, such as more/0.png")
+
+
+def test_a_fault_of_many_rows_is_told_once(tmp_path):
+    names = tuple(f"/data/{number}.png" for number in range(30))
+    write(tmp_path / "train_images", tuple(f"{number}.png" for number in range(30)))
+    table(tmp_path, names)
+    (problem,) = refused(tmp_path)
+    assert problem.row == 2
+    assert "29 more rows have this fault, such as 3, 4, 5" in problem.seen
+
+
+# --- Names of files in other encodings ----------------------------------------------------------------------
+
+CHINESE = [
+    "刮傷_01.png",
+    "刮傷_02.png",
+    "功能許_03.png",
+    "正常/04.png",
+]  # 功 and 許 have a backslash as their second byte
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp950"])
+@pytest.mark.parametrize("prefix", ["", "train_images/", "面板/"])
+def test_names_in_a_zip_without_the_mark_of_utf8(tmp_path, encoding, prefix):
+    raw_zip(tmp_path / "train_images.zip", [prefix + name for name in CHINESE], encoding)
+    table(tmp_path, CHINESE)
+    assert [row.id for row in read(tmp_path).rows] == CHINESE
+    assert f"names in the encoding {encoding}" in kinds(read(tmp_path))
+
+
+def test_a_zip_of_chinese_folders_of_classes(tmp_path):
+    raw_zip(
+        tmp_path / "train.zip", ["資料/刮傷/1.png", "資料/刮傷/2.png", "資料/正常/1.png", "資料/正常/2.png"], "cp950"
+    )
+    inputs = read(tmp_path)
+    assert inputs.classes == ("刮傷", "正常")
+    assert inputs.rows[0].id == "刮傷/1.png"
+
+
+def test_names_that_were_unpacked_in_the_encoding_of_dos(tmp_path):
+    write(
+        tmp_path / "train_images",
+        (*(name.encode("cp950").decode("cp437") for name in CHINESE[:2]), "a.png", "b.png"),
+    )
+    table(tmp_path, (*CHINESE[:2], "a.png", "b.png"))
+    assert [row.id for row in read(tmp_path).rows] == [*CHINESE[:2], "a.png", "b.png"]
+
+
+def test_names_in_the_encoding_of_dos_itself(tmp_path):
+    names = ["é_1.png", "é_2.png", "b.png", "c.png"]
+    raw_zip(tmp_path / "train_images.zip", names, "cp437")
+    table(tmp_path, names)
+    assert [row.id for row in read(tmp_path).rows] == names
+
+
+def test_names_of_a_folder_in_bytes_of_big5(tmp_path):
+    (tmp_path / "train_images").mkdir()
+    for gray, name in enumerate(CHINESE[:2]):
+        with open(os.fsencode(tmp_path / "train_images") + b"/" + name.encode("cp950"), "wb") as file:
+            file.write(png(gray))
+    write(tmp_path / "train_images", ("a.png", "b.png"))
+    table(tmp_path, (*CHINESE[:2], "a.png", "b.png"))
+    assert [row.id for row in read(tmp_path).rows] == [*CHINESE[:2], "a.png", "b.png"]
+
+
+# --- What programs put beside pictures ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["", ".ipynb_checkpoints/", "@eaDir/", ".thumbnails/", "__MACOSX/", "sub/__MACOSX/"])
+@pytest.mark.parametrize("how", ["folder", "zip"])
+def test_what_programs_put_there_is_passed_over_and_told_once(data, how, place):
+    junk = tuple(f"{place}{'._' if not place else ''}{name}" for name in IDS)
+    write(data / "train_images", junk)
+    if how == "zip":
+        shutil.rmtree(data / "train_images")
+        pack(data / "train_images.zip", [*IDS, *junk])
+    inputs = read(data)
+    assert [row.id for row in inputs.rows] == list(IDS)
+    (lenience,) = inputs.leniences
+    assert (lenience.kind, lenience.count) == ("files that programs put there, passed over", len(IDS))
+
+
+def test_a_hidden_picture_that_a_row_names_is_taken(data):
+    write(data / "train_images", (".x.png",))
+    table(data, (*IDS, ".x.png"))
+    assert read(data).rows[-1].name == ".x.png"
+
+
+# --- Labels and classes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["0.0", "1.0"] * 4, "whole numbers written otherwise, as labels"),
+        (["０", "１"] * 4, "whole numbers written otherwise, as labels"),
+        (["OK", "NG"] * 4, "labels given by the class's name"),
+        (["OK", "1"] * 4, "labels given by the class's name"),
+        (["ok", "ng"] * 4, "class names in other letters, as labels"),
+        (["ＯＫ", "NG "] * 4, "class names in other letters, as labels"),
+        ([" 0", "01"] * 4, ""),
+    ],
+)
+def test_a_label_may_be_written_in_several_ways(data, labels, kind):
+    plain = read(data)
+    table(data, labels=labels)
+    inputs = read(data)
+    assert inputs.rows == plain.rows
+    assert inputs.digest == plain.digest
+    assert {each.kind for each in inputs.leniences} - {"labels given by the class's name"} <= {kind}
+    assert bool(kind) == bool(inputs.leniences)
+
+
+def test_numbers_count_before_names_that_are_numbers(data):
+    (data / "classes.txt").write_text("1\n0\n")
+    assert [row.label for row in read(data).rows][:2] == [0, 1]
+    (data / "classes.txt").write_text("10\n20\n")
+    table(data, labels=["20", "10"] * 4)
+    assert [row.label for row in read(data).rows][:2] == [1, 0]
+
+
+def without_names(data: Path, labels: list[str], count: int) -> Path:
+    (data / "classes.txt").unlink(missing_ok=True)
+    ids = tuple(f"{number:02d}.png" for number in range(count))
+    shutil.rmtree(data / "train_images")
+    write(data / "train_images", ids)
+    table(data, ids, (labels * count)[:count])
+    return data
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["0", "1"], ("class_0", "class_1")),
+        (["0.0", "1.0", "2.0"], ("class_0", "class_1", "class_2")),
+        ([str(number) for number in range(6)], AIDEA_CLASSES),
+        ([str(number) for number in range(7)], tuple(f"class_{number}" for number in range(7))),
+        (["void", "normal", "edge"], ("edge", "normal", "void")),
+        (["刮傷", "正常"], ("刮傷", "正常")),
+    ],
+)
+def test_without_classes_txt_the_labels_tell_the_classes_and_that_is_said(data, labels, classes):
+    inputs = read(without_names(data, labels, 14))
+    assert inputs.classes == classes
+    assert inputs.leniences[0].kind in (
+        "classes without names",
+        "AIdea's names for six classes",
+        "classes in the order of their names",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "seen", "remedy"),
+    [
+        (["1", "2"], "the labels begin at 1 and end at 2", "Take 1 off every label"),
+        (["1.0", "2.0", "3.0"], "the labels begin at 1 and end at 3", "Take 1 off every label"),
+        (["0", "2"], "no row has 1", "number the labels from 0"),
+        (["0"], "all rows have the label 0", "two classes"),
+        (["OK"], "1 class(es): OK", "two classes"),
+        (["OK", "NG", "1"], "the labels mix names and numbers: '1' in row 4, '1' in row 7", "either names or numbers"),
+        ([""], "the column Label is empty", "a label in every row"),
+        (["OK", "ok", "NG"], "'OK' and 'ok' differ in case or width of letters alone", "one of the two"),
+        (["OK", "ID"], "'ID' is a column of predictions.csv already", "another name"),
+    ],
+)
+def test_labels_that_tell_no_classes_are_refused_once(data, labels, seen, remedy):
+    (problem,) = refused(without_names(data, labels, 14))
+    assert seen in problem.seen
+    assert remedy in problem.remedy
+
+
+def test_labels_that_begin_at_1_are_refused_with_classes_txt_too(data):
+    table(data, labels=["1", "2"] * 4)
+    (problem,) = refused(data)
+    assert "begin at 1" in problem.seen
+    assert problem.remedy.startswith("Take 1 off every label")
+
+
+def test_an_unknown_label_of_many_rows_is_told_once(data):
+    ids = tuple(f"{number:02d}.png" for number in range(30))
+    shutil.rmtree(data / "train_images")
+    write(data / "train_images", ids)
+    table(data, ids, ["crack", "OK", "NG"] * 10)
+    assert len(refused(data)) == 10
+    table(data, ids, ["crack", "burr", "NG"] * 10)
+    (problem,) = refused(data)
+    assert "'crack' of 00.png is none of the classes; 19 more rows" in problem.seen
