@@ -10,8 +10,9 @@ import numpy as np
 from tfrecords.pictures.errors import PictureError
 
 ORIENTATION = 274
-# Of the types that hold whole numbers: BYTE, SHORT, LONG, UNDEFINED (bytes), IFD, LONG8, IFD8.
-KINDS = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}
+UNDEFINED = 7
+# Of the types whose values are looked at: BYTE, SHORT, LONG, UNDEFINED (bytes), IFD, LONG8, IFD8.
+KINDS = {1: "u1", 3: "u2", 4: "u4", UNDEFINED: "u1", 13: "u4", 16: "u8", 18: "u8"}
 TURNED = (
     *(None, None, lambda pixels: cv2.flip(pixels, 1), lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180)),
     *(lambda pixels: cv2.flip(pixels, 0), cv2.transpose),
@@ -37,7 +38,7 @@ class Directory:
         if tag not in self.entries:
             return default
         kind, count, at = self.entries[tag]
-        if kind not in KINDS:
+        if kind not in KINDS or kind == UNDEFINED:
             raise PictureError(f"the TIFF is damaged (tag {tag} is of type {kind})")
         dtype = np.dtype(self.order + KINDS[kind])
         if not 0 < count <= (len(self.data) - at) // dtype.itemsize:

@@ -17,7 +17,7 @@ END, SCAN, EXIF = 0xD9, 0xDA, 0xE1
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers between are no frame headers
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in the pixels 0 follows each 0xff, or a restart mark
-MOST_SCANS = 100  # encoders write up to about 20; each costs a walk over all pixels
+MOST_SCANS = 40  # encoders write up to about 20; each costs a walk over all pixels
 SAVE_AGAIN = "save the picture in gray or RGB with 8 bits, or as PNG or TIFF, or take it out with its row"
 
 

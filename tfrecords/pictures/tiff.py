@@ -33,7 +33,7 @@ COMPRESSIONS = {
 FORMATS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 SAVE_AS = "save it with 8 or 16 bits of whole numbers per sample, in gray or RGB, with LZW, deflate or no compression"
 MOST_CHANNELS = 4  # color and alpha
-MOST_CODES = 8_000_000  # of PackBits, which Python reads one by one
+MOST_PACKED = 64 << 20  # bytes of PackBits, whose codes Python reads one by one
 MARGIN = 1 << 22  # samples that tiles may stick out of a small picture
 HEADER = 8  # bytes
 AT_ONCE = 1 << 24  # bytes that libtiff unpacks at a time, so that a second copy of the picture never stands in memory
@@ -165,6 +165,8 @@ def _with_segments(page: Page, tiled: bool) -> Page:
         needed = last if at % down == down - 1 else whole
         if counts[at] < (needed if page.compression == NONE else 1):
             raise PictureError(f"the TIFF is damaged (its strip or tile {at} has {counts[at]} bytes)")
+    if page.compression == PACKBITS and sum(counts) > MOST_PACKED:
+        raise PictureError(f"the TIFF has {sum(counts):,} bytes of PackBits, which is not read", SAVE_AS)
     return replace(page, segments=tuple(zip(offsets, counts, strict=True)))
 
 
@@ -277,9 +279,7 @@ def _unpacked_bits(packed: bytes, needed: int, most: int) -> np.ndarray:
     Source: TIFF 6.0, section 9.
     """
     out, at = bytearray(), 0
-    for _ in range(MOST_CODES):
-        if at >= len(packed) or len(out) >= most:
-            break
+    while at < len(packed) and len(out) < most:
         code = packed[at]
         if code < 128:
             out += packed[at + 1 : at + 2 + code]
@@ -300,8 +300,10 @@ def _by_libtiff(data: bytes, page: Page, segments: tuple[tuple[int, int], ...], 
     They go to libtiff as the strips of a gray picture of 8 bits, so that it sees nothing but packed bytes: what the
     samples are is for us to tell, who test it. OpenCV's own reader goes on behind an error, with gray.
     """
-    from PIL.TiffImagePlugin import TiffImageFile  # only these files need it
+    from PIL import Image  # only these files need it
+    from PIL.TiffImagePlugin import TiffImageFile
 
+    Image.MAX_IMAGE_PIXELS = None  # a size was held against preprocess.max_megapixels already
     height, width = out.shape
     packed = [data[offset : offset + size] for offset, size in segments]
     begin = 8
