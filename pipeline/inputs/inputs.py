@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -118,7 +118,8 @@ def read_inputs(
     """
     found = _checked(data, split, folds, classes)
     _hash(found.rows, found.container, progress)
-    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows), found.leniences)
+    leniences = (*found.leniences, *_noted(found.rows))
+    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows), leniences)
 
 
 def check_inputs(data: str, split: Split, folds: int) -> tuple[str, ...]:
@@ -343,6 +344,18 @@ def _hash(rows: list[Row], container: str, progress: Progress) -> None:
         for at, part in zip(starts, parts, strict=True):
             rows[at : at + HASHED_AT_ONCE] = part
             progress(at + len(part), len(rows), "hashed")
+
+
+def _noted(rows: Sequence[Row]) -> Iterator[Lenience]:
+    """What was taken leniently of the pictures' files, each kind once."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for note in row.notes:
+            first.setdefault(note, row.id)
+            counts[note] += 1
+    for note, count in counts.items():
+        yield Lenience(kind=note, count=count, example=first[note])
 
 
 def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:

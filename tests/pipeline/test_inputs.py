@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,10 @@ from pipeline.inputs import files
 from pipeline.inputs.classes import read_classes
 from pipeline.inputs.inputs import Reject, check_inputs, duplicates, read_inputs
 from pipeline.settings import IngestSettings
+from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
 from tfrecords.pictures.errors import COPY_AGAIN
+from tfrecords.pictures.tiff import SEVERAL_PAGES
 from tfrecords.records.schema import UNLABELLED
 from tfrecords.settings import LEAST_FOLDS
 
@@ -80,6 +83,14 @@ def test_every_row_is_read_in_the_order_of_the_csv_with_its_line_label_and_hash(
     assert [row.label for row in inputs.rows] == [0, 1, 2] * 10
     assert len({row.sha256 for row in inputs.rows}) == 30
     assert not any(row.reject for row in inputs.rows)
+
+
+def test_what_was_taken_leniently_of_the_pictures_is_told_once_per_kind(data):
+    for index in (3, 7):
+        pages = np.full((2, 8, 8), index, np.uint8)
+        tifffile.imwrite(data / "train_images" / f"train_{index:03d}.png", pages, photometric="minisblack")
+    inputs = read_inputs(str(data), "train", FOLDS)
+    assert inputs.leniences == (Lenience(kind=SEVERAL_PAGES, count=2, example="train_003.png"),)
 
 
 def test_the_test_split_needs_no_labels_and_takes_any(data):
