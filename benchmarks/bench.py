@@ -15,7 +15,7 @@ from benchmarks.core import machine
 from tfrecords.artifacts.files import write_whole
 from tfrecords.errors import refuse
 
-SECTIONS = ("convert", "read", "train", "predict", "orchestrate")
+SECTIONS = ("convert", "audit", "read", "train", "predict", "orchestrate")
 VERSION = 1  # of the JSON
 TINY = (
     *("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1"),
@@ -26,6 +26,7 @@ IMPORTS = ("tensorflow", "mlflow", "prefect", "apache_beam", "pandas", "cv2", "f
 # How large each section is. Slow contestants get fewer pictures and are compared by their rates.
 FULL: dict[str, dict[str, Any]] = {
     "convert": {"drawn": 600, "pictures": 12670, "slow": 1200, "few": 200, "growth": [2500, 50000], "rounds": 3},
+    "audit": {"drawn": 600, "hashes": 1_000_000, "slow": 100_000, "flipped_bits": 8, "rounds": 3},
     "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
     "train": {
         "drawn": 600,
@@ -49,6 +50,7 @@ FULL: dict[str, dict[str, Any]] = {
 }
 QUICK: dict[str, dict[str, Any]] = {
     "convert": {"drawn": 60, "pictures": 300, "slow": 120, "few": 60, "growth": [120, 600], "rounds": 1},
+    "audit": {"drawn": 60, "hashes": 5000, "slow": 2000, "flipped_bits": 8, "rounds": 1},
     "read": {"drawn": 60, "pictures": 120, "seconds": 0.2, "still": False, "rounds": 1},
     "train": {
         "drawn": 60,
@@ -82,7 +84,7 @@ def plan(quick: bool, only: Sequence[str] = (), data: str | None = None) -> dict
         raise refuse("--only", f"{unknown[0]!r} is no section", f"Known: {', '.join(SECTIONS)}")
     sizes = QUICK if quick else FULL
     chosen = {name: dict(sizes[name]) for name in SECTIONS if not only or name in only}
-    for name in {"train", "predict"} & set(chosen):
+    for name in {"audit", "train", "predict"} & set(chosen):
         chosen[name]["data"] = data
     return chosen
 
@@ -112,7 +114,7 @@ def bench(
 def run(quick: bool, only: Sequence[str], data: str | None, out: Path) -> str:
     """The subcommand: measures, and leaves the JSON at `out`, and beside it a paper (.md) and a chart (.png).
 
-    data: folder for the training section; none: sample pictures. Returns: what the paper says.
+    data: folder for the sections that take one; none: sample pictures. Returns: what the paper says.
 
     Raises: AoiError for a contestant that fails; the sections before it are then beside `out`, in STEM.partial.json.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 TITLES = {
     "convert": "Convert: picture files to records",
+    "audit": "Audit: pairs of the same picture",
     "read": "Read: records to batches",
     "train": "Train",
     "predict": "Predict: PNG files to a submission",
@@ -19,6 +20,8 @@ NOTES = {
     ("convert", "formats"): "The same pictures in other formats; TIFF is not compressed.",
     ("convert", "few"): "A small set, where start-up counts most.",
     ("convert", "growth"): "`aoi ingest`, as the number of pictures grows.",
+    ("audit", "pairs"): "Perceptual hashes of real pictures, each with up to so many bits flipped by chance: pairs"
+    " within 6 bits. One core. Pairs found: a picture counts once for each concern.",
     ("read", "batches"): "Batches of 16 pictures of 224 px, from PNG files of 512 px. First batch: after the import of"
     " the libraries. The shift is 5 % both ways with mirrored borders, each in the reader's own way. Ours reads what"
     " `aoi ingest` made; later epochs of ours and of raw in memory come from memory.",
@@ -51,6 +54,9 @@ COLUMNS = {
     "decode_ms": "decode, ms",
     "clahe_ms": "CLAHE, ms",
     "resize_ms": "resize, ms",
+    "hashes": "hashes",
+    "cpu_s": "processor, s",
+    "found": "pairs found",
     "first_batch_s": "first batch, s",
     "first_per_s": "first epoch, /s",
     "later_per_s": "later epochs, /s",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.audit.figure import draw_audit
+from pipeline.audit.near import nearest
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
@@ -29,6 +30,9 @@ NEAR_BITS = 6
 
 # Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.
 OUTLIER_DEVIATIONS = 6.0
+
+
+TOLD_AT_ONCE = 1 << 14  # pictures, so that a million take no more memory than their hashes
 
 
 CONCERNS = ("conflict", "leak", "duplicate", "outlier")  # the gravest first
@@ -145,17 +149,30 @@ def same_pictures(pictures: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """(picture, later picture, differing bits) of byte-identical and near-identical pictures.
 
     A later picture is told once for each concern, with the nearest one before it: a thousand copies of a picture
-    are a thousand findings and not half a million.
+    are a thousand findings and not half a million. Copies are searched for as one.
     """
-    hashes, labels, splits = (np.ascontiguousarray(pictures[field]) for field in ("phash", "label", "split"))
-    for later, own in enumerate(hashes):
-        bits = np.bitwise_count(hashes[:later] ^ own)
-        near = np.flatnonzero(bits <= NEAR_BITS)
-        concern = 2 * (splits[near] == splits[later]) + (labels[near] == labels[later])
-        for kind in sorted(set(concern.tolist())):
-            same = near[concern == kind]
-            nearest = same[bits[same].argmin()]
-            yield int(nearest), later, int(bits[nearest])
+    if not len(pictures):
+        return
+    split_of, splits = np.unique(pictures["split"], return_inverse=True)
+    label_of, labels = np.unique(pictures["label"], return_inverse=True)
+    groups = np.empty(len(pictures), [("phash", np.uint64), ("kind", np.int64)])
+    groups["phash"], groups["kind"] = pictures["phash"], splits * len(label_of) + labels
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # groups by their first picture, so that the first group is the first picture's
+    first, group = first[order], np.argsort(order)[group]
+    split, label = np.divmod(np.arange(len(split_of) * len(label_of)), len(label_of))
+    relations = 2 * (split[:, None] == split) + (label[:, None] == label)
+    near = nearest(groups["phash"][first], groups["kind"][first], relations)
+    near[relations.max(), 0] = np.minimum(near[relations.max(), 0], np.arange(len(first)))  # copies are of their first
+    first = np.append(first, len(pictures))  # of those that have none
+    for at in range(0, len(pictures), TOLD_AT_ONCE):
+        own = group[at : at + TOLD_AT_ONCE]
+        others = first[near[:, :, own]]  # by concern, bits and picture
+        known = others < np.arange(at, at + len(own))
+        bits = known.argmax(axis=1)
+        for later, concern in np.argwhere(known.any(axis=1).T).tolist():
+            nearest_bits = int(bits[concern, later])
+            yield int(others[concern, nearest_bits, later]), at + later, nearest_bits
 
 
 def outliers(pictures: np.ndarray) -> Iterator[tuple[int, str, str]]:

@@ -38,7 +38,7 @@ CONVERT = {
 def test_a_plan_has_every_section_in_order_and_those_asked_for_alone(quick):
     assert tuple(bench.plan(quick)) == bench.SECTIONS
     assert tuple(bench.plan(quick, ["train", "read"], "somewhere")) == ("read", "train")
-    for section in ("train", "predict"):
+    for section in ("audit", "train", "predict"):
         assert bench.plan(quick, data="somewhere")[section]["data"] == "somewhere"
 
 
@@ -49,7 +49,7 @@ def test_quick_and_full_differ_in_sizes_alone():
 
 
 def test_an_unknown_section_is_refused_with_those_that_there_are():
-    with pytest.raises(AoiError, match=r"'reed' is no section\. Known: convert, read"):
+    with pytest.raises(AoiError, match=r"'reed' is no section\. Known: convert, audit"):
         bench.plan(True, ["reed"])
 
 
@@ -153,6 +153,12 @@ def test_repeated_pictures_have_names_of_their_own_and_labels_of_the_drawn(work)
     assert len(list((folder / "train_images").iterdir())) == 70
     assert len(list((folder / "test_images").iterdir())) == 3
     assert sum(1 for path in by_class(folder, work / "classes").rglob("*.png")) == 70
+
+
+def test_the_pairs_are_found_by_both_contestants(work):
+    size = bench.plan(True)["audit"] | {"hashes": 300, "slow": 300}
+    told = bench.bench({"audit": size}, work, lambda section, what: None)["sections"]["audit"]
+    assert len({one["median"]["found"] for one in told["tables"]["pairs"]}) == 1
 
 
 def test_convert_and_its_paper_from_a_real_run(work, tmp_path):

@@ -3,9 +3,13 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from benchmarks.audit import compared
 from pipeline.audit.figure import draw_audit
-from pipeline.audit.findings import PICTURE, find, outliers, read_pictures, same_pictures
+from pipeline.audit.findings import NEAR_BITS, PICTURE, find, outliers, read_pictures, same_pictures
+from pipeline.audit.near import RADII
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import ROWS, DatasetManifest
 
@@ -78,6 +82,47 @@ def test_many_copies_of_a_picture_are_told_once_each():
     table = pictures(*(picture("train", f"{place:04}", 0, "s1", ONE) for place in range(2000)))
     pairs = list(same_pictures(table))
     assert [later for _, later, _ in pairs] == list(range(1, 2000))
+
+
+# --- Pairs --------------------------------------------------------------------------------------------------
+
+
+def flipped(base, bits):
+    for bit in bits:
+        base ^= 1 << bit
+    return base
+
+
+@st.composite
+def near_pictures(draw):
+    """Pictures whose hashes are a few bits away from a few others."""
+    bases = draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3))
+    flips = st.lists(st.integers(0, 63), max_size=9)
+    one = st.tuples(st.sampled_from(("train", "test")), st.integers(-1, 2), st.sampled_from(bases), flips)
+    told = draw(st.lists(one, max_size=40))
+    return pictures(*(picture(split, "a", label, "s", f"{flipped(base, bits):x}") for split, label, base, bits in told))
+
+
+@given(near_pictures())
+def test_the_pairs_are_those_that_comparing_all_with_all_finds(table):
+    assert list(same_pictures(table)) == list(compared(table))
+
+
+@pytest.mark.parametrize("unstable_bits", [4, 12, 40])
+def test_so_they_are_where_most_pictures_look_the_same(unstable_bits):
+    rng = np.random.default_rng(unstable_bits)
+    table = np.zeros(3000, PICTURE)
+    table["phash"] = rng.integers(0, 1 << unstable_bits, 3000, np.uint64) << np.uint64(7)
+    table["split"] = np.where(rng.random(3000) < 0.2, "test", "train").astype(object)
+    table["label"] = np.where(table["split"] == "train", rng.random(3000) < 0.02, -1)
+    assert list(same_pictures(table)) == list(compared(table))
+
+
+def test_the_search_goes_as_far_as_pictures_count_as_near():
+    assert RADII[-1] == NEAR_BITS
+
+
+# --- Outliers -----------------------------------------------------------------------------------------------
 
 
 def test_an_odd_size_and_an_odd_brightness_stand_out():
