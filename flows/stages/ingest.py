@@ -11,11 +11,13 @@ from typing import Annotated
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.stages.stage import BEAM, DATA, Job, Stage
+from pipeline import store
 from pipeline.audit.findings import Audit, AuditManifest, audit
 from pipeline.audit.findings import summary as audit_summary
 from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
 from pipeline.inputs.layouts import Split, has_test
+from pipeline.job.beam import read_options
 from pipeline.job.ingest import ingest as ingest_inputs
 from tfrecords.dataset import Dataset, DatasetManifest, Lenience, saturation
 from tfrecords.errors import AoiError, refuse
@@ -60,6 +62,7 @@ class Ingested:
 def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None) -> Ingested:
     """The dataset of one split of a folder. classes: of the model, for a test split. Raises: AoiError."""
     settings = job.settings
+    store.use(read_options(beam))
     inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes)
     dataset, cached = ingest_inputs(
         inputs,
@@ -78,7 +81,7 @@ def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence
 def choose_data(home: Home, data: str | None) -> str:
     """The folder that is named, made absolute, else the one used last. Raises: AoiError where there is none."""
     if data:
-        return data if files.is_remote(data) else os.path.abspath(data)
+        return data if store.is_remote(data) else os.path.abspath(data)
     noted = home.recall("data")
     if noted is None:
         raise refuse(home.root, "no data was used here yet", "Name the folder: --data DIR (Prefect: -p data=DIR)")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipeline import store
+from pipeline.store import is_remote as is_remote
 from tfrecords.errors import refuse
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import SUFFIXES
@@ -27,11 +28,6 @@ NOT_BY_PEOPLE = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informatio
 AS_STORED = ""  # the encoding of names that are taken as they are
 ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path names a filesystem (gs://, s3://, hdfs://) rather than this machine."""
-    return "://" in path
 
 
 def reason(error: Exception) -> str:
@@ -54,15 +50,14 @@ def join(folder: str, name: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether there is a file or a folder at `path`."""
-    if not is_remote(path):
-        return Path(path).exists()
-    filesystems = _filesystems()
-    return filesystems.exists(path) or bool(filesystems.match([join(path, "**")], limits=[1])[0].metadata_list)
+    return store.exists(path) if is_remote(path) else Path(path).exists()
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file. Raises: OSError."""
-    with _filesystems().open(path) if is_remote(path) else open(path, "rb") as file:
+    """The whole file. Raises: OSError; AoiError for a store that refuses or does not answer."""
+    if is_remote(path):
+        return store.read(path)
+    with open(path, "rb") as file:
         return file.read()
 
 
@@ -111,8 +106,7 @@ def list_pictures(container: str) -> Listing:
                 with suppress(UnicodeEncodeError):  # a newer Python has read the name from the entry's extra field
                     doubtful[entry.filename] = entry.filename.encode("cp437")
     elif is_remote(container):
-        prefix = join(container, "")
-        names = [file.path.removeprefix(prefix) for file in _filesystems().match([prefix + "**"])[0].metadata_list]
+        names = store.names_below(container)
     else:
         found = list(_in_folder(container))
         names, linked = [name for name, _ in found], {name for name, behind in found if behind}
@@ -284,9 +278,3 @@ def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
     source = io.BytesIO(read_bytes(path)) if is_remote(path) else path
     with zipfile.ZipFile(source) as archive:
         yield archive
-
-
-def _filesystems() -> Any:
-    from apache_beam.io.filesystems import FileSystems  # a second to import, and only remote paths need it
-
-    return FileSystems

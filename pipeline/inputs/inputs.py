@@ -35,6 +35,7 @@ from pipeline.inputs.layouts import (
 from pipeline.inputs.locate import INVISIBLE
 from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, some, told_of
 from pipeline.inputs.tables import LISTED, Table, TableRow, once, read_table
+from pipeline.store import THREADS, is_remote
 from tfrecords.artifacts.files import hash_json
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
@@ -338,7 +339,7 @@ def _hash(rows: list[Row], container: str, progress: Progress) -> None:
     starts = range(0, len(rows), HASHED_AT_ONCE)
     progress(0, len(rows), "hashed")
     # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
-    threads = 32 if files.is_remote(container) else os.cpu_count() or 1
+    threads = THREADS if is_remote(container) else os.cpu_count() or 1
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
         for at, part in zip(starts, parts, strict=True):

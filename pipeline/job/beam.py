@@ -2,16 +2,49 @@
 
 import logging
 import os
+import shlex
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 
-from pipeline.job.shard import ShardPlan, read_report, write_plan, write_planned_shard, write_shard
+from pipeline.job import engines
+from pipeline.job.shard import ShardPlan, plan_path, read_report, write_plan, write_planned_shard, write_shard
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.progress import Progress
 from tfrecords.system import shielded
+
+log = logging.getLogger(__name__)
+QUIET_SECONDS = 60.0  # without a picture, after which it is told
+LOOK_SECONDS = 2.0  # between two looks at what workers have written
+CANCEL_SECONDS = 8.0  # that an engine has to end a job
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How the shards are run. beam: Beam's runner, None: here, without Beam. options: Beam's; threads: of a shard."""
+
+    beam: Any
+    options: Sequence[str]
+    threads: int
+    remote: bool = False
+
+
+def read_options(beam: str) -> list[str]:
+    """Beam's options from one string, as on a command line. Raises: AoiError, see `refuse_lossy` too."""
+    try:
+        options = shlex.split(beam)
+    except ValueError as error:
+        raise unreadable_options(str(error))
+    refuse_lossy(options)
+    engines.refuse_secrets(options)
+    return options
 
 
 def refuse_lossy(options: list[str]) -> None:
@@ -27,32 +60,43 @@ def unreadable_options(why: str) -> AoiError:
     return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=FlinkRunner'")
 
 
-def open_runner(options: list[str]) -> tuple[Any, int]:
-    """Beam's runner for these options, and the threads that each of its workers may use for a shard."""
+def open_runner(given: Sequence[str]) -> Runner:
+    """Beam's runner for these options. Raises: AoiError where there is none, or where its engine is not there."""
     from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from apache_beam.runners.runner import create_runner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+    options, _ = engines.expand(given)
     try:
         parsed = PipelineOptions(options)
         named, direct = parsed.view_as(StandardOptions).runner, parsed.view_as(DirectOptions)
     except SystemExit:  # Beam has said on stderr which of them it is
         raise unreadable_options("Beam refuses them, see its message above")
     if named not in (None, "DirectRunner", "FnApiRunner"):
-        return named, 1
+        try:
+            runner = create_runner(named)
+        except (ValueError, ImportError, AttributeError, TypeError) as error:
+            raise unreadable_options(f"there is no runner {named}: {error}")
+        return Runner(runner, options, 1, engines.returns_at_once(runner))
     cores = os.cpu_count() or 1
     # Named outright: DirectRunner would first try to download another runner.
     if direct.direct_running_mode != "multi_processing":
-        return FnApiRunner(), cores
+        return Runner(FnApiRunner(), options, cores)
     # Beam's own workers outlive a job that is killed, and tell of Ctrl-C too.
     worker = shielded([sys.executable, "-m", "pipeline.job.worker", str(os.getpid())])
     workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
     options.append("--direct_running_mode=in_memory")  # otherwise Beam starts its own
-    return workers, max(1, cores // (direct.direct_num_workers or cores))
+    return Runner(workers, options, max(1, cores // (direct.direct_num_workers or cores)))
 
 
-def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress: Progress) -> None:
-    """Converts the shards on a Beam runner; without one, here. Meanwhile tells of those that are finished."""
+def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall_seconds: float) -> None:
+    """Converts the shards on a runner. Meanwhile tells of those that are finished, and of an engine that does nothing.
+
+    Raises:
+        AoiError: the engine failed, or wrote nothing for stall_seconds. However this ends, a job that was handed over
+            is cancelled before.
+    """
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
     done: set[str] = set()
     total = sum(len(plan.rows) for plan in plans)
@@ -61,15 +105,11 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
         done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
         progress(sum(len(plan.rows) for plan in plans if plan.file in done), total, "converted")
 
-    def job() -> None:
+    def run(work: Callable[[], object]) -> None:
         try:
-            if runner is not None:
-                _beam(plans, runner, options)
-            else:
-                for plan in plans:
-                    write_shard(plan)
+            work()
             ended.put(None)
-        except Exception as error:
+        except BaseException as error:  # Dask's CancelledError is no Exception
             ended.put(error)
 
     tell()  # of what an earlier try finished
@@ -78,15 +118,35 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
     threading.excepthook = lambda args: (
         ended.put(args.exc_value) if args.thread and args.thread.name == "run_worker" else told(args)
     )
+    result, error = None, None
     try:
-        threading.Thread(target=job, daemon=True).start()
+        try:
+            if runner.remote:
+                result = _submit(plans, runner)
+        except Exception as failed:
+            ended.put(failed)
+        else:
+            work = partial(_wait, result) if runner.remote else partial(_work, plans, runner)
+            threading.Thread(target=run, args=(work,), daemon=True).start()
+        silence = _Silence(Path(plans[0].folder), stall_seconds)
         while True:
             with suppress(Empty):
                 error = ended.get(timeout=0.5)
                 break
             tell()  # by their reports, which every runner leaves behind
+            silence.check(len(done), result)
+    except BaseException:
+        if runner.remote:
+            _cancel(plans, result)
+        raise
     finally:
         threading.excepthook = told
+    if error and runner.remote:
+        _cancel(plans, result)
+    elif runner.remote:
+        engines.close(result)
+    if isinstance(error, AoiError):
+        raise error
     if error:  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         seen = f"the pictures could not be converted ({last[0][:300]})"
@@ -95,17 +155,94 @@ def run_shards(plans: list[ShardPlan], runner: Any, options: list[str], progress
     tell()
 
 
-def _beam(plans: list[ShardPlan], runner: Any, options: list[str]) -> None:
+def _work(plans: Sequence[ShardPlan], runner: Runner) -> None:
+    if runner.beam is None:
+        for plan in plans:
+            write_shard(plan)
+    else:
+        _wait(_submit(plans, runner))
+
+
+def _wait(result: Any) -> None:
+    result.wait_until_finish()
+
+
+def _submit(plans: Sequence[ShardPlan], runner: Runner) -> Any:
+    """Hands the job to Beam. Returns: its PipelineResult."""
     import apache_beam as beam  # a second
     from apache_beam.options.pipeline_options import PipelineOptions
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # `run_shards` tells what fails, once
     paths = [write_plan(plan) for plan in plans]
-    with beam.Pipeline(runner=runner, options=PipelineOptions([*quiet, *options])) as pipeline:
-        _ = (
-            pipeline
-            | "Plans" >> beam.Create(paths).with_output_types(str)
-            | "Spread" >> beam.Reshuffle()
-            | "Convert" >> beam.Map(write_planned_shard).with_output_types(str)
-        )
+    pipeline = beam.Pipeline(runner=runner.beam, options=PipelineOptions([*quiet, *runner.options]))
+    _ = (
+        pipeline
+        | "Plans" >> beam.Create(paths).with_output_types(str)
+        | "Spread" >> beam.Reshuffle()
+        | "Convert" >> beam.Map(write_planned_shard).with_output_types(str)
+    )
+    return pipeline.run()
+
+
+def _cancel(plans: Sequence[ShardPlan], result: Any) -> None:
+    """Ends a job that was handed over: on its engine, and at workers, which look whether their plan is still there."""
+    for plan in plans:
+        Path(plan_path(plan)).unlink(missing_ok=True)
+    if result is not None:
+        _within(CANCEL_SECONDS, partial(engines.cancel, result))
+
+
+def _within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """What a call returns; None where it fails or takes longer."""
+    answers: SimpleQueue[Any] = SimpleQueue()
+
+    def call() -> None:
+        with suppress(Exception):
+            answers.put(ask())
+
+    threading.Thread(target=call, daemon=True).start()
+    with suppress(Empty):
+        return answers.get(timeout=seconds)
+
+
+class _Silence:
+    """Watches whether anything is written, and tells where nothing is."""
+
+    def __init__(self, folder: Path, stall_seconds: float):
+        self._folder, self._stall_seconds = folder, stall_seconds
+        self._seen: Any = None
+        self._since = self._told = self._looked = monotonic()
+
+    def check(self, finished: int, result: Any) -> None:
+        """finished: shards. Raises: AoiError after stall_seconds without anything new."""
+        now = monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        if (written := (finished, self._written())) != self._seen:
+            self._seen, self._since, self._told = written, now, now
+        quiet = now - self._since
+        if quiet >= self._stall_seconds:
+            seen = f"no picture was converted for {quiet:.0f} s: {self._cause(result)}"
+            remedy = "Mend the engine and run again: finished shards are kept. ingest.stall_seconds sets the patience"
+            raise refuse("--beam" if result else self._folder, seen, remedy, exit_code=MISSED)
+        if now - self._told >= QUIET_SECONDS:
+            self._told = now
+            left = self._stall_seconds - quiet
+            cause = self._cause(result)
+            log.warning("no picture was converted for %.0f s: %s; waiting for %.0f s more", quiet, cause, left)
+
+    def _written(self) -> int:
+        """Bytes of unfinished shards: a large one takes longer than a minute."""
+        sizes = 0
+        for file in self._folder.glob(".*.tmp"):
+            with suppress(OSError):
+                sizes += file.stat().st_size
+        return sizes
+
+    def _cause(self, result: Any) -> str:
+        if result is None:
+            return "the workers on this machine wrote nothing"
+        asked = _within(engines.ANSWER_SECONDS, partial(engines.cause_of_silence, result))
+        return asked or "the engine does not answer"

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
@@ -18,7 +17,7 @@ import numpy as np
 from pipeline.inputs.depth import resolve_depth
 from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs, Reject, Row, duplicates
-from pipeline.job.beam import open_runner, refuse_lossy, run_shards, unreadable_options
+from pipeline.job.beam import Runner, open_runner, read_options, run_shards
 from pipeline.job.shard import ShardPlan, ShardReport, read_report
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts.files import appearing, hash_json, write_whole
@@ -93,11 +92,7 @@ def ingest(
         AoiError: more unusable training pictures than are tolerated; Beam options that are refused. Unusable
             pictures of the test split never stop it: they stand in rejects.csv.
     """
-    try:
-        options = shlex.split(beam)
-    except ValueError as error:
-        raise unreadable_options(str(error))
-    refuse_lossy(options)
+    options = read_options(beam)
     preprocess = resolve_depth(inputs, preprocess, progress)
     fingerprint = hash_json(
         {
@@ -147,13 +142,14 @@ def _build(
 ) -> DatasetManifest:
     shards = list(shard_rows(inputs, settings, math.prod(preprocess.shape)))
     # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
-    runner, threads = open_runner(options) if options or len(shards) > 1 else (None, os.cpu_count() or 1)
+    runner = open_runner(options) if options or len(shards) > 1 else Runner(None, (), os.cpu_count() or 1)
     plans = [
-        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, threads) for file, rows, folds in shards
+        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options))
+        for file, rows, folds in shards
     ]
     for left in work.glob(".*.tmp"):  # by a try that was killed
         left.unlink()
-    run_shards(plans, runner, options, progress)
+    run_shards(plans, runner, progress, settings.stall_seconds)
     written: list[ShardEntry] = []
     rejects: list[Reject] = []
     saturated = 0

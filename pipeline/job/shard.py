@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +16,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from pipeline import store
 from pipeline.inputs.files import READ_ERRORS, opened
 from pipeline.inputs.inputs import Reject, Row, unreadable
 from tfrecords.artifacts.files import appearing, hash_json
 from tfrecords.dataset import ShardEntry
+from tfrecords.errors import REFUSED, refuse
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import in_bytes, samples, saturates
 from tfrecords.pictures.perceptual_hash import perceptual_hash
@@ -47,6 +51,7 @@ class ShardPlan:
     folds: tuple[int, ...]
     preprocess: PreprocessSettings
     threads: int
+    options: tuple[str, ...] = ()  # of Beam, for the store that the pictures lie in
 
     @cached_property
     def digest(self) -> str:
@@ -126,21 +131,32 @@ class Converted(NamedTuple):
     saturated: bool
 
 
+def plan_path(plan: ShardPlan) -> str:
+    """Where `write_plan` puts it."""
+    return os.path.join(plan.folder, f".{plan.file}.plan.json")
+
+
 def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `write_planned_shard`."""
-    path = os.path.join(plan.folder, f".{plan.file}.plan.json")
+    path = plan_path(plan)
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
     plain |= {"rows": [_plain(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
+    plain["versions"] = versions()
     with appearing(Path(path)) as file:
         file.write(json.dumps(plain).encode())
     return path
 
 
 def read_plan(path: str) -> ShardPlan:
-    """The plan as `write_plan` got it."""
+    """The plan as `write_plan` got it. Raises: AoiError where it is by other versions of the packages."""
     with open(path, "rb") as file:
         plain = json.load(file)
-    plain["folds"] = tuple(plain["folds"])
+    theirs, ours = plain.pop("versions"), versions()
+    for package in ours:
+        if theirs.get(package) != ours[package]:
+            seen = f"this worker has {package} {ours[package]}, and the job was started by {theirs.get(package)}"
+            raise refuse(socket.gethostname(), seen, "Install the same versions on every worker", exit_code=REFUSED)
+    plain["folds"], plain["options"] = tuple(plain["folds"]), tuple(plain["options"])
     plain["rows"] = tuple(_row(*values) for values in plain["rows"])
     plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
     return ShardPlan(**plain)
@@ -156,9 +172,21 @@ def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject:
     return Row(picture_id, line, label, name, bytes.fromhex(sha256), Reject(**reject) if reject else None)
 
 
+def versions() -> dict[str, str]:
+    """What must be the same on every worker, for the same bytes: packages with their versions."""
+    return {package: version(package) for package in ("aoi", "apache-beam", "numpy", "opencv-python-headless")}
+
+
 def write_planned_shard(path: str) -> str:
-    """`write_shard` for the plan that lies at `path`."""
-    return write_shard(read_plan(path))
+    """`write_shard` for the plan that lies at `path`, as long as it lies there: a job that is stopped removes it."""
+
+    def check() -> None:
+        if not os.path.exists(path):
+            raise RuntimeError("the job of this shard was stopped")
+
+    plan = read_plan(path)
+    store.use(plan.options)
+    return write_shard(plan, check)
 
 
 def read_report(plan: ShardPlan) -> ShardReport | None:
@@ -173,27 +201,33 @@ def read_report(plan: ShardPlan) -> ShardReport | None:
     return ShardReport.from_json(report) if (report["plan"], report["bytes"]) == (plan.digest, size) else None
 
 
-def write_shard(plan: ShardPlan) -> str:
-    """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name."""
+def write_shard(plan: ShardPlan, check: Callable[[], None] = lambda: None) -> str:
+    """Writes the shard and, after it, its report; does nothing where both are there. Returns the file's name.
+
+    check: called every few pictures; what it raises ends the work.
+    """
     if read_report(plan):
         return plan.file
     written: dict[str, Measures] = {}
     rejects: list[Reject] = []
     saturated = 0
     digest = hashlib.sha256()
+    threads = max(plan.threads, store.THREADS) if store.is_remote(plan.container) else plan.threads
     with (
         opened(plan.container) as read,
-        ThreadPoolExecutor(plan.threads) as pool,
+        ThreadPoolExecutor(threads) as pool,
         appearing(Path(plan.path)) as shard,
     ):
         placed = list(plan.placed())
-        step = max(1, min(AT_ONCE, len(placed) // (TURNS * plan.threads)))
+        step = max(1, min(AT_ONCE, len(placed) // (TURNS * threads)))
+
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
         # later pictures are still being converted, or cores would idle at the end of every shard.
-        parts = pool.map(
-            lambda at: [_convert(read, *one, plan.preprocess) for one in placed[at : at + step]],
-            range(0, len(placed), step),
-        )
+        def convert(at: int) -> list[Converted | Reject]:
+            check()
+            return [_convert(read, *one, plan.preprocess) for one in placed[at : at + step]]
+
+        parts = pool.map(convert, range(0, len(placed), step))
         try:
             for row, result in zip(plan.rows, chain.from_iterable(parts), strict=True):
                 if isinstance(result, Reject):

@@ -19,7 +19,8 @@ from pipeline.inputs import files
 from pipeline.inputs.inputs import Reject, Row, read_inputs
 from pipeline.job import ingest
 from pipeline.job import shard as convert
-from pipeline.job.ingest import refuse_lossy, shard_rows
+from pipeline.job.beam import refuse_lossy
+from pipeline.job.ingest import shard_rows
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts import files as artifact_files
 from tfrecords.artifacts.artifact import read, verify

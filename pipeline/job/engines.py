@@ -1,0 +1,111 @@
+"""The engines that `--beam "--runner=NAME"` knows by a short name, and what only they can tell of a job."""
+
+import importlib.util
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from tfrecords.errors import MISSED, refuse
+
+JOB_SERVER = "localhost:8099"
+# Beam's own names: its DaskRunner has none, and its FlinkRunner and SparkRunner want a jar that they download.
+RUNNERS = {
+    "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
+    "flink": "PortableRunner",
+    "spark": "PortableRunner",
+}
+# Options that hold a secret: they would be seen in lists of processes and in logs.
+SECRETS = {
+    "--s3_access_key_id": "AWS_ACCESS_KEY_ID",
+    "--s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "--s3_session_token": "AWS_SESSION_TOKEN",
+}
+ANSWER_SECONDS = 5.0  # that an engine has to answer a question
+
+
+def refuse_secrets(options: Sequence[str]) -> None:
+    """Raises AoiError for an option that holds a secret."""
+    for option in options:
+        if (name := option.partition("=")[0]) in SECRETS:
+            seen = f"{name}, a secret that lists of processes and logs would show"
+            raise refuse("--beam", seen, f"Set it in the environment, as {SECRETS[name]}")
+
+
+def expand(options: Sequence[str]) -> tuple[list[str], str]:
+    """Beam's options for those that were given, and the short name of the engine in them, or ''.
+
+    Raises: AoiError for an engine whose package or job server is not there.
+    """
+    given = list(options)
+    name = _value(given, "--runner") or ""
+    if name not in RUNNERS:
+        return given, ""
+    at = next(at for at, option in enumerate(given) if option.partition("=")[0] == "--runner")
+    given[at : at + 1 + (given[at] == "--runner")] = [f"--runner={RUNNERS[name]}"]
+    if name == "dask":
+        if importlib.util.find_spec("distributed") is None:
+            remedy = "Install it here and on every worker: pip install 'aoi[dask]'"
+            raise refuse("--beam", "--runner=dask, and Dask is not installed", remedy)
+        return given, name
+    endpoint = _value(given, "--job_endpoint")
+    if endpoint is None:
+        endpoint = JOB_SERVER
+        given.append(f"--job_endpoint={endpoint}")
+    if not any(option.startswith("--environment_") for option in given):
+        given.append("--environment_type=LOOPBACK")  # workers in this process: what one machine needs
+    _refuse_silent(name, endpoint)
+    return given, name
+
+
+def _value(options: Sequence[str], name: str) -> str | None:
+    """What the options say for one, as --name=value or --name value."""
+    for at, option in enumerate(options):
+        head, equals, value = option.partition("=")
+        if head == name:
+            return value if equals else (options[at + 1] if at + 1 < len(options) else "")
+    return None
+
+
+def _refuse_silent(name: str, endpoint: str) -> None:
+    """Raises AoiError where nothing listens at a job server's address; Beam would wait for minutes."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        seen = f"no job server answers at {endpoint} ({error})"
+        raise refuse("--beam", seen, f"Start it: python -m pipeline.jobserver {name}", exit_code=MISSED)
+
+
+def returns_at_once(runner: Any) -> bool:
+    """Whether a runner hands the job over and returns while it runs. Some of these set signal handlers meanwhile, which
+    only the main thread may."""
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+
+    return isinstance(runner, PortableRunner) or type(runner).__name__ == "DaskRunner"
+
+
+def cause_of_silence(result: Any) -> str:
+    """What the engine knows of a job that gets no further; result: Beam's PipelineResult."""
+    if client := getattr(result, "client", None):
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            return "the scheduler has no worker; start one with: dask worker ADDRESS"
+        busy = sum(1 for tasks in client.processing().values() if tasks)
+        return f"the scheduler has {len(workers)} worker(s), {busy} of them at work"
+    hint = "a cluster without a free slot or worker waits in silence, which its own web page shows"
+    return f"the job server says {result.state}; {hint}"
+
+
+def cancel(result: Any) -> None:
+    """Ends a job on its engine; a question that is not answered, too."""
+    with suppress(Exception):
+        result.cancel()
+    close(result)
+
+
+def close(result: Any) -> None:
+    """Lets go of the engine."""
+    if client := getattr(result, "client", None):
+        with suppress(Exception):
+            client.close(timeout=ANSWER_SECONDS)

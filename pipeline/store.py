@@ -1,0 +1,149 @@
+"""Object stores (s3://, gs:// and what else Beam's filesystems reach): reading with the job's options.
+
+A process has one client, which its threads share. Credentials come from the environment, as the store's own tools take
+them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from tfrecords.errors import MISSED, AoiError, refuse
+
+THREADS = 32  # that read at once: from a store most of the time is spent waiting
+TRIES, PAUSE_SECONDS = 4, 0.5  # of one file; the pause doubles
+GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
+NO = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+EXTRAS = {"s3": "s3", "gs": "gcs"}
+
+_given: tuple[str, ...] = ()
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a filesystem (gs://, s3://, hdfs://) rather than this machine."""
+    return "://" in path
+
+
+def use(options: Sequence[str]) -> None:
+    """From now on this process opens stores with these options of Beam, such as --s3_endpoint_url."""
+    global _given
+    if tuple(options) != _given:
+        _given = tuple(options)
+        filesystems.cache_clear()
+        _s3.cache_clear()
+
+
+@cache
+def filesystems() -> Any:
+    """Beam's FileSystems, with the options of `use`."""
+    from apache_beam.io.filesystems import FileSystems  # a second to import, and only remote paths need it
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions(list(_given)))
+    return FileSystems
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder at `path`. Raises: AoiError where the store does not answer."""
+    inside = f"{path.rstrip('/')}/**"
+    found = _answered(path, lambda: filesystems().match([path, inside], limits=[1, 1]))
+    return any(match.metadata_list for match in found)
+
+
+def names_below(folder: str) -> list[str]:
+    """Names of all files in a folder and below it, relative to it. Raises: AoiError where the store does not answer."""
+    prefix = f"{folder.rstrip('/')}/"
+    found = _answered(folder, lambda: filesystems().match([f"{prefix}**"])[0].metadata_list)
+    return [file.path.removeprefix(prefix) for file in found]
+
+
+def read(path: str) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        AoiError: the store refuses or does not answer, after several tries. That is no fault of the file.
+    """
+    return _answered(path, (lambda: _read_s3(path)) if path.startswith("s3://") else (lambda: _read_any(path)))
+
+
+def _answered(path: str, ask: Callable[[], Any]) -> Any:
+    for attempt in range(1, TRIES + 1):
+        try:
+            return ask()
+        except Exception as error:
+            if _is_gone(error):
+                raise FileNotFoundError(f"there is no {path}") from error
+            if attempt == TRIES or not _may_pass(error):
+                raise _refused(path, error) from error
+        time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+
+
+def _read_s3(path: str) -> bytes:
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    data: bytes = _s3().get_object(Bucket=bucket, Key=key)["Body"].read()
+    return data
+
+
+@cache
+def _s3() -> Any:
+    """The process' client, with Beam's options. Beam itself makes a client each time it opens a file."""
+    import boto3
+    from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+    from botocore.config import Config
+
+    options = PipelineOptions(list(_given)).view_as(S3Options)
+    return boto3.session.Session().client(
+        "s3",
+        region_name=options.s3_region_name,
+        api_version=options.s3_api_version,
+        use_ssl=not options.s3_disable_ssl,
+        verify=options.s3_verify,
+        endpoint_url=options.s3_endpoint_url,
+        config=Config(max_pool_connections=2 * THREADS, connect_timeout=10, retries={"max_attempts": 2}),
+    )
+
+
+def _read_any(path: str) -> bytes:
+    with filesystems().open(path) as file:
+        return file.read()
+
+
+def _code(error: BaseException) -> str:
+    """What a store calls an error: botocore's and Beam's own say it in different places."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    return str(getattr(error, "code", "") or "")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, and those that Beam's error gathers, by path."""
+    details = getattr(error, "exception_details", None)
+    inner = details.values() if isinstance(details, dict) else ()
+    return [error, *(deeper for one in inner if isinstance(one, BaseException) for deeper in _causes(one))]
+
+
+def _is_gone(error: Exception) -> bool:
+    return any(isinstance(one, FileNotFoundError) or _code(one) in GONE for one in _causes(error))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may help: not where rights or packages are missing."""
+    return not any(
+        isinstance(one, (ImportError, ValueError))
+        or type(one).__name__.endswith("CredentialsError")
+        or _code(one) in NO
+        for one in _causes(error)
+    )
+
+
+def _refused(path: str, error: Exception) -> AoiError:
+    last = _causes(error)[-1]
+    said = str(last).strip().splitlines()[-1:] or [type(last).__name__]
+    seen = f"the store can't be read ({said[0][:200]})"
+    if isinstance(last, (ImportError, ValueError)) and (extra := EXTRAS.get(path.partition("://")[0])):
+        return refuse(path, seen, f"Install what it needs here and on every worker: pip install 'aoi[{extra}]'")
+    remedy = "Check the store's address and the credentials in the environment, here and on the workers, and run again"
+    return refuse(path, seen, remedy, exit_code=MISSED)
