@@ -54,6 +54,7 @@ def expand(options: Sequence[str]) -> tuple[list[str], str]:
         given.append(f"--job_endpoint={endpoint}")
     if not any(option.startswith("--environment_") for option in given):
         given.append("--environment_type=LOOPBACK")  # workers in this process: what one machine needs
+    given.append("--experiments=disable_logging_submission_environment")  # it would run pip, which may not be there
     _refuse_silent(name, endpoint)
     return given, name
 
