@@ -1,0 +1,309 @@
+"""Engines by name: their options, their workers, and that none of them is silent or left behind."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+
+from pipeline import jobserver
+from pipeline.job import beam, engines, shard
+from pipeline.job.beam import Runner, read_options, run_shards
+from pipeline.job.shard import ShardPlan, plan_path, read_plan, write_plan
+from pipeline.job.worker import provisions
+from tfrecords.errors import MISSED, REFUSED, AoiError
+from tfrecords.progress import silent
+from tfrecords.settings import PreprocessSettings
+
+
+@pytest.fixture
+def plans(tmp_path):
+    """Two shards of nothing."""
+    return [ShardPlan(str(tmp_path), f"{name}.tfrecord", "", (), (), PreprocessSettings(), 1) for name in "ab"]
+
+
+# --- Names and options --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job_server():
+    """The address of a port at which somebody listens."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("name", ["flink", "spark"])
+def test_an_engine_with_a_job_server_is_reached_by_beams_portable_runner(name, job_server):
+    options, found = engines.expand(["--runner", name, f"--job_endpoint={job_server}", "--parallelism=3"])
+    assert found == name
+    assert options[:3] == ["--runner=PortableRunner", f"--job_endpoint={job_server}", "--parallelism=3"]
+    assert "--environment_type=LOOPBACK" in options
+
+
+def test_workers_elsewhere_are_as_the_options_say(job_server):
+    given = ["--runner=flink", f"--job_endpoint={job_server}", "--environment_type=EXTERNAL"]
+    options, _ = engines.expand([*given, "--environment_config=localhost:50000"])
+    assert [option for option in options if option.startswith("--environment_")] == [
+        "--environment_type=EXTERNAL",
+        "--environment_config=localhost:50000",
+    ]
+
+
+def test_a_job_server_that_is_not_there_is_told_with_what_starts_it(free_ports):
+    (port,) = free_ports(1)
+    with pytest.raises(AoiError, match=r"no job server answers.*python -m pipeline\.jobserver spark") as refused:
+        engines.expand(["--runner=spark", f"--job_endpoint=localhost:{port}"])
+    assert refused.value.exit_code == MISSED
+
+
+def test_dask_that_is_not_installed_is_told_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AoiError, match=r"Dask is not installed.*aoi\[dask\]"):
+        engines.expand(["--runner=dask"])
+
+
+@pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"], ["--runner=FlinkRunner", "--flink_master=x:1"]])
+def test_beams_own_names_stay_as_they_are(options):
+    assert engines.expand(options) == (options, "")
+
+
+@pytest.mark.parametrize("option", engines.SECRETS)
+@pytest.mark.parametrize("written", ["{}=geheim", "{} geheim"])
+def test_a_secret_among_the_options_is_refused_and_not_repeated(option, written):
+    with pytest.raises(AoiError, match=r"a secret.*environment, as AWS_") as refused:
+        read_options(written.format(option))
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_runner_that_beam_does_not_know_is_refused():
+    with pytest.raises(AoiError, match="there is no runner NoRunner"):
+        beam.open_runner(["--runner=NoRunner"])
+
+
+# --- Silence, failure and Ctrl-C ----------------------------------------------------------------------------
+
+
+class Engine(PipelineRunner):
+    """An engine that takes a job and does nothing, as a cluster without a worker."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error, self.cancelled, self.thread = error, threading.Event(), None
+
+    def run_pipeline(self, pipeline, options):
+        self.thread = threading.current_thread()
+        return Nothing(self)
+
+    def runner(self):
+        return Runner(self, (), 1, remote=True)
+
+
+class Nothing(PipelineResult):
+    def __init__(self, engine):
+        super().__init__(PipelineState.PENDING)
+        self.engine = engine
+
+    def wait_until_finish(self, duration=None):
+        if self.engine.error:
+            raise self.engine.error
+        self.engine.cancelled.wait()
+
+    def cancel(self):
+        self.engine.cancelled.set()
+
+
+def test_an_engine_that_does_nothing_is_told_of_and_its_job_ended(plans, monkeypatch, caplog):
+    monkeypatch.setattr(beam, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(beam, "LOOK_SECONDS", 0.1)
+    engine = Engine()
+    with (
+        caplog.at_level(logging.WARNING, "pipeline"),
+        pytest.raises(AoiError, match=r"no picture was converted for \d+ s: the job server says PENDING") as stalled,
+    ):
+        run_shards(plans, engine.runner(), silent, stall_seconds=2)
+    assert stalled.value.exit_code == MISSED
+    assert "finished shards are kept" in stalled.value.problems[0].remedy
+    assert "the job server says PENDING" in caplog.text
+    assert engine.cancelled.is_set()
+    assert not any(Path(plan_path(plan)).exists() for plan in plans)
+
+
+def test_what_is_written_to_an_unfinished_shard_is_no_silence(plans, tmp_path, monkeypatch):
+    monkeypatch.setattr(beam, "LOOK_SECONDS", 0.0)
+    silence = beam._Silence(tmp_path, stall_seconds=0.2)
+    growing = tmp_path / ".a.tfrecord.1.tmp"
+    for size in range(8):
+        growing.write_bytes(b"x" * size)
+        silence.check(0, None)
+        time.sleep(0.05)
+    with pytest.raises(AoiError, match="the workers on this machine wrote nothing"):
+        time.sleep(0.3)
+        silence.check(0, None)
+
+
+def test_ctrl_c_cancels_the_job(plans):
+    engine = Engine()
+    with pytest.raises(KeyboardInterrupt):
+        run_shards(plans, engine.runner(), interrupt_after_first_call(), stall_seconds=60)
+    assert engine.cancelled.is_set()
+    assert not any(Path(plan_path(plan)).exists() for plan in plans)
+
+
+def interrupt_after_first_call():
+    calls = iter([False, True])
+
+    def progress(*_):
+        if next(calls):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_engine_that_hangs_when_it_is_cancelled_holds_nobody_up(plans, monkeypatch):
+    monkeypatch.setattr(beam, "CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr(Nothing, "cancel", lambda self: time.sleep(30))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_shards(plans, Engine().runner(), interrupt_after_first_call(), stall_seconds=60)
+    assert time.monotonic() - began < 10
+
+
+def test_a_job_is_handed_over_in_the_thread_of_the_caller_where_signal_handlers_can_be_set(plans):
+    engine = Engine(RuntimeError("no such worker"))
+    with pytest.raises(AoiError, match="no such worker"):
+        run_shards(plans, engine.runner(), silent, stall_seconds=60)
+    assert engine.thread is threading.current_thread()
+    assert engine.cancelled.is_set()
+
+
+# --- Workers ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_with_another_version_refuses_the_shard_and_names_both(plans, monkeypatch):
+    path = write_plan(plans[0])
+    assert read_plan(path) == plans[0]
+    monkeypatch.setattr(shard, "versions", lambda: {"aoi": "0.0.1"})
+    with pytest.raises(AoiError, match=r"this worker has aoi 0\.0\.1, and the job was started by \d") as refused:
+        shard.write_planned_shard(path)
+    assert refused.value.exit_code == REFUSED
+
+
+def test_a_worker_stops_once_its_job_is_over(plans, monkeypatch):
+    path = write_plan(plans[0])
+    checks = []
+    monkeypatch.setattr(shard, "write_shard", lambda plan, check: checks.append(check))
+    shard.write_planned_shard(path)
+    checks[0]()
+    os.unlink(path)
+    with pytest.raises(RuntimeError, match="stopped"):
+        checks[0]()
+
+
+def test_an_engine_tells_a_worker_what_it_is_for():
+    import grpc
+    from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2
+
+    class Service(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
+        def GetProvisionInfo(self, asked, context):
+            assert ("worker_id", "7") in context.invocation_metadata()
+            info = beam_provision_api_pb2.ProvisionInfo(
+                control_endpoint=endpoints_pb2.ApiServiceDescriptor(url="engine:1"),
+                logging_endpoint=endpoints_pb2.ApiServiceDescriptor(url="engine:2"),
+                runner_capabilities=["a", "b"],
+            )
+            info.pipeline_options.update({"beam:option:parallelism:v1": 2})
+            return beam_provision_api_pb2.GetProvisionInfoResponse(info=info)
+
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        beam_provision_api_pb2_grpc.add_ProvisionServiceServicer_to_server(Service(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            told = provisions("7", f"127.0.0.1:{port}")
+        finally:
+            server.stop(0)
+    assert told["WORKER_ID"] == "7"
+    assert told["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "engine:1"'
+    assert told["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "engine:2"'
+    assert told["RUNNER_CAPABILITIES"] == "a b"
+    assert json.loads(told["PIPELINE_OPTIONS"]) == {"beam:option:parallelism:v1": 2}
+
+
+def test_a_portable_engine_with_workers_elsewhere_gives_the_same_bytes(data, tmp_path, free_ports):
+    """Beam's own job server in this process; workers by EXTERNAL, each started as by PROCESS."""
+    from pipeline.inputs.inputs import read_inputs
+    from pipeline.job.ingest import ingest
+    from pipeline.settings import IngestSettings
+
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "pipeline.job.worker", f"--port={port}"]
+    pool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert str(port) in pool.stdout.readline()
+        inputs, settings = read_inputs(str(data), "train", 5), IngestSettings(shards=4)
+        options = f"--job_endpoint=embed --environment_type=EXTERNAL --environment_config=localhost:{port}"
+        small = PreprocessSettings(image_size_px=32)
+        made = [
+            ingest(inputs, tmp_path / place, "tiny", settings, small, beam=how)[0]
+            for place, how in (("here", ""), ("there", f"--runner=PortableRunner {options}"))
+        ]
+    finally:
+        pool.send_signal(signal.SIGTERM)
+        pool.communicate(timeout=30)
+    here, there = ({path.name: path.read_bytes() for path in one.path.iterdir()} for one in made)
+    assert here == there
+
+
+# --- The job server -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A PATH on which java and mvn are scripts: Maven's notes what it was asked for and copies a jar or fails."""
+    place = tmp_path / "bin"
+    place.mkdir()
+
+    def install(name, text):
+        (place / name).write_text(f"#!/bin/sh\n{text}\n")
+        (place / name).chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    install("java", "exit 0")
+    install("mvn", f"cp pom.xml {tmp_path}/asked.xml; mkdir jars; touch jars/one.jar")
+    return install
+
+
+@pytest.mark.parametrize("engine", jobserver.SERVERS)
+def test_the_jars_are_fetched_once_by_their_coordinates(engine, programs, tmp_path):
+    folder = jobserver.fetch(engine, tmp_path / "jars")
+    assert os.listdir(folder) == ["one.jar"]
+    assert f"<artifactId>beam-runners-{engine}" in (tmp_path / "asked.xml").read_text()
+    programs("mvn", "exit 1")
+    assert jobserver.fetch(engine, tmp_path / "jars") == folder
+
+
+def test_maven_that_fails_leaves_nothing_and_is_told(programs, tmp_path, capsys):
+    programs("mvn", "echo '[ERROR] no route'; exit 1")
+    assert jobserver.main(["flink", "--jars", str(tmp_path / "jars"), "--fetch"]) == MISSED
+    assert "no route" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "jars") == []
+
+
+def test_the_job_server_gets_its_port_and_the_address_of_the_cluster(programs, tmp_path):
+    flink = jobserver.command("flink", tmp_path, 1234, "cluster:8081")
+    assert flink[-8:] == [
+        *("--job-port", "1234", "--artifact-port", "0", "--expansion-port", "-1"),
+        *("--flink-master", "cluster:8081"),
+    ]
+    assert jobserver.command("spark", tmp_path, 8099, None)[-2:] == ["--spark-master-url", "local[2]"]
