@@ -158,9 +158,9 @@ def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True) ->
 
 
 def _home(arguments: argparse.Namespace) -> "Home":
-    from flows.home import Home
+    from flows.home import Home, open_home
 
-    return Home(Path(arguments.home or os.environ.get("AOI_HOME") or "aoi-home").absolute())
+    return Home(open_home(arguments.home or os.environ.get("AOI_HOME") or "aoi-home").root.absolute())
 
 
 def _sample(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from prefect import Flow, flow
@@ -14,7 +13,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed
 
-from flows.home import Home, Ref
+from flows.home import Home, Ref, open_home
 from flows.progress import LOG_SECONDS, Meter
 from flows.settings import Settings
 from flows.stages import load_stages
@@ -34,7 +33,7 @@ def _stage_flow(name: str, stage: Stage) -> Flow[..., Any]:
     def run(home: str, force: bool, settings: Settings = DEFAULTS, **given: Any) -> Ref | State[Ref]:
         """A stage with its progress in the run's log. One that is found done ends as Cached, which is Completed."""
         logger = get_run_logger()
-        place = Home(Path(home))
+        place = open_home(home)
         ref = stage.run(Job(place, settings, force, Meter(name, logger.info, LOG_SECONDS)), **given)
         logger.info("%s %s: %s", name, "was there" if ref.cached else "done", place.root / ref.folder)
         if ref.note:
@@ -52,7 +51,7 @@ def _full_flow(stage_flows: dict[str, Flow[..., Any]]) -> Flow[..., Any]:
     """The whole chain as a flow. A stage that is done already is taken from HOME."""
 
     def run(home: str, force: bool, settings: Settings, **given: Any) -> dict[str, Any]:
-        place = Home(Path(home))
+        place = open_home(home)
 
         def stage(name: str, **options: Any) -> Ref:
             ref: Ref = stage_flows[name](settings=settings, force=force, home=home, **options)

@@ -112,6 +112,14 @@ class Home:
         return newest(self.folder(kind))
 
 
+def open_home(place: str) -> Home:
+    """HOME at a place that a person named. Raises: AoiError for a URL."""
+    if "://" in place:
+        seen = "it is a URL, and HOME is a folder of this machine or a shared mount: locks and MLflow's store need one"
+        raise refuse(place, seen, "Name a folder with --home; the pictures alone may lie at a URL: --data")
+    return Home(Path(place))
+
+
 def data_name(data: str) -> str:
     """Name of a set of data, from its folder: letters, digits, '-' and '_' alone."""
     last = Path(data).resolve().name if "://" not in data else data.rstrip("/").rpartition("/")[2]

@@ -5,7 +5,6 @@ import logging
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -19,7 +18,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.schema_tools import validate
 
 from flows.deployments import DEPLOYED, FLOW
-from flows.home import Home
+from flows.home import open_home
 from flows.servers import only_runner
 from tfrecords.errors import AoiError
 
@@ -40,7 +39,7 @@ def main(home: str, data: str | None = None) -> None:
 
     Raises: AoiError where HOME has a runner already.
     """
-    place = Home(Path(home))
+    place = open_home(home)
     with only_runner(place):
         deployments = [_deployment(name, home, data) for name in DEPLOYED]
         before = place.recall(REGISTERED) or {}

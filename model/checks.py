@@ -20,6 +20,15 @@ def check_unreadable_label(classes: Sequence[str], settings: PredictSettings) ->
     _check_label("predict.unreadable_label", settings.unreadable_label, classes)
 
 
+def check_unreadable(lot: Dataset, settings: PredictSettings) -> None:
+    """Raises AoiError for a lot of which too many pictures can't be read: it is rather the camera or the disk."""
+    lost, pictures = lot.manifest.rejects, lot.manifest.records + lot.manifest.rejects
+    if lost > 1 and lost > settings.max_unreadable * pictures:
+        seen = f"{lost:,} of {pictures:,} pictures can't be read, more than {settings.max_unreadable:g} of them"
+        remedy = "Mend what rejects.csv there names, or raise predict.max_unreadable to go on without these"
+        raise refuse(lot.path, seen, remedy, exit_code=MISSED)
+
+
 def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | None:
     """Label of good parts; None where the data has no such class. Raises: AoiError for one outside the classes."""
     if settings.normal_class is None:

@@ -189,6 +189,12 @@ class PredictSettings(StageSettings):
     shift_copies: int = Field(
         0, ge=0, le=4, description="shifted copies whose answers are averaged with the picture's own"
     )
+    max_unreadable: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of a lot's pictures that may be unreadable; two or more that exceed it stop the prediction",
+    )
     unreadable_label: int = Field(
         1, ge=0, description="label that the submission gives a picture that can't be read (1: as if defective)"
     )

@@ -5,7 +5,7 @@ them.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -46,16 +46,17 @@ def filesystems() -> Any:
 
 def exists(path: str) -> bool:
     """Whether there is a file or a folder at `path`. Raises: AoiError where the store does not answer."""
-    inside = f"{path.rstrip('/')}/**"
-    found = _answered(path, lambda: filesystems().match([path, inside], limits=[1, 1]))
-    return any(match.metadata_list for match in found)
+    try:
+        return _answered(path, lambda: _exists_s3(path) if _is_s3(path) else _exists_any(path))
+    except FileNotFoundError:  # not even the bucket
+        return False
 
 
 def names_below(folder: str) -> list[str]:
     """Names of all files in a folder and below it, relative to it. Raises: AoiError where the store does not answer."""
     prefix = f"{folder.rstrip('/')}/"
-    found = _answered(folder, lambda: filesystems().match([f"{prefix}**"])[0].metadata_list)
-    return [file.path.removeprefix(prefix) for file in found]
+    paths = _answered(folder, lambda: list(_below_s3(prefix) if _is_s3(folder) else _below_any(prefix)))
+    return [path.removeprefix(prefix) for path in paths]
 
 
 def read(path: str) -> bytes:
@@ -65,7 +66,7 @@ def read(path: str) -> bytes:
         FileNotFoundError: there is none.
         AoiError: the store refuses or does not answer, after several tries. That is no fault of the file.
     """
-    return _answered(path, (lambda: _read_s3(path)) if path.startswith("s3://") else (lambda: _read_any(path)))
+    return _answered(path, lambda: _read_s3(path) if _is_s3(path) else _read_any(path))
 
 
 def _answered(path: str, ask: Callable[[], Any]) -> Any:
@@ -80,15 +81,43 @@ def _answered(path: str, ask: Callable[[], Any]) -> Any:
         time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
 
 
-def _read_s3(path: str) -> bytes:
+# --- S3: Beam itself makes a client each time it opens a file ---------------------------------------------------
+
+
+def _is_s3(path: str) -> bool:
+    return path.startswith("s3://")
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Bucket and key."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _exists_s3(path: str) -> bool:
+    bucket, key = _place(path)
+    for prefix in (key, f"{key.rstrip('/')}/"):  # of the keys that begin with its own, a file's is the first
+        found = _s3().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", ())
+        if any(item["Key"] == key or prefix.endswith("/") for item in found):
+            return True
+    return False
+
+
+def _below_s3(prefix: str) -> Iterator[str]:
+    bucket, key = _place(prefix)
+    for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+        yield from (f"s3://{bucket}/{item['Key']}" for item in page.get("Contents", ()))
+
+
+def _read_s3(path: str) -> bytes:
+    bucket, key = _place(path)
     data: bytes = _s3().get_object(Bucket=bucket, Key=key)["Body"].read()
     return data
 
 
 @cache
 def _s3() -> Any:
-    """The process' client, with Beam's options. Beam itself makes a client each time it opens a file."""
+    """The process' client, with Beam's options."""
     import boto3
     from apache_beam.options.pipeline_options import PipelineOptions, S3Options
     from botocore.config import Config
@@ -105,9 +134,24 @@ def _s3() -> Any:
     )
 
 
+# --- All other stores, by Beam's filesystems --------------------------------------------------------------------
+
+
+def _exists_any(path: str) -> bool:
+    inside = f"{path.rstrip('/')}/**"
+    return filesystems().exists(path) or bool(filesystems().match([inside], limits=[1])[0].metadata_list)
+
+
+def _below_any(prefix: str) -> Iterator[str]:
+    yield from (file.path for file in filesystems().match([f"{prefix}**"])[0].metadata_list)
+
+
 def _read_any(path: str) -> bytes:
     with filesystems().open(path) as file:
         return file.read()
+
+
+# --- What went wrong --------------------------------------------------------------------------------------------
 
 
 def _code(error: BaseException) -> str:

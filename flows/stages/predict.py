@@ -13,7 +13,7 @@ from flows.products import choose_model, describe_model
 from flows.stages.export import make_export
 from flows.stages.ingest import choose_data, ingest_split
 from flows.stages.stage import BEAM, PRODUCT, Job, Option, Stage
-from model.checks import check_same, check_unreadable_label
+from model.checks import check_same, check_unreadable, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
 from model.decisions.wording import promise_lines, void_line
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
@@ -89,9 +89,11 @@ def make_prediction(
     settings = job.settings.predict
     check_same(model, lot)
     check_unreadable_label(lot.manifest.classes, settings)
+    check_unreadable(lot, settings)
     made_from = {"model": model.made_from.model_dump(), "dataset": lot.made_from.model_dump()}
     known = {key: evaluation.json[key] for key in ("operating", "reference")} if evaluation else None
-    fingerprint = hash_json({"version": VERSION, **made_from, "predict": settings.model_dump(), "known": known})
+    deciding = settings.model_dump(exclude={"max_unreadable"})
+    fingerprint = hash_json({"version": VERSION, **made_from, "predict": deciding, "known": known})
 
     def build(work: Path) -> PredictionManifest:
         verify(exported or model)

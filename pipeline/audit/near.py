@@ -14,7 +14,7 @@ import numpy as np
 # Most hashes have a near one at few bits, which tables with long keys and small buckets find. What is further away is
 # looked for only where nothing nearer was found.
 RADII = (0, 1, 3, 6)
-AT_ONCE = 1 << 16  # queries, so that their candidates stay in the processor's cache
+AT_ONCE = 1 << 18  # queries, so that their candidates stay in the processor's cache
 LONG = 1 << 10  # candidates, from which a query is compared by itself
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of hashes, of a near one of each, and their distances
 
@@ -43,7 +43,7 @@ def nearest(hashes: np.ndarray, kinds: np.ndarray, relations: np.ndarray) -> np.
         for key in _keys(hashes, radius):
             table = order[np.argsort(key[order], kind="stable")]  # by key, then kind, then place
             near = _near(hashes[table], key[table], kinds[table], alone[table], among_others[table], radius)
-            for query, other, bits in near:
+            for query, other, bits in _joined(near):
                 query, other = table[query], table[other]
                 at = (relations[kinds[query], kinds[other]] * found.shape[1] + bits) * count + query
                 np.minimum.at(found.reshape(-1), at, other.astype(np.int32))
@@ -80,6 +80,25 @@ def _near(
         for at in range(0, len(queries), AT_ONCE):
             part = queries[at : at + AT_ONCE]
             yield from _compared(hashes, part, start[part], stop[part], radius)
+
+
+def _joined(parts: Iterator[Found]) -> Iterator[Found]:
+    """The same in fewer parts."""
+    held: list[Found] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part[0])
+        if size >= AT_ONCE:
+            yield _one(held)
+            held, size = [], 0
+    if held:
+        yield _one(held)
+
+
+def _one(parts: list[Found]) -> Found:
+    query, other, bits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return query, other, bits
 
 
 def _bounds(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Reading inputs where they lie: a folder or a zip, on this machine or anywhere Beam's filesystems reach."""
 
+import errno
 import io
 import lzma
 import os
@@ -27,6 +28,12 @@ READ_ERRORS = (
 NOT_BY_PEOPLE = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 AS_STORED = ""  # the encoding of names that are taken as they are
 ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
+# Out of memory, handles or space; a mount or a network that is away. Windows lacks some of them.
+PASSING_NAMES = (
+    *("ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "ENOSPC", "ESTALE", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLINK"),
+    *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
+)
+PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
@@ -42,6 +49,11 @@ def remedy(error: Exception, otherwise: str) -> str:
     if isinstance(error, RuntimeError):  # zipfile's for a password, or for a compression that Python does not know
         return "pack the zip again, without a password and with the usual compression (deflate)"
     return error.remedy if isinstance(error, PictureError) else otherwise
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error is the system's and not the picture's: no memory or handles left, a mount that is away."""
+    return isinstance(error, (ConnectionError, TimeoutError)) or getattr(error, "errno", None) in PASSING
 
 
 def join(folder: str, name: str) -> str:

@@ -47,6 +47,7 @@ from tfrecords.settings import LEAST_FOLDS
 
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+READ_AT_ONCE = 4  # of a store, which many threads read
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,14 +337,14 @@ def _too_few(found: _Located, folds: int, listed: bool) -> list[Problem]:
 
 def _hash(rows: list[Row], container: str, progress: Progress) -> None:
     """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
-    starts = range(0, len(rows), HASHED_AT_ONCE)
-    progress(0, len(rows), "hashed")
     # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
-    threads = THREADS if is_remote(container) else os.cpu_count() or 1
+    threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (os.cpu_count() or 1, HASHED_AT_ONCE)
+    starts = range(0, len(rows), at_once)
+    progress(0, len(rows), "hashed")
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + HASHED_AT_ONCE]], starts)
+        parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + at_once]], starts)
         for at, part in zip(starts, parts, strict=True):
-            rows[at : at + HASHED_AT_ONCE] = part
+            rows[at : at + at_once] = part
             progress(at + len(part), len(rows), "hashed")
 
 
@@ -373,7 +374,12 @@ def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
 
 
 def unreadable(error: Exception) -> tuple[str, str]:
-    """Reason and remedy of a picture whose file can't be read. error: one of READ_ERRORS."""
+    """Reason and remedy of a picture whose file can't be read. error: one of READ_ERRORS.
+
+    Raises: error, where it is the system's and no fault of the picture.
+    """
+    if files.may_pass(error):
+        raise error
     return f"the file can't be read ({reason(error)})", files.remedy(error, COPY_AGAIN)
 
 

@@ -286,6 +286,17 @@ def test_export_refuses_what_would_change_nothing(words, aoi, home):
     assert content(home.root) == before
 
 
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_home_at_a_url_is_refused_and_no_folder_of_that_name_appears(how, aoi, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AOI_HOME", "s3://bucket/home")
+    given = aoi("ingest", "--data", data, *(["--home", "s3://bucket/home"] if how == "option" else []))
+    assert given.code == 2
+    assert "s3://bucket/home: it is a URL" in given.err
+    assert "--home" in given.err
+    assert not list(tmp_path.glob("s3*"))
+
+
 def test_nothing_is_made_in_a_home_that_was_not_there(aoi, data, tmp_path):
     (data / "train.csv").unlink()
     assert aoi("run", "--data", data, "--home", tmp_path / "home", *chosen()).code == 2

@@ -23,7 +23,7 @@ from model.settings import PredictSettings
 from pipeline.inputs.classes import RESERVED_NAMES
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import DatasetManifest
-from tfrecords.errors import AoiError
+from tfrecords.errors import MISSED, AoiError
 from tfrecords.progress import silent
 
 CLASSES = ("plain", "rows", "columns")
@@ -117,7 +117,7 @@ def test_the_manifest_counts_what_was_said(ask, data):
 def test_an_unreadable_picture_keeps_its_row_and_changes_no_other(ask, data):
     whole = ask(data).rows
     spoil(data, CUT, TEXT)
-    given = ask(data)
+    given = ask(data, max_unreadable=0.5)
     assert [row["ID"] for row in given.rows] == [row["ID"] for row in whole]
     for before, after in zip(whole, given.rows, strict=True):
         if after["ID"] in (CUT, TEXT):
@@ -130,6 +130,24 @@ def test_an_unreadable_picture_keeps_its_row_and_changes_no_other(ask, data):
         else:
             assert after == before
     assert given.artifact.manifest.unreadable == 2
+
+
+def test_a_lot_with_too_many_unreadable_pictures_is_not_predicted_and_its_rejects_are_kept(ask, data, home):
+    spoil(data, CUT, TEXT)
+    with pytest.raises(AoiError, match=r"2 of 6 pictures can't be read, more than 0\.05.*rejects\.csv") as stopped:
+        ask(data)
+    assert stopped.value.exit_code == MISSED
+    (lost,) = {problem.file for problem in stopped.value.problems}
+    assert [row["id"] for row in table(Path(lost) / "rejects.csv")] == sorted([CUT, TEXT])
+
+
+def test_one_unreadable_picture_stops_no_lot_however_small(ask, data):
+    spoil(data, TEXT)
+    assert ask(data, max_unreadable=0).artifact.manifest.unreadable == 1
+
+
+def test_how_many_are_tolerated_names_no_other_prediction(ask, data):
+    assert ask(data, max_unreadable=0.5).artifact.fingerprint == ask(data).artifact.fingerprint
 
 
 def test_what_is_said_of_an_unreadable_picture_can_be_set(ask, data):
@@ -145,7 +163,7 @@ def test_a_label_outside_the_classes_is_refused(ask, data):
 
 def test_a_lot_of_nothing_but_unreadable_pictures_still_gets_its_submission(ask, data):
     spoil(data, *(f"test_{index:03d}.png" for index in range(6)))
-    given = ask(data)
+    given = ask(data, max_unreadable=1)
     assert given.submission.decode().split() == ["ID,Label", *(f"test_{index:03d}.png,1" for index in range(6))]
     assert {row["status"] for row in given.rows} == {"unreadable"}
     assert given.artifact.manifest.counts == {"plain": 0, "rows": 6, "columns": 0}

@@ -1,6 +1,7 @@
 """The real Beam job: the same bytes on every runner, nothing lost, and a dataset that is there whole or not at all."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -451,6 +452,27 @@ def test_a_picture_that_could_not_even_be_read_is_a_reject_too(data, tmp_path, m
     assert reject["id"] == unreadable
     assert "Permission denied" in reject["reason"]
     assert unreadable not in records_of(dataset)
+
+
+@pytest.mark.parametrize("number", ["EMFILE", "ENOMEM", "ESTALE", "ETIMEDOUT", "ECONNRESET", "EHOSTUNREACH"])
+@pytest.mark.parametrize("moment", ["hashing", "converting"])
+def test_a_fault_of_the_system_is_no_fault_of_the_picture(data, tmp_path, monkeypatch, number, moment):
+    inputs = read_inputs(str(data), "train", 5)
+    monkeypatch.setattr(files, "read_bytes", failing_for("train_002.png", OSError(getattr(errno, number), number)))
+    with pytest.raises((OSError, AoiError), match=number):
+        if moment == "hashing":
+            ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=1, max_rejects=30))
+        else:
+            ingest.ingest(inputs, tmp_path / "datasets", "tiny", IngestSettings(shards=1, max_rejects=30), SMALL)
+
+
+def failing_for(name, error):
+    def read(path):
+        if path.endswith(name):
+            raise error
+        return Path(path).read_bytes()
+
+    return read
 
 
 @pytest.mark.parametrize("change", ["changed", "removed"])
