@@ -150,7 +150,8 @@ def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall
     if error:  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         seen = f"the pictures could not be converted ({last[0][:300]})"
-        remedy = "Remove the cause (a full disk, a missing right) and run again: finished shards are kept"
+        cause = "an engine or worker that is not there, " if runner.remote else ""
+        remedy = f"Remove the cause ({cause}a full disk, a missing right) and run again: finished shards are kept"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
     tell()
 
