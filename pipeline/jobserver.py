@@ -6,6 +6,7 @@ The jars come by their Maven coordinates, from wherever Maven's own settings say
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,7 @@ SERVERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes the job server. Returns: an exit code, where it can't."""
+    """Starts the job server and waits for its end. Returns: the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.jobserver", description=__doc__.splitlines()[0])
     parser.add_argument("engine", choices=SERVERS)
     parser.add_argument("--port", metavar="N", type=int, default=8099, help="of the job server (default 8099)")
@@ -71,9 +72,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.fetch:
         print(folder)
         return 0
-    if sys.platform == "win32":
-        return subprocess.run(line).returncode
-    os.execv(line[0], line)  # signals are then the server's own to answer
+    return serve(line)
+
+
+def serve(line: Sequence[str]) -> int:
+    """Runs the job server until it ends, or until Ctrl-C or SIGTERM end it. Returns: the exit code."""
+    stopped, server = False, None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if server:
+            server.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server = subprocess.Popen(line)
+    if stopped:  # before it was there
+        server.terminate()
+    code = server.wait()
+    return 0 if stopped else code
 
 
 def fetch(engine: str, root: Path) -> Path:

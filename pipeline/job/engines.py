@@ -89,9 +89,10 @@ def returns_at_once(runner: Any) -> bool:
 def cause_of_silence(result: Any) -> str:
     """What the engine knows of a job that gets no further; result: Beam's PipelineResult."""
     if client := getattr(result, "client", None):
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        told = client.scheduler_info(n_workers=-1)
+        workers = told["workers"]
         if not workers:
-            return "the scheduler has no worker; start one with: dask worker ADDRESS"
+            return f"the scheduler has no worker; start one with: dask worker {told['address']}"
         busy = sum(1 for tasks in client.processing().values() if tasks)
         return f"the scheduler has {len(workers)} worker(s), {busy} of them at work"
     hint = "a cluster without a free slot or worker waits in silence, which its own web page shows"

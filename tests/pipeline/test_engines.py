@@ -293,6 +293,20 @@ def test_the_jars_are_fetched_once_by_their_coordinates(engine, programs, tmp_pa
     assert jobserver.fetch(engine, tmp_path / "jars") == folder
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_job_server_ends_with_its_command(programs, tmp_path, number):
+    programs("java", f"echo $$ > {tmp_path}/pid.tmp; mv {tmp_path}/pid.tmp {tmp_path}/pid; exec sleep 60")
+    command = [sys.executable, "-m", "pipeline.jobserver", "flink", "--jars", str(tmp_path / "jars")]
+    started = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "pid").exists():
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(number)
+    assert started.wait(30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_maven_that_fails_leaves_nothing_and_is_told(programs, tmp_path, capsys):
     programs("mvn", "echo '[ERROR] no route'; exit 1")
     assert jobserver.main(["flink", "--jars", str(tmp_path / "jars"), "--fetch"]) == MISSED

@@ -22,7 +22,7 @@ from tfrecords.settings import PreprocessSettings
 
 boto3 = pytest.importorskip("boto3", reason="pip install 'aoi[s3]'")
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3,server]'")
+moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]'")
 
 SMALL = PreprocessSettings(image_size_px=32)
 THREE = IngestSettings(shards=3)
