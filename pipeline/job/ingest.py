@@ -6,10 +6,12 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, fields
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from time import time
 from typing import Any
 
 import numpy as np
@@ -147,8 +149,7 @@ def _build(
         ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options))
         for file, rows, folds in shards
     ]
-    for left in work.glob(".*.tmp"):  # by a try that was killed
-        left.unlink()
+    _remove_left(work, settings.stall_seconds)
     run_shards(plans, runner, progress, settings.stall_seconds)
     written: list[ShardEntry] = []
     rejects: list[Reject] = []
@@ -189,6 +190,15 @@ def _build(
         versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
         shards=tuple(written),
     )
+
+
+def _remove_left(work: Path, stall_seconds: float) -> None:
+    """Removes unfinished files of a try that was killed, and none that a worker of its job may still be writing: an
+    engine may keep a job whose driver is gone. What is left goes with the commit."""
+    for left in work.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time() - left.stat().st_mtime > stall_seconds:
+                left.unlink()
 
 
 def _write_example(inputs: Inputs, rejected: set[str], work: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -661,6 +662,15 @@ def test_progress_begins_at_none_and_ends_at_every_picture(data, tmp_path):
     ingested(data, tmp_path / "datasets", progress=lambda *call: seen.append(call))
     assert (seen[0], seen[-1]) == ((0, 30, "converted"), (30, 30, "converted"))
     assert seen == sorted(seen)
+
+
+def test_an_unfinished_file_is_removed_once_no_worker_can_be_writing_it(tmp_path):
+    for name, age in (("living", 5), ("left", 700)):
+        path = tmp_path / f".{name}.tfrecord.1.tmp"
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    ingest._remove_left(tmp_path, 600)
+    assert os.listdir(tmp_path) == [".living.tfrecord.1.tmp"]
 
 
 def test_progress_begins_with_what_an_earlier_try_finished(whole, tmp_path, monkeypatch):

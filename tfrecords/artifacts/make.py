@@ -135,7 +135,7 @@ def _sealed(work: Path, kind: type[M]) -> Artifact[M] | None:
 def _commit(root: Path, name: str, fingerprint: str, work: Path) -> Path:
     """Notes go, one rename to the next generation's name; then older generations go."""
     for note in work.glob(".*"):
-        shutil.rmtree(note) if note.is_dir() else note.unlink()
+        shutil.rmtree(note) if note.is_dir() else note.unlink(missing_ok=True)
     older = _generations(root, fingerprint)
     generation = older[-1][0] + 1 if older else 1
     final = root / (f"{name}-{fingerprint}" if generation == 1 else f"{name}-{fingerprint}.{generation}")
