@@ -14,17 +14,18 @@ from pipeline.inputs.files import opened
 from pipeline.inputs.inputs import read_inputs
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.perceptual_hash import perceptual_hash
+from tfrecords.settings import PreprocessSettings
 
 OURS, SLOW, ALL = "ours", "ours, few", "all with all, few"
-MEGAPIXELS = 100  # of one picture, at most
 
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """size: drawn, hashes, slow (hashes of those that compare all), flipped_bits, data (folder; none: samples)."""
     tell("perceptual hashes of the pictures")
     inputs = read_inputs(size["data"] or str(draw(work, size["drawn"])), "train", 2)
+    settings = PreprocessSettings()
     with opened(inputs.container) as read:
-        hashes = [perceptual_hash(decode(read(row.name), MEGAPIXELS)) for row in inputs.rows]
+        hashes = [perceptual_hash(decode(read(row.name), settings)) for row in inputs.rows]
     np.savez(work / "hashes.npz", hashes=np.array(hashes, np.uint64), labels=[row.label for row in inputs.rows])
 
     def contestant(name: str, call: str, count: int) -> Contestant:

@@ -14,7 +14,6 @@ from flows.stages.stage import BEAM, DATA, Job, Stage
 from pipeline import store
 from pipeline.audit.findings import Audit, AuditManifest, audit
 from pipeline.audit.findings import summary as audit_summary
-from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
 from pipeline.inputs.layouts import Split, has_test
 from pipeline.job.beam import read_options
