@@ -8,8 +8,10 @@ from flows.stages.ingest import choose_data
 from flows.stages.stage import BEAM, Job, Option
 from model.checks import check_fold, check_unreadable_label, normal_class
 from model.network.weights import ensure_weights
+from pipeline import store
 from pipeline.inputs.inputs import check_inputs
 from pipeline.inputs.layouts import has_test
+from pipeline.job.beam import read_options
 from tfrecords.errors import refuse
 
 DATA = Option("folder with pictures and CSVs, or with a folder per class", metavar="DIR")
@@ -22,6 +24,7 @@ def chain(
 
     Returns: the stages' references under their names. Raises: AoiError from the first stage that refuses.
     """
+    store.use(read_options(beam))
     data = check_ahead(job, data)
     dataset = run("ingest", data=data, beam=beam)
     trained = run("train", dataset=dataset.folder)

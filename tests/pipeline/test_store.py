@@ -109,6 +109,19 @@ def test_worker_processes_know_the_options_too(bucket, address, here, tmp_path):
     assert made(bucket, tmp_path / "there", beam) == here
 
 
+def test_the_whole_chain_looks_ahead_with_the_same_options(bucket, address, tmp_path):
+    from flows.home import Home
+    from flows.stages.chain import chain
+    from flows.stages.stage import Job
+
+    ahead = []
+    with pytest.raises(AoiError) as refused:  # the set has no pictures to predict, which shows in the bucket alone
+        chain(ahead.append, Job(Home(tmp_path)), bucket, f"--s3_endpoint_url={address}")
+    assert {problem.file.partition("/data/")[0] for problem in refused.value.problems} == {"s3://lot"}
+    assert "the store" not in str(refused.value)
+    assert ahead == []
+
+
 def test_what_is_not_there_is_told_as_for_a_folder(bucket, address):
     store.use([f"--s3_endpoint_url={address}"])
     assert store.exists(bucket)
