@@ -84,7 +84,7 @@ def test_every_stage_tells_before_each_kind_of_work_that_nothing_is_done_yet(mad
         load_stage(stage).run(job, **given.get(stage, {}))
     assert {stage: begun(told) for stage, told in calls.items()} == {
         "ingest": {"hashed": (0, 60), "converted": (0, 60)},
-        "train": {"epoch N of N": (0, 100)},
+        "train": {"epoch N of N": (0, 100), "epoch N of N, validation N.N": (50, 100)},
         "evaluate": {"pictures": (0, 10)},
         "predict": {"hashed": (0, 9), "pictures": (0, 9)},
         "export": {"checked, keras": (0, 60), "checked, litert": (0, 60)},

@@ -139,7 +139,7 @@ def test_what_the_manifest_tells_is_enough_to_use_and_to_repeat_it(made, dataset
     assert manifest["classes"] == dataset.json["classes"]
     assert manifest["dataset"] == {"fingerprint": dataset.fingerprint, "digest": dataset.digest}
     assert manifest["settings"]["train"] == settings.train.model_dump(exclude_none=True)
-    assert manifest["settings"]["preprocess"] == settings.preprocess.model_dump()
+    assert manifest["settings"]["preprocess"] == dataset.json["settings"]["preprocess"]
 
 
 # --- Again --------------------------------------------------------------------------------------------------

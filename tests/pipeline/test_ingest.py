@@ -140,7 +140,7 @@ def test_the_manifest_says_what_was_made_from_what(whole):
     assert (manifest["kind"], manifest["split"]) == ("dataset", "train")
     assert manifest["classes"] == ["plain", "rows", "columns"]
     assert manifest["settings"] == {
-        "preprocess": SMALL.model_dump() | {"bit_depth": 8},
+        "preprocess": SMALL.model_dump(exclude_none=True) | {"bit_depth": 8},
         "ingest": {"folds": 5, "shards": 4, "shard_size_mb": 8},
     }
     assert manifest["input_digest"] == inputs.digest
