@@ -25,14 +25,15 @@ class Evidence:
     """What the proof is made from.
 
     temperature: of the operating point; scaled: calibrated probabilities float (N, C) of the pictures that prove, by
-    choices that they had no part in; labels: theirs, int (N,); guide: calibrated probabilities float (M, C) of pictures
-    that fix the order of the tests, without their labels.
+    choices that they had no part in; labels: theirs, int (N,). guide, guided: calibrated probabilities float (M, C) of
+    the pictures that fix the order of the tests, and their labels; None where they prove as well.
     """
 
     temperature: float
     scaled: np.ndarray
     labels: np.ndarray
     guide: np.ndarray
+    guided: np.ndarray | None
 
 
 def evidence(
@@ -48,12 +49,12 @@ def evidence(
     if folds is None:
         temperature = fit_temperature(probabilities[chose], labels[chose])
         scaled = calibrate(probabilities, temperature)
-        return Evidence(temperature, scaled[~chose], labels[~chose], scaled[chose])
+        return Evidence(temperature, scaled[~chose], labels[~chose], scaled[chose], labels[chose])
     scaled = np.empty(probabilities.shape)
     for fold in np.unique(folds):
         own = folds == fold
         scaled[own] = calibrate(probabilities[own], fit_temperature(probabilities[~own], labels[~own]))
-    return Evidence(fit_temperature(probabilities, labels), scaled, labels, scaled)
+    return Evidence(fit_temperature(probabilities, labels), scaled, labels, scaled, None)
 
 
 def choose(found: Evidence, normal: int | None, settings: EvaluateSettings) -> tuple[OperatingPoint, Promised]:
@@ -133,7 +134,7 @@ def _misnamed(found: Evidence, settings: EvaluateSettings) -> tuple[float, Promi
     sure, wrong = found.scaled.max(axis=1, initial=0), found.scaled.argmax(axis=1) != found.labels
     bound, confidence = settings.max_escape_rate, settings.confidence
     taken, met = None, False
-    for threshold in _sequence(found.guide.max(axis=1, initial=0), len(sure)):
+    for threshold in _sequence(found.guide, found.guided, len(sure)):
         decided = sure >= threshold
         counted = int(np.sum(wrong & decided)), int(decided.sum())
         met = _proves(*counted, bound, confidence)
@@ -146,20 +147,23 @@ def _misnamed(found: Evidence, settings: EvaluateSettings) -> tuple[float, Promi
     return threshold, _promise("misnamed", bound, confidence, met, events, trials)
 
 
-def _sequence(sure: np.ndarray, pictures: int) -> np.ndarray:
+def _sequence(guide: np.ndarray, labels: np.ndarray | None, pictures: int) -> np.ndarray:
     """The confidences to test, falling, to the one that every picture reaches.
 
     They have equal shares of the guiding pictures between them. The first is the one that would prove the lowest bound
-    among `pictures` pictures if the confidences were true: a calibrated network's own guess, without a label.
+    among `pictures` pictures if as many of them were wrong as of the guiding ones. Where these prove as well, their
+    labels must not choose, and their confidence tells how many are wrong.
     """
-    if not len(sure):
+    if not len(guide):
         return np.zeros(1)
-    ordered = np.sort(sure)[::-1]
+    sure = guide.max(axis=1)
+    order = np.argsort(-sure, kind="stable")
+    wrong = 1 - sure if labels is None else (guide.argmax(axis=1) != labels).astype(float)
     shares = np.arange(1, STEPS + 1) / STEPS
     places = np.ceil(shares * len(sure)).astype(int) - 1
-    thresholds = np.append(ordered[places[:-1]], 0.0)
+    thresholds = np.append(sure[order][places[:-1]], 0.0)
     decided = np.maximum(1.0, shares * pictures)
-    mistakes = decided * (np.cumsum(1 - ordered) / np.arange(1, len(sure) + 1))[places]
+    mistakes = decided * (np.cumsum(wrong[order]) / np.arange(1, len(sure) + 1))[places]
     guessed = beta.ppf(USUAL, mistakes + 1, np.maximum(decided - mistakes, 1e-9))
     return thresholds[int(np.argmin(guessed)) :]
 
