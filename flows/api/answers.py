@@ -24,6 +24,7 @@ from tfrecords.errors import sentence
 from tfrecords.pictures.errors import PictureError
 
 NO_ROW = re.compile(r",? or take (it|the picture) out with its row$")  # the rest of a remedy, that only a set has
+DIGITS = 8  # of probabilities, behind the point; they have no more
 PACE = 0.05  # weight of the latest picture in the mean time of one
 
 
@@ -79,7 +80,9 @@ class Answers:
         result |= {
             "label": answer.label,
             "name": answer.name,
-            "probabilities": dict(zip(classes, map(float, answer.probabilities), strict=True)),
+            "probabilities": {
+                name: round(float(p), DIGITS) for name, p in zip(classes, answer.probabilities, strict=True)
+            },
             "decision": str(answer.decision),
         }
         if explain:

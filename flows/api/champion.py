@@ -1,5 +1,6 @@
 """Which model answers: the champion of a product as it changes, or one that is named."""
 
+import json
 import sys
 import threading
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tfrecords.artifacts.manifest import MANIFEST
 from tfrecords.errors import AoiError, refuse
 
 FOLLOW_SECONDS = 1.0
+OPERATING = "operating.json"  # of an evaluation
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Served:
     def describe(self) -> dict[str, Any]:
         """What people and machines may want to know of it; JSON."""
         classifier = self.answering.classifier
-        operating = self.evaluation.json["operating"] if self.evaluation else None
+        file = self.evaluation.path / OPERATING if self.evaluation else None
+        operating = json.loads(file.read_text(encoding="utf-8")) if file else None
         proven = self.settings.runtime == Runtime.LITERT and not self.settings.shift_copies
         trained = datetime.fromtimestamp((self.model.path / MANIFEST).stat().st_mtime, UTC)
         return {

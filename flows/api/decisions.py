@@ -18,13 +18,18 @@ class DecisionLog:
 
     A line that `append` has written is the system's: it survives whatever ends this process. A thread brings what was
     written to the disk twice a second, for a power cut; waiting for the disk would take longer than the answer.
+    A process that is killed while it writes may leave half a line, of an answer that it gave to nobody: the next
+    process takes it off.
     """
 
     def __init__(self, folder: Path, most_bytes: int):
         self._folder, self._most = folder, most_bytes
-        self._lock = threading.Lock()
+        self._lock, self._file = threading.Lock(), -1
         folder.mkdir(parents=True, exist_ok=True)
         numbers = self._numbers()
+        for number in numbers[:-1]:  # those of servers that ran beside each other
+            if _is_torn(self._path(number)) and self._open(number):
+                self._release()
         # The last file is gone on with, unless it is another process' or full.
         if not numbers or not self._open(numbers[-1]):
             self._next()
@@ -59,29 +64,31 @@ class DecisionLog:
     def _numbers(self) -> list[int]:
         return sorted(int(match[1]) for path in self._folder.iterdir() if (match := FILE.fullmatch(path.name)))
 
+    def _path(self, number: int) -> Path:
+        return self._folder / f"decisions-{number:06d}.jsonl"
+
     def _open(self, number: int) -> bool:
         """Goes on with a file; False where another process writes it, or it is full."""
-        path = self._folder / f"decisions-{number:06d}.jsonl"
+        path = self._path(number)
         owner = FileLock(path.with_suffix(".lock"), timeout=0)
         try:
             owner.acquire()
         except Timeout:
             return False
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        if _is_torn(path):  # a process was killed while it wrote an answer that it gave to nobody
+            os.ftruncate(file, _whole_lines(path))
         size = os.fstat(file).st_size
         if size >= self._most:
             os.close(file)
             owner.release()
             return False
-        whole = _whole_lines(path)
-        if whole < size:  # a process was killed while it wrote an answer that it gave to nobody
-            os.ftruncate(file, whole)
-        self._file, self._size, self._owner = file, whole, owner
+        self._file, self._size, self._owner = file, size, owner
         return True
 
     def _next(self) -> None:
         """Begins another file."""
-        if hasattr(self, "_file"):
+        if self._file >= 0:
             os.fsync(self._file)
             self._release()
         number = max(self._numbers(), default=0) + 1
@@ -90,6 +97,7 @@ class DecisionLog:
 
     def _release(self) -> None:
         os.close(self._file)
+        self._file = -1
         self._owner.release()
 
     def _sync(self) -> None:
@@ -108,6 +116,15 @@ class DecisionLog:
                     told = True
                 finally:
                     os.close(file)
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file ends within a line."""
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _whole_lines(path: Path) -> int:

@@ -93,6 +93,8 @@ def token_for(host: str) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket on an address. Raises: AoiError where nothing can listen there."""
+    if port not in range(65536):
+        raise refuse("--port", f"{port} is no port", "Give a number from 1 to 65535, or 0 for one that is free")
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(place[:2], family=family, backlog=CONNECTIONS)
