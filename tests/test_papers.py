@@ -40,7 +40,7 @@ NOT_RUN = {
     r"docs/study\.md: (?s:.*)": "half an hour or more, on NEU's pictures",
 }
 # How a block begins that shows what is printed, or what lies in a folder.
-NO_COMMANDS = r"  MobileNet, alpha|aidea/  train\.csv|train\.csv \+ pictures"
+NO_COMMANDS = r"  MobileNet, alpha|inspection\.example|aidea/  train\.csv|train\.csv \+ pictures"
 COMMAND = re.compile(r"(\.venv/bin/\S+|aoi|aoi-worker|dask|make|prefect|mlflow|python3?|pip|curl|export|for) ")
 # Trains in seconds. Where a command or its grid sets one of these itself, that counts.
 QUICK = {"preprocess.image_size_px": 32, "train.recipe": "frozen", "train.alpha": 0.25}

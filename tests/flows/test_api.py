@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 import schemathesis
 from conftest import picture, png
+from lively import lively_network
 from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
 
 from flows.api.answers import Answers
@@ -37,12 +38,16 @@ from flows.products import Champions
 from flows.stages.evaluate import evaluate
 from flows.stages.predict import predict
 from flows.stages.stage import Job
-from flows.stages.train import train
 from model.inference.answers import Answering
+from model.inference.classifier import write_card
+from model.inference.litert import to_litert
 from model.manifests import ModelManifest
+from model.network.files import save
 from model.registry.store import CHAMPION
-from model.settings import PredictSettings
+from model.settings import NETWORK, PredictSettings
+from tfrecords.artifacts.make import make
 from tfrecords.errors import AoiError
+from tfrecords.pictures.preprocessing import prepare
 
 NO_PICTURE = b"no picture at all"
 
@@ -74,14 +79,23 @@ class Server:
 
 @pytest.fixture(scope="module")
 def models(made, copy_home, tmp_path_factory):
-    """(HOME, champion, another model): the champion tells the classes apart, and each part has its decision."""
+    """(HOME, champion, another model): the champion's answers differ from picture to picture."""
+    data, _, settings, refs = made
     own = copy_home(tmp_path_factory.mktemp("api") / "home")
-    training = made[2].train.model_copy(update={"epochs": 20, "patience": 20})
-    job = Job(own, made[2].model_copy(update={"train": training}))
-    other, champion = made[3]["train"], train(job, made[3]["ingest"].folder)
-    evaluate(job, champion.folder)
-    champion, other = (own.open(ref, ModelManifest) for ref in (champion, other))
+    other = own.open(refs["train"], ModelManifest)
+    files = sorted((data / "train_images").iterdir())[:30]
+    network = lively_network(np.stack([prepare(file.read_bytes(), settings.preprocess)[..., None] for file in files]))
+
+    def build(work):
+        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0})
+        (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
+        save(network, work / f"{NETWORK}.keras")
+        return other.manifest
+
+    champion, _ = make(own.root / "models", "tiny", ModelManifest, "f" * 16, build)
     Champions(own, "tiny").note(CHAMPION, champion)
+    some = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"max_escape_rate": 0.6})})
+    evaluate(Job(own, some), champion.path.name)
     return own, champion, other
 
 
@@ -163,7 +177,7 @@ def test_shifted_copies_are_asked_as_predict_asks_them(home, lot):
 def test_every_answer_names_the_model(server, models):
     home, champion, _ = models
     told = server.predict(png(picture(0, 1))).json()["model"]
-    assert told == {"name": "aoi-tiny", "version": "2", "fingerprint": champion.fingerprint}
+    assert told == {"name": "aoi-tiny", "version": "1", "fingerprint": champion.fingerprint}
     model, evaluation = server.client.get("/v1/model").json(), home.evaluation_of(champion.fingerprint)
     assert model["model"] == told
     assert model["classes"] == ["plain", "rows", "columns"]
