@@ -82,7 +82,6 @@ class Answering:
 
     def warm_up(self) -> None:
         """Opens what the first pictures would otherwise wait for."""
-        size = self.classifier.preprocess.image_size_px
-        blank = np.zeros((2, size, size, 1), np.uint8)
+        blank = np.zeros((2, *self.classifier.preprocess.shape), np.uint8)
         self.classifier.each(blank[:1])
         self.classifier.each(blank)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from model.inference.formats import Network, open_exported
 from model.settings import CARD_FILE
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode
+from tfrecords.pictures.light import light
 from tfrecords.pictures.preprocessing import finish, prepare
-from tfrecords.settings import PreprocessSettings
+from tfrecords.settings import Color, PreprocessSettings
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second, which who asks for one answer does without
@@ -45,13 +45,16 @@ class Classifier:
         return np.mean([network(images) for network in networks], axis=0)
 
     def read(self, data: bytes) -> tuple[np.ndarray, dict[str, float]]:
-        """A picture file to what the networks see of it, uint8 (S, S, 1), and what drift needs of it, by feature.
+        """A picture file to what the networks see of it, uint8 (S, S, C), and what drift needs of it, by feature.
 
         Raises: PictureError where it can't be used.
         """
-        pixels = decode(data, self.preprocess.max_megapixels)
-        mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(pixels))
-        return finish(pixels, self.preprocess)[..., None], {"brightness": mean, "contrast": deviation}
+        pixels = decode(data, self.preprocess)
+        seen = light(pixels)
+        measures = {"brightness": seen.mean, "contrast": seen.deviation}
+        if self.preprocess.color == Color.RGB:
+            measures |= {"red": seen.red, "blue": seen.blue}
+        return finish(pixels, self.preprocess).reshape(self.preprocess.shape), measures
 
     def classify(self, pictures: Sequence[bytes]) -> "pd.DataFrame":
         """Files as an inspection machine writes them, with the very preprocessing of ingest.

@@ -36,7 +36,8 @@ class MadeFrom(Facts):
 class RunRecord(Facts):
     """The MLflow run that recorded the making.
 
-    version: that the registered model got, "" where none is known; seconds: that it took; files: those of the artefact that show seconds, so that its content does not depend on them.
+    version: that the registered model got, "" where none is known; seconds: that it took; files: those of the artefact
+    that show seconds, so that its content does not depend on them.
     """
 
     experiment_id: str
