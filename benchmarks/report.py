@@ -11,6 +11,7 @@ TITLES = {
     "train": "Train",
     "predict": "Predict: PNG files to a submission",
     "orchestrate": "Orchestrate",
+    "api": "Answer over HTTP",
 }
 # What each table shows, and how what is in it was measured.
 NOTES = {
@@ -43,6 +44,12 @@ NOTES = {
         "runs",
     ): "Tiny pictures and a tiny network, so that what surrounds the work shows. `chain_s`: without"
     " the start of the process; `mlflow_s`: the part of it inside what records runs and models.",
+    (
+        "api",
+        "answers",
+    ): "A PNG's bytes to its answer, every request another picture; the load is wrk's. p50 and p99: one"
+    " client; pictures/s and many: eight at once. Ready: from the start of the process;"
+    " in process: to open the network.",
     ("orchestrate", "imports"): "Each in a fresh process.",
 }
 COLUMNS = {
@@ -71,6 +78,10 @@ COLUMNS = {
     "without_wait_per_s": "without waiting, /s",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
+    "ready_s": "ready, s",
+    "many_p50_ms": "p50 of many, ms",
+    "many_p99_ms": "p99 of many, ms",
+    "failed": "failed",
     "chain_s": "chain, s",
     "mlflow_s": "MLflow, s",
     "help_s": "help, s",
@@ -82,6 +93,7 @@ CHARTS = {
     "read": ("batches", "later_per_s"),
     "train": ("speed", "pictures_per_s"),
     "predict": ("whole", "pictures_per_s"),
+    "api": ("answers", "pictures_per_s"),
 }
 WIDE = 50  # a chart of rates further apart than this is logarithmic
 

@@ -127,6 +127,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
+    api = add("api", _api, "answers over HTTP, one picture or several at a time")
+    api.add_argument("--product", metavar="NAME", help="whose champion answers (default: the only product of HOME)")
+    api.add_argument("--model", metavar="NAME", help="a model's folder or name (default: the champion, as it changes)")
+    api.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    api.add_argument("--port", metavar="N", type=int, default=8000, help="default 8000")
+    _add_settings(api, makes=False)
+
     rollback = add("rollback", _rollback, "make the champion before the present one champion again")
     rollback.add_argument("--product", metavar="NAME", help="whose champion (default: the only product of HOME)")
     add("settings", _settings, "list every setting with default, unit and meaning", home=False)
@@ -149,12 +156,13 @@ def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
             )
 
 
-def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True) -> None:
+def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True, makes: bool = True) -> None:
     if has_settings:
         parser.epilog = SETTINGS_HELP
         parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting; repeatable")
         parser.add_argument("--config", metavar="FILE.toml", help="settings in sections, such as [train]")
-    parser.add_argument("--force", action="store_true", help="make it again, even if it is there")
+    if makes:
+        parser.add_argument("--force", action="store_true", help="make it again, even if it is there")
 
 
 def _home(arguments: argparse.Namespace) -> "Home":
@@ -236,6 +244,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     from flows.serve import serve
 
     return serve(_home(arguments), arguments.data, arguments.host, arguments.prefect_port, arguments.mlflow_port)
+
+
+def _api(arguments: argparse.Namespace) -> int:
+    from flows.api.server import api
+    from flows.settings import load_settings
+
+    settings = load_settings(arguments.config, arguments.set)
+    return api(_home(arguments), arguments.product, arguments.model, arguments.host, arguments.port, settings)
 
 
 def _settings(arguments: argparse.Namespace) -> int:

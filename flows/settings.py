@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from flows.api.settings import ApiSettings
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from pipeline.settings import IngestSettings
 from tfrecords.errors import AoiError, Problem, refuse
@@ -27,6 +28,7 @@ class Settings(StageSettings):
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     predict: PredictSettings = Field(default_factory=PredictSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
 
 
 @dataclass(frozen=True)

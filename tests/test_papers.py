@@ -40,7 +40,7 @@ NOT_RUN = {
     r"docs/study\.md: (?s:.*)": "half an hour or more, on NEU's pictures",
 }
 # How a block begins that shows what is printed, or what lies in a folder.
-NO_COMMANDS = r"  MobileNet, alpha|aidea/  train\.csv|train\.csv \+ pictures"
+NO_COMMANDS = r"  MobileNet, alpha|inspection\.example|\{.model.: |aidea/  train\.csv|train\.csv \+ pictures"
 COMMAND = re.compile(r"(\.venv/bin/\S+|aoi|aoi-worker|dask|make|prefect|mlflow|python3?|pip|curl|export|for) ")
 # Trains in seconds. Where a command or its grid sets one of these itself, that counts.
 QUICK = {"preprocess.image_size_px": 32, "train.recipe": "frozen", "train.alpha": 0.25}
@@ -168,6 +168,7 @@ class Desk:
         r"\b4200\b": lambda desk: str(desk.ports[0]),
         r"\b5000\b": lambda desk: str(desk.ports[1]),
         r"\b5001\b": lambda desk: str(desk.ports[2]),
+        r"\b8000\b": lambda desk: str(desk.ports[3]),
         # The environment at hand, which takes seconds; `make elsewhere` lets uv make one.
         r"--env-manager uv\b": lambda desk: "--env-manager local",
     }
@@ -192,6 +193,8 @@ class Desk:
                 self.serve = Serve(self.home, self.folder / "serve.log", *options, *ports)
                 self.closing.callback(self.serve.end, signal.SIGTERM)
                 return 0, self.serve.log.read_text()
+            case ["aoi", "api"]:
+                return self.start([*words, "--port", str(self.ports[3])], r"at +http")
             case ["aoi", *given]:
                 return self.aoi(given)
             case ["prefect", "deployment", "run", *given]:
@@ -204,7 +207,7 @@ class Desk:
                 self.shell(f"prefect deployment schedule clear {name} -y")  # it would run with the defaults
                 return code, printed + listed
             case ["mlflow", "models", "serve", *_]:
-                return self.start(words)
+                return self.start(words, "Application startup complete")
         return self.shell(text)
 
     def aoi(self, words):
@@ -241,15 +244,15 @@ class Desk:
         ours = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
         return (self.serve.variables if self.serve else os.environ) | ours | self.exported
 
-    def start(self, words):
-        """A server that stays up."""
+    def start(self, words, up):
+        """A server that stays up. up: what it prints then."""
         log = self.folder / f"{words[0]}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 words, env=self.environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         self.closing.callback(system.stop, process, DOWN_SECONDS)
-        wait_for("Application startup complete", UP_SECONDS, process, log)
+        wait_for(up, UP_SECONDS, process, log)
         return 0, log.read_text()
 
     def retry(self, text):
@@ -302,7 +305,7 @@ def told(tmp_path_factory, look_alike, free_ports):
     told = {}
     with ExitStack() as closing, chdir(folder), mock.patch.dict(os.environ):
         os.environ.pop("AOI_HOME", None)
-        desk = Desk(folder, free_ports(3), closing)
+        desk = Desk(folder, free_ports(4), closing)
         for paper in PAPERS:
             desk.exported = {}  # each in a terminal of its own
             for command in (each for each in RUN if each.paper == paper):

@@ -6,8 +6,6 @@ All on the validation fold, which the network did not train on. `model.decisions
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.stats import beta
 
 from model.manifests import OperatingPoint
 from model.settings import Decision
@@ -32,6 +30,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Every label is smoothed by one picture's worth over the classes: on a fold without mistakes the likelihood
     alone would ask for ever surer answers.
     """
+    from scipy.optimize import minimize_scalar  # half a second, which decisions do without
+
     count, classes = probabilities.shape
     if not count:
         return 1.0
@@ -59,6 +59,8 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
 
 def interval(events: int, trials: int) -> tuple[float, float]:
     """Clopper-Pearson interval of a rate at 95 % (Biometrika, 1934). No trials: (0, 1)."""
+    from scipy.stats import beta
+
     tail = (1 - CONFIDENCE) / 2
     low = float(beta.ppf(tail, events, trials - events + 1)) if events else 0.0
     high = float(beta.ppf(1 - tail, events + 1, trials - events)) if events < trials else 1.0

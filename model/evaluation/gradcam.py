@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 
 from model import figures
 from model.evaluation.predictions import Predictions
+from model.inference.class_maps import heat_of, overlay
 from model.inference.classifier import read_networks
 from model.network.files import load
 from model.network.parts import head_of, last_maps
@@ -61,13 +61,4 @@ def gradcam(network: keras.Model, image: np.ndarray, label: int) -> np.ndarray:
     maps = last_maps(network, image[None])[0]
     weights = head_of(network).get_weights()[0][:, label]
     spoke = maps @ weights if len(weights) == maps.shape[-1] else (maps * weights.reshape(maps.shape)).sum(axis=-1)
-    heat = np.maximum(spoke, 0)
-    heat = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(heat / max(float(heat.max()), 1e-6), 0, 1)
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture, uint8 (S, S, 1) or (S, S, 3), with heat (S, S), 0..1, in color over it: uint8 (S, S, 3), RGB."""
-    color = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    share = 0.65 * heat[..., None]
-    return (image * (1 - share) + color * share).astype(np.uint8)
+    return heat_of(spoke, image.shape[0])

@@ -4,16 +4,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from model.inference.formats import Network, open_exported
 from model.settings import CARD_FILE
 from tfrecords.pictures.errors import PictureError
-from tfrecords.pictures.preprocessing import prepare
-from tfrecords.settings import PreprocessSettings
+from tfrecords.pictures.formats import decode
+from tfrecords.pictures.light import light
+from tfrecords.pictures.preprocessing import finish, prepare
+from tfrecords.settings import Color, PreprocessSettings
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second, which who asks for one answer does without
 
 TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
 
@@ -40,7 +44,19 @@ class Classifier:
         networks = [network for network, own in zip(self.networks, self.folds, strict=True) if own == fold]
         return np.mean([network(images) for network in networks], axis=0)
 
-    def classify(self, pictures: Sequence[bytes]) -> pd.DataFrame:
+    def read(self, data: bytes) -> tuple[np.ndarray, dict[str, float]]:
+        """A picture file to what the networks see of it, uint8 (S, S, C), and what drift needs of it, by feature.
+
+        Raises: PictureError where it can't be used.
+        """
+        pixels = decode(data, self.preprocess)
+        seen = light(pixels)
+        measures = {"brightness": seen.mean, "contrast": seen.deviation}
+        if self.preprocess.color == Color.RGB:
+            measures |= {"red": seen.red, "blue": seen.blue}
+        return finish(pixels, self.preprocess).reshape(self.preprocess.shape), measures
+
+    def classify(self, pictures: Sequence[bytes]) -> "pd.DataFrame":
         """Files as an inspection machine writes them, with the very preprocessing of ingest.
 
         Args:
@@ -70,8 +86,10 @@ def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
     return [images, *(padded[:, row : row + size, column : column + size] for row, column in corners)]
 
 
-def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> "pd.DataFrame":
     """float32 (N, classes) to a table: label, name, and one probability per class under the class's name."""
+    import pandas as pd
+
     labels = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, int)
     table = pd.DataFrame({"label": labels, "name": [classes[label] for label in labels]})
     return pd.concat([table, pd.DataFrame(probabilities, columns=list(classes))], axis=1)

@@ -2,8 +2,11 @@
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -19,20 +22,29 @@ if TYPE_CHECKING:
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
 
 
+def lanes() -> int:
+    """How many pictures go through a network side by side on this machine: one per core where there are few."""
+    cores = os.cpu_count() or 1
+    return cores // _threads(cores)
+
+
+def _threads(cores: int) -> int:
+    """Cores per picture of those that go side by side."""
+    return math.ceil(cores / MOST_LANES)
+
+
 def open_network(source: Path | bytes) -> Network:
     """The network in a .tflite file, or in its bytes, free of TensorFlow. It may be called from several threads.
 
     A single picture goes through on all cores, since it waits least so. Several go through side by side, a core each
-    where there are few: cores that share a picture wait for each other at every layer, which takes up to a quarter of
-    their time. The answers are the same.
+    where there are few, whether one call brings them or several threads: cores that share a picture wait for each
+    other at every layer, which takes up to a quarter of their time. The answers are the same.
 
     Raises:
         AoiError: not a LiteRT model.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     cores = os.cpu_count() or 1
-    threads = math.ceil(cores / MOST_LANES)
-    lanes = cores // threads
     try:
         with stderr_closed():  # the first of a process greets there
             together = _open(data, cores)
@@ -40,10 +52,25 @@ def open_network(source: Path | bytes) -> Network:
         name = source if isinstance(source, Path) else "the network"
         raise refuse(name, f"not a network that LiteRT runs ({str(error)[:200]})", "Train again with --force")
     (wanted,) = together.get_output_details()
-    side_by_side: list[Interpreter] = []  # opened by the first who asks for several pictures
-    outputs, lock, pool = wanted["shape"][-1], Lock(), ThreadPoolExecutor(lanes)
+    outputs, pool = wanted["shape"][-1], ThreadPoolExecutor(lanes())
+    free: SimpleQueue[Interpreter] = SimpleQueue()
+    lock, calls, opened = Lock(), 0, 0
+
+    @contextmanager
+    def lane() -> Iterator["Interpreter"]:
+        """An interpreter of the lanes for one thread; opened for the first who finds none free."""
+        nonlocal opened
+        with lock:
+            missing = free.empty() and opened < lanes()
+            opened += missing
+        interpreter = _open(data, _threads(cores)) if missing else free.get()
+        try:
+            yield interpreter
+        finally:
+            free.put(interpreter)
 
     def run(images: np.ndarray) -> np.ndarray:
+        nonlocal calls
         answers = np.empty((len(images), outputs), np.float32)
         left = iter(range(len(images)))  # whoever is free takes the next
 
@@ -54,12 +81,22 @@ def open_network(source: Path | bytes) -> Network:
                 interpreter.invoke()
                 answers[place] = interpreter.get_tensor(wanted["index"])[0]
 
+        def share(number: int) -> None:
+            with lane() as interpreter:
+                work(interpreter)
+
         with lock:
-            if len(images) < 2:
+            alone, calls = not calls, calls + 1
+        try:
+            if len(images) > 1:
+                list(pool.map(share, range(min(lanes(), len(images)))))
+            elif alone:  # nobody else can be, until this call ends
                 work(together)
             else:
-                side_by_side.extend(_open(data, threads) for _ in range(lanes - len(side_by_side)))
-                list(pool.map(work, side_by_side))
+                share(0)
+        finally:
+            with lock:
+                calls -= 1
         return answers
 
     return run

@@ -253,10 +253,12 @@ def finish_training(
     folder: Path,
     classes: Sequence[str],
     example: bytes | None,
-) -> None:
+) -> str:
     """Logs what a training left in `folder`, registers the model, and ends the run.
 
     example: a picture file as the camera wrote it, kept as the model's input example where there is one.
+
+    Returns: the version of the registered model.
     """
     client = connect(store)
     for file in sorted(folder.iterdir()):
@@ -267,6 +269,7 @@ def finish_training(
     _log_metrics(client, run_id, metrics)
     _describe(client, run_id, "Training", metrics_text(metrics))
     client.set_terminated(run_id, "FINISHED")
+    return client.get_run(run_id).data.tags[VERSION_TAG]
 
 
 def _log_model(store: Store, run_id: str, folder: Path, classes: Sequence[str], example: bytes | None) -> None:

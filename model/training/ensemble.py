@@ -45,9 +45,11 @@ def build_ensemble(
     params = {**first.settings.model_dump(), "train": train.model_dump(exclude={"fold"}), "folds": len(members)}
     with tracking.training_run(store, fingerprint, name, params, [dataset], None) as record:
         tracking.adopt(store, record["run_id"], [member.manifest.mlflow.run_id for member in members])
-        tracking.finish_training(store, record["run_id"], spread, work, classes, read_example(dataset))
+        registered = tracking.finish_training(store, record["run_id"], spread, work, classes, read_example(dataset))
     return ModelManifest(
-        mlflow=RunRecord(**record, seconds=sum(member.manifest.mlflow.seconds for member in members)),
+        mlflow=RunRecord(
+            **record, version=registered, seconds=sum(member.manifest.mlflow.seconds for member in members)
+        ),
         dataset=dataset.made_from,
         classes=classes,
         settings=first.settings,

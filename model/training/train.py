@@ -90,11 +90,11 @@ def train_model(
         seconds, parameters = sum(state["seconds"]), network.count_params()
         summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
         summary |= {"training_seconds": seconds, "parameters": parameters}
-        tracking.finish_training(store, run_id, summary, work, classes, read_example(dataset))
+        registered = tracking.finish_training(store, run_id, summary, work, classes, read_example(dataset))
     named = settings.model_copy(update={"weights": weights_digest(settings.weights)})
     made_with = dataset.manifest.settings
     return ModelManifest(
-        mlflow=RunRecord(**record, seconds=seconds),
+        mlflow=RunRecord(**record, version=registered, seconds=seconds),
         dataset=dataset.made_from,
         classes=classes,
         settings=ModelSettings(preprocess=made_with.preprocess, ingest=made_with.ingest, train=named),

@@ -24,6 +24,7 @@ from tfrecords.dataset import ShardEntry
 from tfrecords.errors import REFUSED, refuse
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import in_bytes, samples, saturates
+from tfrecords.pictures.light import light
 from tfrecords.pictures.perceptual_hash import perceptual_hash
 from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.schema import Record, encode, frame
@@ -267,8 +268,6 @@ def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: Prep
 def measure(pixels: np.ndarray) -> Measures:
     """What the audit and drift need of a picture, uint8 (height, width), or (height, width, 3), RGB."""
     gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    mean, deviation = (round(float(value[0, 0]), 3) for value in cv2.meanStdDev(gray))
     height, width = gray.shape
-    colors = cv2.mean(pixels)[:3] if pixels.ndim == 3 else (1.0, 1.0, 1.0)
-    red, _, blue = (round(color / (sum(colors) or 1), 4) for color in colors)
-    return Measures(width, height, mean, deviation, f"{perceptual_hash(gray):016x}", red, blue)
+    seen = light(pixels)
+    return Measures(width, height, seen.mean, seen.deviation, f"{perceptual_hash(gray):016x}", seen.red, seen.blue)

@@ -36,11 +36,13 @@ class MadeFrom(Facts):
 class RunRecord(Facts):
     """The MLflow run that recorded the making.
 
-    seconds: that it took; files: those of the artefact that show seconds, so that its content does not depend on them.
+    version: that the registered model got, "" where none is known; seconds: that it took; files: those of the artefact
+    that show seconds, so that its content does not depend on them.
     """
 
     experiment_id: str
     run_id: str
+    version: str = ""
     seconds: float = 0.0
     files: tuple[FileEntry, ...] = ()
 

@@ -1,0 +1,87 @@
+"""One picture's answer as a line wants it: label, probabilities, decision; free of TensorFlow and of pandas."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import cv2
+import numpy as np
+
+from model.decisions.operating import decide
+from model.inference.class_maps import ClassMaps, heat_of, open_class_maps, overlay
+from model.inference.classifier import Classifier, open_classifier, read_networks, shifted
+from model.inference.formats import FORMATS
+from model.manifests import OperatingPoint
+from model.settings import Decision
+
+SUFFIX = FORMATS["litert"].suffix
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of a picture.
+
+    probabilities: float32 (classes,); alone: those of one network about the picture itself, and measures: what was
+    measured of it, by feature, which drift compares; image: what the networks saw, uint8 (S, S, C).
+    """
+
+    label: int
+    name: str
+    probabilities: np.ndarray
+    decision: Decision
+    alone: np.ndarray
+    measures: dict[str, float]
+    image: np.ndarray
+
+
+class Answering:
+    """A model or an export, ready to answer from several threads.
+
+    folder: of the model or export; point: the operating point that decides, none: every part is for review;
+    shift_copies: see `PredictSettings`.
+    """
+
+    def __init__(self, folder: Path, point: OperatingPoint | None, shift_copies: int = 0):
+        self.folder, self.point, self.shift_copies = folder, point, shift_copies
+        self.classifier: Classifier = open_classifier(folder)
+        self._opening = Lock()
+
+    def answer(self, data: bytes, turn: int = 0) -> Answer:
+        """The answer about a picture file, the same as predict's. turn: which network's answer drift gets.
+
+        Raises: PictureError where the file can't be used.
+        """
+        image, measures = self.classifier.read(data)
+        answers = [self.classifier.each(images) for images in shifted(image[None], self.shift_copies)]
+        probabilities = np.mean([each.mean(axis=0) for each in answers], axis=0)
+        label = int(probabilities[0].argmax())
+        decision = Decision.REVIEW
+        if self.point:
+            decision = Decision(decide(probabilities.astype(float), self.point)[0])
+        alone = answers[0][turn % len(answers[0]), 0]
+        return Answer(label, self.classifier.classes[label], probabilities[0], decision, alone, measures, image)
+
+    def heat_map(self, answer: Answer) -> bytes | None:
+        """What spoke for the answer, in color over the picture as the networks saw it: a PNG file; None where the
+        networks have no class maps.
+        """
+        with self._opening:
+            networks = self._class_maps
+        if networks is None:
+            return None
+        evidence = np.mean([network(answer.image)[..., answer.label] for network in networks], axis=0)
+        drawn = overlay(answer.image, heat_of(evidence, len(answer.image)))
+        return cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
+
+    @cached_property
+    def _class_maps(self) -> list[ClassMaps] | None:
+        opened = [open_class_maps(self.folder / f"{name}{SUFFIX}") for name in read_networks(self.folder)]
+        found = [network for network in opened if network]
+        return found if len(found) == len(opened) else None
+
+    def warm_up(self) -> None:
+        """Opens what the first pictures would otherwise wait for."""
+        blank = np.zeros((2, *self.classifier.preprocess.shape), np.uint8)
+        self.classifier.each(blank[:1])
+        self.classifier.each(blank)
