@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -30,10 +29,11 @@ from flows.home import Home, name_of
 from model.manifests import ModelManifest
 from model.registry.store import store_of
 from tfrecords.errors import MISSED, AoiError, refuse
+from tfrecords.system import start, stop
 
 OURS, INT8, MLFLOW, ALONE, ALONE8 = "ours", "ours, int8", "mlflow models serve", "in process", "in process, int8"
 CLIENTS = 8
-UP_SECONDS = 120
+UP_SECONDS, STOP_SECONDS = 120, 20
 # Of wrk: each of its threads goes through the bodies from another place on.
 LOAD = """
 local number = 0
@@ -147,14 +147,7 @@ def _serve(service: Service, seconds: float, work: Path) -> dict[str, float]:
         port = free.getsockname()[1]
     log = work / "served.log"
     began = time.perf_counter()
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            service.start(port),
-            env={**os.environ, **service.variables},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start(service.start(port), {**os.environ, **service.variables}, log)
     try:
         while not _is_up(port, service.up):
             if process.poll() is not None or time.perf_counter() > began + UP_SECONDS:
@@ -165,9 +158,7 @@ def _serve(service: Service, seconds: float, work: Path) -> dict[str, float]:
         _load(service, port, 1, 1, work)  # the first requests open what was not yet
         one, many = (_load(service, port, clients, seconds, work) for clients in (1, CLIENTS))
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        stop(process, STOP_SECONDS)
     return {
         "ready_s": ready,
         "p50_ms": one["p50_ms"],

@@ -8,8 +8,6 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
 VERSION = 1  # of a record's features and their meaning
 UNLABELLED = -1
@@ -61,6 +59,8 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes) -> Record:
     """What `encode` was given. Raises: RecordError for bytes that it did not make."""
+    from google.protobuf.message import DecodeError
+
     try:
         found = _example_class().FromString(data).features.feature
         height, width, label, fold = (found[name].int64_list.value[0] for name in ("height", "width", "label", "fold"))
@@ -112,8 +112,11 @@ def _masked_crc(data: bytes) -> bytes:
 def _example_class() -> Any:
     """tf.train.Example from its published definition (tensorflow/core/example/{example,feature}.proto).
 
-    A pool of its own, since TensorFlow registers the same names in the default one.
+    A pool of its own, since TensorFlow registers the same names in the default one. Protobuf is imported here, since a
+    run that finds all of its work done needs none of it.
     """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
 
