@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from model.settings import EPOCHS, STEPS, TrainSettings
 
@@ -58,6 +59,18 @@ def learning_rate(step: int, highest: float, lengths: Sequence[int], warmup: int
     if step < warmup:
         return highest * step / warmup
     return highest * (1 + math.cos(math.pi * (step - warmup) / (length - warmup))) / 2
+
+
+def may_be_kept(
+    history: Sequence[Mapping[str, float]], settings: TrainSettings, made: Sequence[int]
+) -> Sequence[Mapping[str, float]]:
+    """The epochs among which the one to keep is chosen, as rows of the history. made: epochs of the rounds.
+
+    Of a training that finds its own length, the last of each round: before it the rate is high, and an epoch that does
+    well in validation then does so by chance. Within the first round, and where the number of epochs is set: all.
+    """
+    ends = set(accumulate(made))
+    return [row for row in history if not settings.epochs and row["epoch"] in ends] or history
 
 
 def has_ended(history: Sequence[Mapping[str, float]], best: int, settings: TrainSettings, made: Sequence[int]) -> bool:

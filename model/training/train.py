@@ -31,7 +31,7 @@ from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from model.training.flips import harmless_flips
 from model.training.linear_probe import fit_linear_probe
-from model.training.schedule import has_ended, learning_rate, length_of, rounds
+from model.training.schedule import has_ended, learning_rate, length_of, may_be_kept, rounds
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
@@ -164,13 +164,23 @@ def _epochs(
         row |= _validated(answers, labels)
         np.save(_answers(work, epoch + 1), answers[chose])
         # A half without pictures leaves the choice to all; then there is next to nothing to prove with.
-        halves = [_validated(answers[half], labels[half]) if half.any() else row for half in (chose, ~chose)]
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, halves)
+        halves = [
+            {"epoch": epoch + 1, **_validated(answers[half], labels[half])} if half.any() else row
+            for half in (chose, ~chose)
+        ]
+        state["halves"].append(halves)
+        best = _best(state, 0, settings, planned)
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best)
         yield
-    other = best_epoch([{**proving, "epoch": at + 1} for at, (_, proving) in enumerate(state["halves"])])
+    other = _best(state, 1, settings, planned)
     if other != state["best"]:
         names = [name for name, is_chosen in zip(ids, chose, strict=True) if is_chosen]
         write_other_epoch(work, NETWORK, names, np.load(_answers(work, other)), dataset.manifest.classes)
+
+
+def _best(state: dict[str, Any], half: int, settings: TrainSettings, planned: Sequence[int]) -> int:
+    """The epoch that a half of validation keeps: 0, the one that chooses, or 1. planned: epochs of the rounds."""
+    return best_epoch(may_be_kept([halves[half] for halves in state["halves"]], settings, planned))
 
 
 def _validated(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -189,7 +199,7 @@ def _probe(
     if not state["history"]:
         began = perf_counter()
         row = fit_linear_probe(network, dataset, settings, progress)
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, [row, row])
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best=1)
         yield
 
 
@@ -199,17 +209,16 @@ def _checkpoint_epoch(
     row: dict[str, float],
     seconds: float,
     work: Path,
-    halves: Sequence[dict[str, float]],
+    best: int,
 ) -> None:
     """Network first, then the state that names it; a kill between the two repeats the epoch.
 
-    halves: validation metrics of the half that chooses the epoch, then of the other.
+    best: the epoch to keep.
     """
     save(network, _checkpoint(work, int(row["epoch"])))
     state["history"].append(row)
     state["seconds"].append(seconds)
-    state["halves"].append(halves)
-    state["best"] = best_epoch([{**chosen, "epoch": at + 1} for at, (chosen, _) in enumerate(state["halves"])])
+    state["best"] = best
     _write_state(work, state)
     kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
     for old in work.glob(".epoch-*.keras"):

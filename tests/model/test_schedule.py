@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.settings import TrainSettings
-from model.training.schedule import has_ended, learning_rate, rounds, with_budget
+from model.training.schedule import has_ended, learning_rate, may_be_kept, rounds, with_budget
 
 
 def planned(pictures, size_px=224, **given):
@@ -91,3 +91,18 @@ def test_training_ends_early_where_validation_says_so(case):
     given, values, made, ends = ENDED[case]
     best = 1 + max(range(len(values)), key=values.__getitem__) if values else 0
     assert has_ended(history(*values), best, TrainSettings(**given), made) is ends
+
+
+KEPT = {  # (settings, epochs so far, rounds) -> the epochs among which one is kept
+    "within the first round": ({}, 2, (3, 6), [1, 2]),
+    "after it, and within the second": ({}, 5, (3, 6), [3]),
+    "after the second": ({}, 9, (3, 6), [3, 9]),
+    "a number of epochs that is set": ({"epochs": 3}, 3, (3,), [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_the_last_epoch_of_a_round_may_be_kept_since_the_rate_is_low_there(case):
+    given, epochs, made, kept = KEPT[case]
+    rows = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
+    assert [row["epoch"] for row in may_be_kept(rows, TrainSettings(**given), made)] == kept
