@@ -10,10 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["AOI_WEIGHTS"] = "none"  # no test downloads anything
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
-import cv2
 import hypothesis
-import numpy as np
 import pytest
+from tiny import write_data
 
 # The same examples every time, however slow the machine: `make fuzz` is where chance has its place.
 hypothesis.settings.register_profile(
@@ -25,43 +24,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-CLASSES = ("plain", "rows", "columns")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Small enough to train in a second, large enough to learn.
 QUICK = ("preprocess.image_size_px=32", "train.alpha=0.25", "train.epochs=2", "train.learning_rate=0.003")
-
-
-def picture(label: int, seed: int, size: int = 48) -> np.ndarray:
-    """Speckle, with rows or columns in it for labels 1 and 2: uint8 (size, size)."""
-    rng = np.random.default_rng([label, seed])
-    gray = rng.normal(128, 12, (size, size))
-    if label:
-        wave = 60 * np.sign(np.sin(np.arange(size) * 0.8 + rng.uniform(0, 6)))
-        gray += wave[:, None] if label == 1 else wave
-    return np.clip(gray, 0, 255).astype(np.uint8)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def write_data(folder: Path, train: int = 30, test: int = 6, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
-    """A folder in AIdea's layout with `train` labelled pictures of three classes in turn, and `test` others.
-
-    seed: another one gives files of the same names and other contents.
-    """
-    for split, count in (("train", train), ("test", test)):
-        (folder / f"{split}_images").mkdir(parents=True)
-        lines = ["ID,Label"]
-        for index in range(count):
-            label = index % len(classes)
-            name = f"{split}_{index:03d}.png"
-            pixels = picture(label, seed + 1000 * (split == "test") + index)
-            (folder / f"{split}_images" / name).write_bytes(png(pixels))
-            lines.append(f"{name},{label if split == 'train' else ''}")
-        (folder / f"{split}.csv").write_text("\r\n".join(lines) + "\r\n", newline="")
-    (folder / "classes.txt").write_text("\n".join(classes) + "\n")
-    return folder
 
 
 def write_font(path: Path, letters: str, family: str = "Test Sans", style: str = "Regular") -> str:

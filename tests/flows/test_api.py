@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
-from conftest import picture, png
 from lively import lively_network
 from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
+from tiny import picture, png
 
 from flows.api.answers import Answers
 from flows.api.champion import Champion

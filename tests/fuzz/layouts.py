@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import os
-import resource
 import shutil
 import unicodedata
 import zipfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from oracle import DAMAGED, EITHER, WHOLE, accepted, refused, require
+from oracle import DAMAGED, EITHER, WHOLE, accepted, peak_bytes, refused, require, require_little_memory
 
 from pipeline.inputs.inputs import read_inputs
 from tfrecords.errors import AoiError
@@ -26,7 +25,6 @@ CLASSES = ("OK", "scratch (deep)", "刮傷", "dent")
 PICTURES = [cv2.imencode(".png", np.full((4, 4), 20 * gray, np.uint8))[1].tobytes() for gray in range(len(STEMS))]
 DIGESTS = [hashlib.sha256(data).digest() for data in PICTURES]
 JUNK = ("._{}", ".ipynb_checkpoints/{}", "@eaDir/{}", ".thumbnails/{}", "__MACOSX/._{}", "Thumbs.db", "read me.txt")
-PEAK_KB = 1 << 20  # 1 GiB
 
 
 @dataclass
@@ -394,6 +392,7 @@ MAKERS = (by_csv, by_csv, by_csv, by_folders, lot, spoilt_file)
 def check(made: Set, data: Path, split: str) -> str:
     """EQUAL where every picture has its label, REJECTED where the set was refused with a reason. Raises Wrong."""
     what = f"{', '.join(made.notes)}: {made.ids[:3]} {made.names[:3]} {made.labels[:3]}"
+    before = peak_bytes()
     try:
         inputs = read_inputs(str(data), split, FOLDS)
     except AoiError as error:
@@ -401,8 +400,7 @@ def check(made: Set, data: Path, split: str) -> str:
         if made.expected == WHOLE:
             raise AssertionError(f"{what}: {error}")
         return refused(made.expected, error)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    require(peak < PEAK_KB, f"{peak:,} kB of memory: {what}")
+    require_little_memory(before, what)
     read = {row.sha256: row.label for row in inputs.rows if not row.reject}
     require(len({row.id for row in inputs.rows}) == len(inputs.rows), f"an ID twice: {what}")
     if any("changed" in note for note in made.notes):

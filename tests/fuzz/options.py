@@ -46,7 +46,7 @@ class Case:
 
 def type_of(name: str) -> str:
     """The key of LITERALS that a setting takes."""
-    return next((kind for kind in ("whole number", "number") if KINDS[name].startswith(kind)), "text")
+    return next((kind for kind in ("whole number", "number", "true|false") if KINDS[name].startswith(kind)), "text")
 
 
 def types_of(name: str) -> set[str]:
@@ -69,6 +69,8 @@ def within(name: str, value: Any) -> bool:
     if name in WORDS:
         return any(value == word and isinstance(value, type(word)) for word in WORDS[name])
     kind = type_of(name)
+    if kind == "true|false":
+        return isinstance(value, bool)
     if name == "preprocess.crop":
         return isinstance(value, str) and re.fullmatch(PART, value.replace(" ", "") or "0,0,1,1") is not None
     if kind == "text":
@@ -99,6 +101,8 @@ def right(rng: np.random.Generator, name: str) -> str:
         return str(word) if isinstance(word, int) else f'"{word}"'
     if name == "preprocess.crop":
         return str(rng.choice(['"10,20,300,200"', '"0, 0, 1, 1"', '"0.1,0.1,0.5,0.5"']))
+    if type_of(name) == "true|false":
+        return str(rng.choice(["true", "false"]))
     if type_of(name) == "text":
         return f'"{rng.bytes(int(rng.integers(1, 40))).hex()}"'
     bounds = re.findall(r"([<>]=?) ([^\s,]+)", KINDS[name])

@@ -1,10 +1,12 @@
 """What every hostile input must end in: the right answer, or a reason that a person can act on."""
 
+import sys
 from pathlib import Path
 
 from tfrecords.errors import REFUSED, AoiError, problems_csv
 
 WHOLE, DAMAGED, EITHER = "whole", "damaged", "either"  # what a generator knows of the input that it made
+PEAK_BYTES = 1 << 30  # that one case may take
 EQUAL, REJECTED = "equal", "rejected"  # what came of it
 
 
@@ -48,3 +50,18 @@ def listing(folder: Path, but: Path) -> list[tuple[str, int]]:
         for path in folder.rglob("*")
         if path != but and but not in path.parents
     )
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever took; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def require_little_memory(before: int, name: str) -> None:
+    """Raises Wrong where a case took more than 1 GiB. before: `peak_bytes` before it, which may be of other tests."""
+    taken = peak_bytes() - before
+    require(taken < PEAK_BYTES, f"{taken >> 20} MiB taken: {name}")

@@ -1,13 +1,12 @@
 """What the hostile files of all formats but PNG share: sizes, how they are spoilt, and what must come of them."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from oracle import DAMAGED, EITHER, WHOLE, accepted, rejected, require
+from oracle import DAMAGED, EITHER, WHOLE, accepted, peak_bytes, rejected, require, require_little_memory
 
 from pipeline.job.shard import measure
 from tfrecords.pictures.errors import PictureError
@@ -16,7 +15,6 @@ from tfrecords.pictures.preprocessing import finish
 from tfrecords.settings import PreprocessSettings
 
 MEGAPIXELS = 0.5  # small, so that bombs are cheap to hold back and to let through
-PEAK_BYTES = 1 << 30  # of the process, TensorFlow not in it
 Oracle = Callable[[bytes, str], np.ndarray]
 
 
@@ -114,12 +112,13 @@ def check(photo: Photo, settings: PreprocessSettings, oracle: Oracle, tolerance:
     oracle: (file, "gray" or "rgb") decodes by other code than ours, to gray or RGB; whatever it raises says that the
     file is damaged.
     """
+    before = peak_bytes()
     try:
         found = samples(photo.data, settings)
     except PictureError as error:
         return rejected(photo.expected, str(error))
     finally:
-        require(peak_bytes() < PEAK_BYTES, f"{peak_bytes() >> 20} MiB taken: {photo.name}")
+        require_little_memory(before, photo.name)
     expected = photo.truth
     if expected is None:
         try:
@@ -138,15 +137,6 @@ def check(photo: Photo, settings: PreprocessSettings, oracle: Oracle, tolerance:
         finish(pixels, settings)
         measure(pixels)
     return accepted(photo.expected, photo.name)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever took; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Photos:

@@ -11,7 +11,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import write_data
+from tiny import write_data
 
 from pipeline import store
 from pipeline.inputs.inputs import read_inputs
