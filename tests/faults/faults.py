@@ -1127,13 +1127,6 @@ def all_processes() -> list[str]:
 # -------------------------------------------------------------------------------------------------- main
 
 
-def load_conftest() -> Any:
-    spec = importlib.util.spec_from_file_location("faults_data", ROOT / "tests" / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def open_lab(scratch: Path, seed: int, quick: bool) -> Lab:
     """Makes the data and the reference, and learns how long each stage takes and what it changes.
 
@@ -1143,7 +1136,10 @@ def open_lab(scratch: Path, seed: int, quick: bool) -> Lab:
     log = scratch / "reference.log"
 
     def draw() -> None:
-        load_conftest().write_data(lab.data, train=60, test=9)
+        sys.path.insert(0, str(ROOT / "tests"))
+        from tiny import write_data
+
+        write_data(lab.data, train=60, test=9)
 
     assert wait(fork(draw, log)) == 0, log.read_text()
     for stage in STAGES:
