@@ -9,7 +9,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
 
 from model.settings import Flips, Mirror
-from tfrecords.dataset import Dataset
+from tfrecords.dataset import Dataset, training_counts
 from tfrecords.records.arrays import read_arrays
 
 AXES = {Mirror.HORIZONTAL: 1, Mirror.VERTICAL: 0}  # of a picture (rows, columns), that is turned round
@@ -22,27 +22,26 @@ CELLS = (1, 2, 4)  # few, since a defect may lie anywhere
 
 
 def harmless_flips(dataset: Dataset, fold: int, wanted: Flips) -> tuple[Mirror, ...]:
-    """The mirrorings that training may use. wanted: `auto`, or what the settings say. fold: validates, is not read."""
+    """The mirrorings that training may use: found from the first pictures of each class; none where a class has too few
+    to tell. wanted: `auto`, or what the settings say. fold: validates, is not read.
+    """
     if wanted != Flips.AUTO:
         return wanted.mirrors
-    folds = set(range(dataset.manifest.settings.ingest.folds)) - {fold}
-    labels = [batch["label"] for batch in read_arrays(dataset, folds)]
-    chosen = _some_of_each(np.concatenate(labels), len(dataset.manifest.classes))
-    if not len(chosen):
+    counts = training_counts(dataset, fold)
+    each = min(MOST, ALL // len(counts))
+    if min(each, *counts) < FEWEST:
         return ()
-    places, pictures, at = set(chosen.tolist()), [], 0
-    for batch in read_arrays(dataset, folds):
-        pictures += [picture for place, picture in enumerate(batch["image"], at) if place in places]
-        at += len(batch["label"])
-    return without_harm(pictures, np.concatenate(labels)[chosen])
-
-
-def _some_of_each(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Places of the first pictures of each class, in order; none where a class has too few to tell."""
-    each = min(MOST, ALL // classes)
-    if each < FEWEST or np.bincount(labels, minlength=classes).min() < FEWEST:
-        return np.zeros(0, np.int64)
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:each] for label in range(classes)]))
+    missing = [min(each, count) for count in counts]
+    pictures, labels = [], []
+    batches = read_arrays(dataset, set(range(dataset.manifest.settings.ingest.folds)) - {fold})
+    while any(missing):
+        batch = next(batches)
+        for picture, label in zip(batch["image"], batch["label"].tolist(), strict=True):
+            if missing[label]:
+                missing[label] -= 1
+                pictures.append(picture)
+                labels.append(label)
+    return without_harm(pictures, np.array(labels))
 
 
 def without_harm(pictures: Sequence[np.ndarray], labels: np.ndarray) -> tuple[Mirror, ...]:
