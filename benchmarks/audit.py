@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.core import Contestant, by_turns, goal, median
 from benchmarks.pictures import draw
-from pipeline.audit.findings import NEAR_BITS, PICTURE, same_pictures
+from pipeline.audit.findings import PICTURE, same_pictures
+from pipeline.audit.near import NEAR_BITS
 from pipeline.inputs.files import opened
 from pipeline.inputs.inputs import read_inputs
 from tfrecords.pictures.formats import decode

@@ -23,11 +23,6 @@ from tfrecords.dataset import ROWS, Dataset, class_counts
 VERSION = 3
 
 
-# Hamming distance of 64-bit perceptual hashes up to which pictures count as near-identical. Of unrelated ones
-# one pair in about 10^10 comes as close.
-NEAR_BITS = 6
-
-
 # Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.
 OUTLIER_DEVIATIONS = 6.0
 

@@ -11,9 +11,12 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+# Hamming distance of 64-bit perceptual hashes up to which pictures count as near-identical. Of unrelated ones
+# one pair in about 10^10 comes as close.
+NEAR_BITS = 6
 # Most hashes have a near one at few bits, which tables with long keys and small buckets find. What is further away is
 # looked for only where nothing nearer was found.
-RADII = (0, 1, 3, 6)
+RADII = (0, 1, 3, NEAR_BITS)
 AT_ONCE = 1 << 18  # queries, so that their candidates stay in the processor's cache
 LONG = 1 << 10  # candidates, from which a query is compared by itself
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of hashes, of a near one of each, and their distances
@@ -28,11 +31,11 @@ def nearest(hashes: np.ndarray, kinds: np.ndarray, relations: np.ndarray) -> np.
         relations: int (kinds, kinds), symmetric. The relation of a kind to itself is between no two other kinds.
 
     Returns:
-        int32 (relations, RADII[-1] + 1, n): the smallest index at exactly this distance in bits, n where there is
+        int32 (relations, NEAR_BITS + 1, n): the smallest index at exactly this distance in bits, n where there is
         none. Past the smallest distance at which a hash has one before itself, indices may be missing.
     """
     count = len(hashes)
-    found = np.full((int(relations.max(initial=0)) + 1, RADII[-1] + 1, count), count, np.int32)
+    found = np.full((int(relations.max(initial=0)) + 1, NEAR_BITS + 1, count), count, np.int32)
     other_kind = ~np.eye(len(relations), dtype=bool)
     possible = [(other_kind & (relations == relation)).any(axis=1)[kinds] for relation in range(len(found))]
     order = np.argsort(kinds, kind="stable")

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.audit import compared
 from pipeline.audit.figure import draw_audit
-from pipeline.audit.findings import NEAR_BITS, PICTURE, find, outliers, read_pictures, same_pictures
-from pipeline.audit.near import RADII
+from pipeline.audit.findings import PICTURE, find, outliers, read_pictures, same_pictures
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.dataset import ROWS, DatasetManifest
 
@@ -116,10 +115,6 @@ def test_so_they_are_where_most_pictures_look_the_same(unstable_bits):
     table["split"] = np.where(rng.random(3000) < 0.2, "test", "train").astype(object)
     table["label"] = np.where(table["split"] == "train", rng.random(3000) < 0.02, -1)
     assert list(same_pictures(table)) == list(compared(table))
-
-
-def test_the_search_goes_as_far_as_pictures_count_as_near():
-    assert RADII[-1] == NEAR_BITS
 
 
 # --- Outliers -----------------------------------------------------------------------------------------------
