@@ -26,10 +26,11 @@ from model.network.parts import seed_dropout
 from model.network.weights import weights_digest
 from model.registry import tracking
 from model.registry.store import Store
-from model.settings import NETWORK, Recipe, TrainSettings
+from model.settings import NETWORK, NO_WEIGHTS, Recipe, TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
 from model.training.flips import harmless_flips
+from model.training.fused import fused
 from model.training.linear_probe import fit_linear_probe
 from model.training.schedule import has_ended, learning_rate, length_of, may_be_kept, rounds
 from tfrecords.artifacts.files import write_whole
@@ -66,15 +67,16 @@ def train_model(
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
     run_name = f"{settings.backbone}-{settings.alpha:g} {size}px {length_of(settings)} {fingerprint[:6]}"
     state = _read_state(work)
+    full = settings.recipe == Recipe.FULL
     # Ahead of the run, so that refused weights leave no trace in MLflow.
     if state["history"]:
         network = load(_checkpoint(work, len(state["history"])), compile=True)
     else:
         network = build(settings, size, len(classes), channels)
+        network = fused(network) if full else network
         adam = keras.optimizers.Adam(settings.learning_rate)
         network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
     if state["flips"] is None:
-        full = settings.recipe == Recipe.FULL
         state["flips"] = harmless_flips(dataset, settings.fold, settings.flips) if full else []
     facts["flips"] = ", ".join(state["flips"]) or "none"
     with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state["run"]) as record:
@@ -230,7 +232,9 @@ def _finish(
     work: Path, state: dict[str, Any], classes: Sequence[str], dataset: Dataset, settings: TrainSettings
 ) -> None:
     """Leaves in `work` what a model's folder holds, and nothing else."""
-    network = load(_checkpoint(work, state["best"]))
+    size, _, channels = image_shape(dataset)
+    network = build(settings.model_copy(update={"weights": NO_WEIGHTS}), size, len(classes), channels)
+    network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone
     save(network, work / f"{NETWORK}.keras")
     (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = dataset.manifest.settings.preprocess

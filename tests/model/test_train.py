@@ -1,6 +1,8 @@
 """The train stage: the same model from the same seed, whether or not it was interrupted, and one MLflow run for it."""
 
 import csv
+import re
+import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
@@ -75,6 +77,15 @@ def history(folder):
 def test_a_model_s_folder_holds_exactly_these_files(made):
     _, home, _, refs = made
     assert {path.name for path in (home.root / refs["train"].folder).iterdir()} - {OTHER} == FOLDER
+
+
+def test_the_model_is_made_of_layers_that_keras_has(made):
+    _, home, _, refs = made
+    with zipfile.ZipFile(home.root / refs["train"].folder / "model.keras") as file:
+        config = file.read("config.json").decode()
+    modules = set(re.findall(r'"module": "([^"]+)"', config))
+    assert modules
+    assert {module.partition(".")[0] for module in modules} == {"keras"}
 
 
 def test_the_history_has_a_row_an_epoch_and_the_manifest_the_best_of_them(made):
