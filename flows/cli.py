@@ -275,7 +275,9 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from flows.stages import load_stages
+    from pipeline.location import check_stored
     from tfrecords.artifacts.artifact import read, verify
+    from tfrecords.dataset import DatasetManifest
 
     home = _home(arguments)
     problems: list[Problem] = []
@@ -285,6 +287,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             count += 1
             try:
                 verify(read(path, kind))
+                if kind is DatasetManifest:
+                    check_stored(read(path, DatasetManifest))
             except AoiError as error:
                 problems += error.problems
     if problems:

@@ -116,7 +116,8 @@ def open_home(place: str) -> Home:
     """HOME at a place that a person named. Raises: AoiError for a URL."""
     if "://" in place:
         seen = "it is a URL, and HOME is a folder of this machine or a shared mount: locks and MLflow's store need one"
-        raise refuse(place, seen, "Name a folder with --home; the pictures alone may lie at a URL: --data")
+        remedy = "Name a folder with --home; at a URL may lie the pictures (--data) and the shards (ingest.location)"
+        raise refuse(place, seen, remedy)
     return Home(Path(place))
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from flows.api.settings import ApiSettings
 from model.settings import EvaluateSettings, PredictSettings, TrainSettings
 from pipeline.settings import IngestSettings
-from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.errors import SECRET, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings, StageSettings
 
 MOST_POINTS = 200
@@ -142,7 +142,8 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
                 problems.append(Problem(origin, f"{name} is no setting", _known(name)))
             else:
                 remedy = issue["msg"].replace("Input should", "It should")
-                problems.append(Problem(origin, f"{name} is {_shown(issue['input'])}", remedy))
+                shown = "a text that holds a secret" if issue["type"] == SECRET else _shown(issue["input"])
+                problems.append(Problem(origin, f"{name} is {shown}", remedy))
         raise AoiError(problems)
 
 

@@ -1,7 +1,10 @@
 """What can be set about ingest."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
+from pipeline.store import holds_secret
+from tfrecords.errors import SECRET
 from tfrecords.settings import LayoutSettings
 
 
@@ -12,8 +15,18 @@ class IngestSettings(LayoutSettings):
     stall_seconds: int = Field(
         600, ge=10, description="seconds without a converted picture after which the Beam job is ended"
     )
+    location: str | None = Field(
+        None, description="folder or URL that shards are written to, in place of the dataset's folder in HOME"
+    )
+
+    @field_validator("location")
+    @classmethod
+    def _holds_no_secret(cls, location: str | None) -> str | None:
+        if location and holds_secret(location):
+            raise PydanticCustomError(SECRET, "Input should be a folder or a URL such as s3://bucket/folder alone")
+        return location or None
 
     @property
     def layout(self) -> LayoutSettings:
         """What of it decides the dataset."""
-        return LayoutSettings(**self.model_dump(exclude={"max_rejects", "stall_seconds"}))
+        return LayoutSettings(**self.model_dump(include=set(LayoutSettings.model_fields)))

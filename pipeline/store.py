@@ -4,10 +4,12 @@ A process has one client, which its threads share. Credentials come from the env
 them.
 """
 
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 from tfrecords.errors import MISSED, AoiError, refuse
 
@@ -23,6 +25,12 @@ _given: tuple[str, ...] = ()
 def is_remote(path: str) -> bool:
     """Whether a path names a filesystem (gs://, s3://, hdfs://) rather than this machine."""
     return "://" in path
+
+
+def holds_secret(path: str) -> bool:
+    """Whether a URL names more than a place: a user, a password, or a signature."""
+    _, mark, rest = path.partition("://")
+    return bool(mark) and ("@" in rest.partition("/")[0] or "?" in rest)
 
 
 def use(options: Sequence[str]) -> None:
@@ -54,9 +62,14 @@ def exists(path: str) -> bool:
 
 def names_below(folder: str) -> list[str]:
     """Names of all files in a folder and below it, relative to it. Raises: AoiError where the store does not answer."""
+    return list(sizes_below(folder))
+
+
+def sizes_below(folder: str) -> dict[str, int]:
+    """Bytes of all files in a folder and below it, by their names relative to it. Raises: see `names_below`."""
     prefix = f"{folder.rstrip('/')}/"
-    paths = _answered(folder, lambda: list(_below_s3(prefix) if _is_s3(folder) else _below_any(prefix)))
-    return [path.removeprefix(prefix) for path in paths]
+    found = _answered(folder, lambda: list(_below_s3(prefix) if _is_s3(folder) else _below_any(prefix)))
+    return {path.removeprefix(prefix): size for path, size in found}
 
 
 def read(path: str) -> bytes:
@@ -69,7 +82,23 @@ def read(path: str) -> bytes:
     return _answered(path, lambda: _read_s3(path) if _is_s3(path) else _read_any(path))
 
 
-def _answered(path: str, ask: Callable[[], Any]) -> Any:
+def write(path: str, file: BinaryIO) -> None:
+    """Puts a file, open for reading, into the store; it appears there whole or not at all.
+
+    Raises: AoiError where the store refuses or does not answer, after several tries.
+    """
+
+    def ask() -> None:
+        file.seek(0)
+        _write_s3(path, file) if _is_s3(path) else _write_any(path, file)
+
+    try:
+        _answered(path, ask, "written")
+    except FileNotFoundError as error:
+        raise _refused(path, error, "written") from error
+
+
+def _answered(path: str, ask: Callable[[], Any], done: str = "read") -> Any:
     for attempt in range(1, TRIES + 1):
         try:
             return ask()
@@ -77,7 +106,7 @@ def _answered(path: str, ask: Callable[[], Any]) -> Any:
             if _is_gone(error):
                 raise FileNotFoundError(f"there is no {path}") from error
             if attempt == TRIES or not _may_pass(error):
-                raise _refused(path, error) from error
+                raise _refused(path, error, done) from error
         time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
 
 
@@ -103,16 +132,21 @@ def _exists_s3(path: str) -> bool:
     return False
 
 
-def _below_s3(prefix: str) -> Iterator[str]:
+def _below_s3(prefix: str) -> Iterator[tuple[str, int]]:
     bucket, key = _place(prefix)
     for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-        yield from (f"s3://{bucket}/{item['Key']}" for item in page.get("Contents", ()))
+        yield from ((f"s3://{bucket}/{item['Key']}", item["Size"]) for item in page.get("Contents", ()))
 
 
 def _read_s3(path: str) -> bytes:
     bucket, key = _place(path)
     data: bytes = _s3().get_object(Bucket=bucket, Key=key)["Body"].read()
     return data
+
+
+def _write_s3(path: str, file: BinaryIO) -> None:
+    bucket, key = _place(path)
+    _s3().put_object(Bucket=bucket, Key=key, Body=file)  # one request: nothing is left of one that is cut off
 
 
 @cache
@@ -130,7 +164,12 @@ def _s3() -> Any:
         use_ssl=not options.s3_disable_ssl,
         verify=options.s3_verify,
         endpoint_url=options.s3_endpoint_url,
-        config=Config(max_pool_connections=2 * THREADS, connect_timeout=10, retries={"max_attempts": 2}),
+        config=Config(
+            max_pool_connections=2 * THREADS,
+            connect_timeout=10,
+            retries={"max_attempts": 2},
+            request_checksum_calculation="when_required",  # which not every store of this kind knows
+        ),
     )
 
 
@@ -142,13 +181,20 @@ def _exists_any(path: str) -> bool:
     return filesystems().exists(path) or bool(filesystems().match([inside], limits=[1])[0].metadata_list)
 
 
-def _below_any(prefix: str) -> Iterator[str]:
-    yield from (file.path for file in filesystems().match([f"{prefix}**"])[0].metadata_list)
+def _below_any(prefix: str) -> Iterator[tuple[str, int]]:
+    yield from ((file.path, file.size_in_bytes) for file in filesystems().match([f"{prefix}**"])[0].metadata_list)
 
 
 def _read_any(path: str) -> bytes:
     with filesystems().open(path) as file:
         return file.read()
+
+
+def _write_any(path: str, file: BinaryIO) -> None:
+    aside = f"{path}.{uuid.uuid4().hex}.tmp"  # a file that is cut off appears in some stores, under its name
+    with filesystems().create(aside, "application/octet-stream") as target:
+        shutil.copyfileobj(file, target)
+    filesystems().rename([aside], [path])
 
 
 # --- What went wrong --------------------------------------------------------------------------------------------
@@ -183,10 +229,10 @@ def _may_pass(error: Exception) -> bool:
     )
 
 
-def _refused(path: str, error: Exception) -> AoiError:
+def _refused(path: str, error: Exception, done: str) -> AoiError:
     last = _causes(error)[-1]
     said = str(last).strip().splitlines()[-1:] or [type(last).__name__]
-    seen = f"the store can't be read ({said[0][:200]})"
+    seen = f"the store can't be {done} ({said[0][:200]})"
     if isinstance(last, (ImportError, ValueError)) and (extra := EXTRAS.get(path.partition("://")[0])):
         return refuse(path, seen, f"Install what it needs here and on every worker: pip install 'aoi[{extra}]'")
     remedy = "Check the store's address and the credentials in the environment, here and on the workers, and run again"

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.manifest import Facts, FileEntry, Manifest
@@ -20,6 +21,12 @@ class ShardEntry(FileEntry):
     """A shard file. records: how many it holds."""
 
     records: int
+
+    @property
+    def stored_name(self) -> str:
+        """Its name at a location of its own: by its content, so that no other shard ever has it."""
+        path = PurePosixPath(self.file)
+        return f"{path.stem}-{self.sha256[:16]}{path.suffix}"
 
 
 class DatasetSettings(Facts):
@@ -47,7 +54,8 @@ class DatasetManifest(Manifest):
     contents of the pictures and the classes; counts: records per class name and fold; duplicates: groups of ids whose
     files are byte-identical; saturated: how many pictures have values above the bit depth; leniences: how what was
     handed in when it was made was taken. They do not name the dataset and are no part of its digest: the same pictures,
-    labels and IDs are the same dataset, however they are written.
+    labels and IDs are the same dataset, however they are written. location: the folder or URL that the shards lie in,
+    under their `stored_name`, where it is not the dataset's folder; of a URL copies lie there. No part of the digest.
     """
 
     KIND = "dataset"
@@ -64,10 +72,19 @@ class DatasetManifest(Manifest):
     saturated: int = 0  # earlier manifests do not tell
     versions: dict[str, int | str]
     leniences: tuple[Lenience, ...] = ()
+    location: str | None = None
     shards: tuple[ShardEntry, ...]
 
     def listed(self) -> tuple[FileEntry, ...]:
         return self.shards
+
+    def place(self, folder: Path, entry: FileEntry) -> Path:
+        if self.location and isinstance(entry, ShardEntry) and not self.is_copy(entry):
+            return Path(self.location, entry.stored_name)
+        return super().place(folder, entry)
+
+    def is_copy(self, entry: FileEntry) -> bool:
+        return isinstance(entry, ShardEntry) and bool(self.location) and "://" in str(self.location)
 
 
 Dataset = Artifact[DatasetManifest]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 SHOWN = 10
 REFUSED, MISSED = 2, 1
+SECRET = "secret"  # type of a validation error whose input is not to be shown
 
 
 @dataclass(frozen=True)

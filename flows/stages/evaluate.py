@@ -17,6 +17,7 @@ from model.manifests import Evaluation, EvaluationManifest, Model, ModelManifest
 from model.quiet import import_tensorflow
 from model.registry.champion import Judged, judge
 from model.registry.store import CHALLENGER, CHAMPION, store_of
+from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
@@ -72,6 +73,7 @@ def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluatio
 
     def build(work: Path) -> EvaluationManifest:
         verify(model)
+        fetch(dataset, job.progress)
         verify(dataset)
         import_tensorflow()
         from model.evaluation.evaluate import evaluate_model

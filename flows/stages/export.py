@@ -17,6 +17,7 @@ from model.manifests import Export, ExportManifest, Model
 from model.quiet import import_tensorflow
 from model.registry.store import store_of
 from model.settings import Precision
+from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
@@ -37,10 +38,12 @@ def export(
     """A model, or the champion of a product, for machines without Keras. Raises: AoiError."""
     chosen = choose_model(job.home, model, product)
     made, cached = make_export(job, chosen, Precision(precision), format)
+    dataset = trained_on(job, chosen)
+    fetch(dataset, job.progress)
     import_tensorflow()
     from model.inference.export import compare_speed
 
-    return replace(job.home.finished(made, cached), note=compare_speed(chosen, made, trained_on(job, chosen)))
+    return replace(job.home.finished(made, cached), note=compare_speed(chosen, made, dataset))
 
 
 def make_export(job: Job, model: Model, precision: Precision, form: str = "litert") -> tuple[Export, bool]:
@@ -57,6 +60,7 @@ def make_export(job: Job, model: Model, precision: Precision, form: str = "liter
 
     def build(work: Path) -> ExportManifest:
         verify(model)
+        fetch(dataset, job.progress)
         verify(dataset)
         import_tensorflow()
         from model.inference.export import export_model

@@ -79,6 +79,9 @@ def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence
 
 def choose_data(home: Home, data: str | None) -> str:
     """The folder that is named, made absolute, else the one used last. Raises: AoiError where there is none."""
+    if data and store.holds_secret(data):
+        remedy = "Name the place alone, such as s3://bucket/folder; credentials come from the environment"
+        raise refuse("--data", "a URL that holds a user, a password or a signature", remedy)
     if data:
         return data if store.is_remote(data) else os.path.abspath(data)
     noted = home.recall("data")

@@ -19,6 +19,7 @@ from model.decisions.wording import promise_lines, void_line
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
 from model.quiet import import_tensorflow
 from model.settings import SUBMISSION, Precision, Runtime
+from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
@@ -97,6 +98,7 @@ def make_prediction(
 
     def build(work: Path) -> PredictionManifest:
         verify(exported or model)
+        fetch(lot, job.progress)
         verify(lot)
         if settings.runtime == Runtime.KERAS:
             import_tensorflow()

@@ -16,6 +16,7 @@ from model.quiet import import_tensorflow
 from model.registry.store import store_of
 from model.settings import TrainSettings
 from model.training.schedule import with_budget
+from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
@@ -49,6 +50,7 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     fingerprint = hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
 
     def build(work: Path) -> ModelManifest:
+        fetch(dataset, job.progress)
         verify(dataset)
         import_tensorflow()
         from model.training.train import train_model

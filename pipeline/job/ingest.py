@@ -21,7 +21,9 @@ from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs, Reject, Row, duplicates
 from pipeline.job.beam import Runner, open_runner, read_options, run_shards
 from pipeline.job.shard import ShardPlan, ShardReport, read_report
+from pipeline.location import folder_at, sizes
 from pipeline.settings import IngestSettings
+from pipeline.store import is_remote
 from tfrecords.artifacts.files import appearing, hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import (
@@ -107,7 +109,8 @@ def ingest(
 
     def build(work: Path) -> DatasetManifest:
         _refuse_rejects(inputs, [row.reject for row in inputs.rows if row.reject], settings)
-        return _build(inputs, work, settings, preprocess, options, progress)
+        location = settings.location and folder_at(settings.location, f"{name}-{inputs.split}-{fingerprint}")
+        return _build(inputs, work, location, settings, preprocess, options, progress)
 
     dataset, cached = make(root, f"{name}-{inputs.split}", DatasetManifest, fingerprint, build, force)
     # It may have been made when more was tolerated.
@@ -137,6 +140,7 @@ def shard_rows(
 def _build(
     inputs: Inputs,
     work: Path,
+    location: str | None,
     settings: IngestSettings,
     preprocess: PreprocessSettings,
     options: list[str],
@@ -146,11 +150,18 @@ def _build(
     # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
     runner = open_runner(options) if options or len(shards) > 1 else Runner(None, (), os.cpu_count() or 1)
     plans = [
-        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options))
+        ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options), location)
         for file, rows, folds in shards
     ]
     _remove_left(work, settings.stall_seconds)
+    if location and not is_remote(location):
+        _remove_left(Path(location), settings.stall_seconds)
+    for plan in _lost(plans, location):
+        Path(plan.report_path).unlink()
     run_shards(plans, runner, progress, settings.stall_seconds)
+    if lost := _lost(plans, location):
+        seen = f"{len(lost):,} shards are not there as they were written, such as that of {lost[0].file}"
+        raise refuse(location, seen, "Run again; let no other program remove files there", exit_code=MISSED)
     written: list[ShardEntry] = []
     rejects: list[Reject] = []
     saturated = 0
@@ -187,9 +198,19 @@ def _build(
         saturated=saturated,
         duplicates=duplicates(inputs.rows),
         leniences=inputs.leniences,
+        location=location,
         versions={"schema": schema.VERSION, "opencv": version("opencv-python-headless")},
         shards=tuple(written),
     )
+
+
+def _lost(plans: Sequence[ShardPlan], location: str | None) -> list[ShardPlan]:
+    """Plans whose shard is reported and does not lie whole in its store."""
+    if not location or not is_remote(location):
+        return []
+    there = sizes(location)
+    reports = ((plan, read_report(plan)) for plan in plans)
+    return [plan for plan, report in reports if report and there.get(report.entry.stored_name) != report.bytes]
 
 
 def _remove_left(work: Path, stall_seconds: float) -> None:

@@ -6,12 +6,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from pipeline import store
 from pipeline.inputs.files import READ_ERRORS, opened
 from pipeline.inputs.inputs import Reject, Row, unreadable
+from pipeline.location import put
 from tfrecords.artifacts.files import appearing, hash_json
 from tfrecords.dataset import ShardEntry
 from tfrecords.errors import REFUSED, refuse
@@ -30,7 +33,7 @@ from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.schema import Record, encode, frame
 from tfrecords.settings import PreprocessSettings
 
-REPORT_VERSION = 4  # of what a report holds
+REPORT_VERSION = 5  # of what a report holds
 # Pictures that a thread takes at once: by one, threads would hand over so often that cores wait for each other. Where
 # there are many threads they take fewer, or some would idle at the end of a shard.
 AT_ONCE, TURNS = 4, 8
@@ -53,20 +56,21 @@ class ShardPlan:
     preprocess: PreprocessSettings
     threads: int
     options: tuple[str, ...] = ()  # of Beam, for the store that the pictures lie in
+    location: str | None = None  # where the shard goes, where it is not `folder`
 
     @cached_property
     def digest(self) -> str:
         """Hash of what decides the shard and its report; one that carries it need not be made again."""
         rows = [[*_plain(row), fold] for row, fold in self.placed()]
-        return hash_json([REPORT_VERSION, self.file, rows, self.preprocess.model_dump()])
+        return hash_json([REPORT_VERSION, self.file, self.location, rows, self.preprocess.model_dump()])
 
     def placed(self) -> Iterator[tuple[Row, int]]:
         """Each row with its fold."""
         return zip(self.rows, self.folds, strict=True)
 
-    @property
-    def path(self) -> str:
-        return os.path.join(self.folder, self.file)
+    def place(self, entry: ShardEntry) -> str:
+        """Where the shard lies once it is whole: a path, or a URL in a store. entry: of its report."""
+        return f"{self.location}/{entry.stored_name}" if self.location else os.path.join(self.folder, self.file)
 
     @property
     def report_path(self) -> str:
@@ -195,11 +199,14 @@ def read_report(plan: ShardPlan) -> ShardReport | None:
     try:
         with open(plan.report_path, "rb") as file:
             report = json.load(file)
-        size = os.path.getsize(plan.path)
+        if report["plan"] != plan.digest:  # one of another version is of another plan, see `ShardPlan.digest`
+            return None
+        found = ShardReport.from_json(report)
+        place = plan.place(found.entry)
+        # A store is asked for all shards at once, by the driver.
+        return found if store.is_remote(place) or os.path.getsize(place) == found.bytes else None
     except (OSError, ValueError):
         return None
-    # A report of another version is of another plan, see `ShardPlan.digest`.
-    return ShardReport.from_json(report) if (report["plan"], report["bytes"]) == (plan.digest, size) else None
 
 
 def write_shard(plan: ShardPlan, check: Callable[[], None] = lambda: None) -> str:
@@ -209,16 +216,25 @@ def write_shard(plan: ShardPlan, check: Callable[[], None] = lambda: None) -> st
     """
     if read_report(plan):
         return plan.file
+    making = TemporaryDirectory(prefix="aoi-") if plan.location else nullcontext(plan.folder)
+    with appearing(Path(plan.report_path)) as file, making as folder:
+        path = Path(folder, plan.file)
+        report = _write(plan, path, check, file)
+        if plan.location:
+            put(path, plan.place(report.entry))
+        file.write(json.dumps(report.to_json()).encode())
+    return plan.file
+
+
+def _write(plan: ShardPlan, path: Path, check: Callable[[], None], file: BinaryIO) -> ShardReport:
+    """Writes the shard to a path on this machine. file: of the report, which grows, so that the driver sees the work
+    go on wherever the shard is made: JSON has no meaning for the blanks."""
     written: dict[str, Measures] = {}
     rejects: list[Reject] = []
     saturated = 0
     digest = hashlib.sha256()
     threads = max(plan.threads, store.THREADS) if store.is_remote(plan.container) else plan.threads
-    with (
-        opened(plan.container) as read,
-        ThreadPoolExecutor(threads) as pool,
-        appearing(Path(plan.path)) as shard,
-    ):
+    with opened(plan.container) as read, ThreadPoolExecutor(threads) as pool, appearing(path) as shard:
         placed = list(plan.placed())
         step = max(1, min(AT_ONCE, len(placed) // (TURNS * threads)))
 
@@ -231,6 +247,8 @@ def write_shard(plan: ShardPlan, check: Callable[[], None] = lambda: None) -> st
         parts = pool.map(convert, range(0, len(placed), step))
         try:
             for row, result in zip(plan.rows, chain.from_iterable(parts), strict=True):
+                file.write(b" ")
+                file.flush()
                 if isinstance(result, Reject):
                     rejects.append(result)
                 else:
@@ -241,10 +259,7 @@ def write_shard(plan: ShardPlan, check: Callable[[], None] = lambda: None) -> st
         finally:  # after an error nothing waits for the rest of the shard
             pool.shutdown(wait=False, cancel_futures=True)
         size = shard.tell()
-    report = ShardReport(plan.digest, plan.file, len(written), size, digest.hexdigest(), written, rejects, saturated)
-    with appearing(Path(plan.report_path)) as file:
-        file.write(json.dumps(report.to_json()).encode())
-    return plan.file
+    return ShardReport(plan.digest, plan.file, len(written), size, digest.hexdigest(), written, rejects, saturated)
 
 
 def _convert(read: Callable[[str], bytes], row: Row, fold: int, preprocess: PreprocessSettings) -> Converted | Reject:

@@ -4,6 +4,7 @@ The store is moto's server on this machine, and in front of it a server that del
 """
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -16,8 +17,12 @@ from tiny import write_data
 from pipeline import store
 from pipeline.inputs.inputs import read_inputs
 from pipeline.job.ingest import ingest
+from pipeline.location import check_stored, fetch
 from pipeline.settings import IngestSettings
+from tfrecords.artifacts.artifact import read, verify
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import MISSED, AoiError
+from tfrecords.records.arrays import read_arrays
 from tfrecords.settings import PreprocessSettings
 
 boto3 = pytest.importorskip("boto3", reason="pip install 'aoi[s3]'")
@@ -69,16 +74,32 @@ def upload(address, data, *paths):
 
 
 @pytest.fixture(scope="module")
-def here(data, tmp_path_factory):
-    """The dataset that the folder gives."""
-    return made(data, tmp_path_factory.mktemp("here"))
+def here_dataset(data, tmp_path_factory):
+    """The dataset that the folder gives; for reading only."""
+    return dataset_of(data, tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture(scope="module")
+def here(here_dataset):
+    """{file: bytes} of it."""
+    return files_of(here_dataset)
 
 
 def made(data, root, beam=""):
     """{file: bytes} of the training set of a folder or bucket."""
+    return files_of(dataset_of(data, root, beam))
+
+
+def dataset_of(data, root, beam="", location=None, force=False):
+    """The training set of a folder or bucket; its shards at a location."""
     store.use(beam.split())
     inputs = read_inputs(str(data), "train", 5)
-    dataset, _ = ingest(inputs, root, "tiny", THREE, SMALL, beam=beam)
+    settings = THREE.model_copy(update={"location": location and str(location)})
+    return ingest(inputs, root, "tiny", settings, SMALL, beam=beam, force=force)[0]
+
+
+def files_of(dataset):
+    """{file: bytes} of its folder."""
     return {path.name: path.read_bytes() for path in dataset.path.iterdir()}
 
 
@@ -104,9 +125,11 @@ def test_the_environment_alone_can_name_the_store(bucket, address, tmp_path, mon
     assert made(bucket, tmp_path / "there")["manifest.json"]
 
 
-def test_worker_processes_know_the_options_too(bucket, address, here, tmp_path):
+def test_worker_processes_read_and_write_with_the_same_options(bucket, address, here_dataset, tmp_path):
     beam = f"--direct_running_mode=multi_processing --direct_num_workers=2 --s3_endpoint_url={address}"
-    assert made(bucket, tmp_path / "there", beam) == here
+    dataset = dataset_of(bucket, tmp_path / "there", beam, "s3://lot/others")
+    check_stored(dataset)
+    assert dataset.digest == here_dataset.digest
 
 
 def test_the_whole_chain_looks_ahead_with_the_same_options(bucket, address, tmp_path):
@@ -142,7 +165,7 @@ def between(address):
     import urllib.error
     import urllib.request
 
-    told = {"delay": 0.0, "refuse": lambda path: None, "now": 0, "most": 0}
+    told = {"delay": 0.0, "refuse": lambda path: None, "now": 0, "most": 0, "bytes": 0}
     seen, ports, lock = Counter(), set(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -158,6 +181,7 @@ def between(address):
             with lock:
                 told["now"] -= 1
             status, body, kind = told["refuse"](self.path) or self.asked()
+            told["bytes"] += len(body)
             cut = status == -1
             self.send_response(200 if cut else status)
             self.send_header("Content-Type", kind)
@@ -167,12 +191,14 @@ def between(address):
             if cut:
                 self.close_connection = True
 
-        do_GET = do_HEAD = answer
+        do_GET = do_HEAD = do_PUT = answer
 
         def asked(self):
-            request = urllib.request.Request(address + self.path, method=self.command)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) if self.command == "PUT" else None
+            kind = {"Content-Type": "application/octet-stream"}  # or urllib says that it is a form
+            request = urllib.request.Request(address + self.path, body, kind, method=self.command)
             for name, value in self.headers.items():
-                if name.lower() in ("authorization", "x-amz-date", "x-amz-content-sha256", "range"):
+                if name.lower() not in ("host", "connection", "expect"):
                     request.add_header(name, value)
             try:
                 with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as given:
@@ -240,3 +266,165 @@ def test_pictures_are_read_in_parallel_by_one_client_and_once_a_phase(bucket, be
     assert max(pictures.values()) <= 3  # hashed, converted, and one kept as it came
     assert told["most"] >= 4
     assert len(ports) < sum(seen.values())  # connections are used again
+
+
+# --- Shards in a store ------------------------------------------------------------------------------------
+
+
+def ids(dataset):
+    """Of its records, in their order, as they are read."""
+    return [name for batch in read_arrays(dataset) for name in batch["id"]]
+
+
+def stored(address):
+    """What lies below s3://lot/shards/."""
+    return boto3.resource("s3", endpoint_url=address).Bucket("lot").objects.filter(Prefix="shards/")
+
+
+@pytest.fixture
+def in_store(data, bucket, address, tmp_path):
+    """The dataset, with its shards in the bucket."""
+    stored(address).delete()
+    return dataset_of(data, tmp_path / "stored", f"--s3_endpoint_url={address}", "s3://lot/shards")
+
+
+def test_a_dataset_whose_shards_lie_in_a_store_is_the_same_dataset(in_store, here_dataset, address):
+    assert in_store.digest == here_dataset.digest
+    shards = {shard.file for shard in in_store.manifest.shards}
+    here = files_of(here_dataset)
+    assert files_of(in_store).keys() == here.keys() - shards
+    folder = in_store.path.name
+    assert in_store.manifest.location == f"s3://lot/shards/{folder}"
+    expected = {f"shards/{folder}/{shard.stored_name}": here[shard.file] for shard in in_store.manifest.shards}
+    assert {item.key: item.get()["Body"].read() for item in stored(address)} == expected
+
+
+def test_shards_in_a_store_are_read_from_copies_that_are_as_they_were_committed(in_store, here_dataset):
+    fetch(in_store)
+    assert ids(in_store) == ids(here_dataset)
+    damaged = in_store.place(in_store.manifest.shards[1])
+    damaged.write_bytes(b"cut")
+    assert read(in_store.path, DatasetManifest) == in_store  # a copy is nothing that HOME promises
+    fetch(in_store)
+    assert ids(in_store) == ids(here_dataset)
+
+
+def test_a_fetch_that_was_interrupted_goes_on(in_store, between, here_dataset):
+    front, told, seen, _ = between
+    store.use([f"--s3_endpoint_url={front}"])
+    last = in_store.manifest.shards[-1].stored_name
+    told["refuse"] = failing(403, 10_000, last)
+    with pytest.raises(AoiError, match=last):
+        fetch(in_store)
+    told["refuse"] = lambda path: None
+    seen.clear()
+    counted = []
+    fetch(in_store, lambda *done: counted.append(done))
+    assert [path.rpartition("/")[2] for path in seen] == [last]
+    assert counted == [(0, 3, "fetched"), (1, 3, "fetched"), (2, 3, "fetched"), (3, 3, "fetched")]
+    assert ids(in_store) == ids(here_dataset)
+
+
+def test_shards_that_changed_in_the_store_are_named(in_store, address):
+    check_stored(in_store)
+    changed, gone, _ = in_store.manifest.shards
+    there = {item.key.rpartition("/")[2]: item for item in stored(address)}
+    there[changed.stored_name].put(Body=b"other")
+    there[gone.stored_name].delete()
+    for read_all in (check_stored, fetch):
+        with pytest.raises(AoiError) as refused:
+            read_all(in_store)
+        assert [problem.file.rpartition("/")[2] for problem in refused.value.problems] == [
+            changed.stored_name,
+            gone.stored_name,
+        ]
+
+
+def test_a_shard_that_could_not_be_put_there_is_made_by_the_next_try(data, bucket, between, here_dataset, tmp_path):
+    front, told, seen, _ = between
+    told["refuse"] = failing(403, 10_000, "train-00002-of-00003")
+    with pytest.raises(AoiError, match="the store can't be written") as stopped:
+        dataset_of(data, tmp_path / "there", f"--s3_endpoint_url={front}", "s3://lot/shards")
+    assert stopped.value.exit_code == MISSED
+    assert "geheim" not in str(stopped.value)
+    assert not list((tmp_path / "there").glob("[!.]*"))
+    first = {path for path in seen if "train-00000-of" in path}
+    told["refuse"] = lambda path: None
+    seen.clear()
+    dataset = dataset_of(data, tmp_path / "there", f"--s3_endpoint_url={front}", "s3://lot/shards")
+    assert dataset.digest == here_dataset.digest
+    assert not first & set(seen)  # it was there
+
+
+def test_a_shard_that_was_removed_since_the_first_try_is_made_again(data, bucket, between, address, tmp_path):
+    front, told, _, _ = between
+    told["refuse"] = failing(403, 10_000, "train-00002-of-00003")
+    with pytest.raises(AoiError):
+        dataset_of(data, tmp_path / "there", f"--s3_endpoint_url={front}", "s3://lot/shards")
+    stored(address).delete()
+    told["refuse"] = lambda path: None
+    check_stored(dataset_of(data, tmp_path / "there", f"--s3_endpoint_url={front}", "s3://lot/shards"))
+
+
+def test_no_bucket_no_dataset(data, address, tmp_path):
+    with pytest.raises(AoiError, match=r"nowhere/.*there is no such bucket.*ingest\.location"):
+        dataset_of(data, tmp_path, f"--s3_endpoint_url={address}", "s3://nowhere/shards")
+
+
+# --- Shards in another folder of this machine ---------------------------------------------------------------
+
+
+def test_shards_in_another_folder_are_read_from_there(data, here_dataset, tmp_path):
+    dataset = dataset_of(data, tmp_path / "home", location=tmp_path / "large disk")
+    assert dataset.digest == here_dataset.digest
+    assert ids(dataset) == ids(here_dataset)
+    folder = tmp_path / "large disk" / dataset.path.name
+    assert sorted(path.name for path in folder.iterdir()) == [each.stored_name for each in dataset.manifest.shards]
+    fetch(dataset)
+    verify(dataset)
+    assert not list(dataset.path.glob("*.tfrecord"))
+    (folder / dataset.manifest.shards[0].stored_name).write_bytes(b"")
+    with pytest.raises(AoiError, match=r"large disk/.*0 instead of"):
+        read(dataset.path, DatasetManifest)
+
+
+def test_datasets_share_a_location(data, tmp_path):
+    other = write_data(tmp_path / "other" / "data", train=30, test=0, seed=7)
+    made = [dataset_of(each, tmp_path / "home", location=tmp_path / "shards") for each in (data, other)]
+    for dataset in made:
+        verify(read(dataset.path, DatasetManifest))
+
+
+def test_a_dataset_that_is_there_moves_by_force_alone(data, tmp_path):
+    first = dataset_of(data, tmp_path / "home")
+    assert dataset_of(data, tmp_path / "home", location=tmp_path / "shards") == first
+    moved = dataset_of(data, tmp_path / "home", location=tmp_path / "shards", force=True)
+    assert moved.digest == first.digest
+    assert not list(moved.path.glob("*.tfrecord"))
+    back = dataset_of(data, tmp_path / "home", force=True)
+    assert len(list(back.path.glob("*.tfrecord"))) == 3
+
+
+def test_what_a_killed_worker_left_there_goes(data, tmp_path, monkeypatch):
+    folder = tmp_path / "shards" / dataset_of(data, tmp_path / "home").path.name
+    folder.mkdir(parents=True)
+    left = folder / ".train-00000-of-00003-0.tfrecord.1.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    dataset_of(data, tmp_path / "home", location=tmp_path / "shards", force=True)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("place", ["s3://key:geheim@bucket/shards", "s3://bucket/shards?X-Amz-Signature=geheim"])
+def test_a_location_that_holds_a_secret_is_refused_without_showing_it(place, tmp_path):
+    from flows.home import Home
+    from flows.settings import load_settings
+    from flows.stages.ingest import choose_data
+
+    for ask in (
+        lambda: load_settings(overrides=[f"ingest.location={place}"]),
+        lambda: choose_data(Home(tmp_path), place),
+    ):
+        with pytest.raises(AoiError, match=r"secret|a user, a password or a signature") as refused:
+            ask()
+        assert "geheim" not in str(refused.value)

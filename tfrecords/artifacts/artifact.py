@@ -48,9 +48,15 @@ class Artifact(Generic[M_co]):
         """Every file that the manifest promises."""
         return [*self.manifest.listed(), *self.manifest.files]
 
+    def place(self, entry: FileEntry) -> Path:
+        """Where a file lies on this machine."""
+        return self.manifest.place(self.path, entry)
+
 
 def read(path: Path, kind: type[M]) -> Artifact[M]:
-    """The artefact in folder `path`, its files checked for presence and size. kind: the type of its manifest.
+    """The artefact in folder `path`, its files checked for presence and size, those in a store excepted.
+
+    kind: the type of its manifest.
 
     Raises:
         AoiError: no manifest, another kind or schema version, a file that is missing or of another size.
@@ -79,9 +85,11 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise refuse(path / MANIFEST, f"another version wrote it ({where}: {error.errors()[0]['msg']})", again)
     problems = [
-        Problem(str(path / entry.file), f"{seen} instead of {entry.bytes} bytes", "Make it again with --force")
+        Problem(str(place), f"{seen} instead of {entry.bytes} bytes", "Make it again with --force")
         for entry in artifact.listed()
-        if (seen := _size(path / entry.file)) != entry.bytes
+        if not artifact.manifest.is_copy(entry)
+        for place in [artifact.place(entry)]
+        if (seen := _size(place)) != entry.bytes
     ]
     if problems:
         raise AoiError(problems)
@@ -89,14 +97,16 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
 
 
 def verify(artifact: Artifact) -> None:
-    """Reads every file of the artefact and compares its sha256 with the manifest's.
+    """Reads every file of the artefact on this machine and compares its sha256 with the manifest's.
+
+    Copies of what lies in a store are passed over.
 
     Raises:
         AoiError: names each file whose bytes have changed.
     """
 
     def check(entry: FileEntry) -> Problem | None:
-        path = artifact.path / entry.file
+        path = artifact.place(entry)
         try:
             if hash_file(path) == entry.sha256:
                 return None
@@ -106,7 +116,8 @@ def verify(artifact: Artifact) -> None:
         return Problem(str(path), seen, "Make it again with --force")
 
     with ThreadPoolExecutor() as pool:
-        problems = [problem for problem in pool.map(check, artifact.listed()) if problem]
+        own = [entry for entry in artifact.listed() if not artifact.manifest.is_copy(entry)]
+        problems = [problem for problem in pool.map(check, own) if problem]
     if problems:
         raise AoiError(problems)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tfrecords.artifacts.artifact import Artifact, M, checksum, encoded, entry_of, read, verify
 from tfrecords.artifacts.files import write_whole
-from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST, RECORD
+from tfrecords.artifacts.manifest import CHECKSUM, LOCATION, MANIFEST, RECORD
 from tfrecords.errors import REFUSED, AoiError
 from tfrecords.system import locked, rename, sync
 
@@ -166,9 +166,10 @@ def _generations(root: Path, fingerprint: str) -> list[tuple[int, Path]]:
 
 
 def _says_the_same(found: Artifact, made: Artifact) -> bool:
-    """Whether content and record are equal. An equal model that another MLflow run recorded takes the place of the
-    first, whose run may be lost."""
-    return found.digest == made.digest and found.json.get(RECORD) == made.json.get(RECORD)
+    """Whether content, record and location are equal. An equal model that another MLflow run recorded takes the place
+    of the first, whose run may be lost."""
+    aside = (RECORD, LOCATION)
+    return found.digest == made.digest and all(found.json.get(each) == made.json.get(each) for each in aside)
 
 
 def _is_intact(artifact: Artifact) -> bool:

@@ -1,5 +1,6 @@
 """What every artefact's manifest.json says; each kind of artefact adds its own facts."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -9,7 +10,8 @@ MANIFEST = "manifest.json"
 CHECKSUM = "checksum"  # manifest entry: hash of all the others
 RECORD = "mlflow"  # manifest entry on how and where it was made, clock and files with a clock; no part of its content
 LENIENCES = "leniences"  # manifest entry on how the input was written, which the content does not depend on
-ASIDE = (RECORD, CHECKSUM, LENIENCES)  # entries that are no part of the content
+LOCATION = "location"  # manifest entry: where files lie that are not in the artefact's folder
+ASIDE = (RECORD, CHECKSUM, LENIENCES, LOCATION)  # entries that are no part of the content
 
 
 class Facts(BaseModel):
@@ -63,6 +65,14 @@ class Manifest(Facts):
     def listed(self) -> tuple[FileEntry, ...]:
         """Files that the artefact consists of and `files` does not name."""
         return ()
+
+    def place(self, folder: Path, entry: FileEntry) -> Path:
+        """Where a file of the artefact in `folder` lies on this machine."""
+        return folder / entry.file
+
+    def is_copy(self, entry: FileEntry) -> bool:
+        """Whether what lies at its place is a copy of a file in an object store. A copy may be missing."""
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON has it, without its checksum. Facts that are None are left out."""

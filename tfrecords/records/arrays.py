@@ -23,7 +23,7 @@ def read_arrays(dataset: Dataset, folds: Collection[int] | None = None) -> Itera
     """
     seen = 0
     for shard in dataset.manifest.shards:
-        path = Path(dataset.path, shard.file)
+        path = dataset.place(shard)
         in_shard = 0
         try:
             with open(path, "rb") as file:

@@ -32,7 +32,7 @@ def parse(serialized: tf.Tensor, shape: tuple[int, int, int]) -> dict[str, tf.Te
 
 def records(dataset: Dataset) -> tf.data.Dataset:
     """Every record in batches as `parse` returns them: always in the same order, blocks of four shards by turns."""
-    paths = [str(dataset.path / shard.file) for shard in dataset.manifest.shards]
+    paths = [str(dataset.place(shard)) for shard in dataset.manifest.shards]
     files = tf.data.Dataset.from_tensor_slices(paths)
     raw = files.interleave(
         lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
