@@ -4,10 +4,13 @@ A process has one client, which its threads share. Credentials come from the env
 them.
 """
 
+import io
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -17,6 +20,9 @@ THREADS = 32  # that read at once: from a store most of the time is spent waitin
 TRIES, PAUSE_SECONDS = 4, 0.5  # of one file; the pause doubles
 GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 NO = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+CHANGED = {"412", "PreconditionFailed"}
+EMPTY = {"416", "InvalidRange"}  # of a file without a byte no part can be read
+TAIL = 1 << 16  # bytes at the end of a file, with which a zip's list of entries ends, or all of a short one
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 
 _given: tuple[str, ...] = ()
@@ -80,6 +86,80 @@ def read(path: str) -> bytes:
         AoiError: the store refuses or does not answer, after several tries. That is no fault of the file.
     """
     return _answered(path, lambda: _read_s3(path) if _is_s3(path) else _read_any(path))
+
+
+def has_parts(path: str) -> bool:
+    """Whether a file can be read as `Parts`."""
+    return _is_s3(path)
+
+
+class Parts(io.RawIOBase):
+    """A file in S3 of which only the parts that are read are transferred. Equal while the file has not changed.
+
+    Raises: as `read`; AoiError too once the file has changed.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path, self._at, self._own = path, 0, threading.local()
+        got = self._get(f"-{TAIL}")
+        tail, self._version = got["Body"], got["ETag"]
+        self._size = int(got["ContentRange"].rpartition("/")[2]) if "ContentRange" in got else len(tail)
+        self._tail = self._size - len(tail), tail
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parts) and (self._path, self._version) == (other._path, other._version)
+
+    def __hash__(self) -> int:
+        return hash((self._path, self._version))
+
+    @contextmanager
+    def holding(self, start: int, stop: int) -> Iterator[None]:
+        """Meanwhile this thread reads these bytes without a request, for which others would have to wait."""
+        self._own.part = start, self._bytes(start, min(stop, self._size))
+        try:
+            yield
+        finally:
+            del self._own.part
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        start, self._at = self._at, max(self._at, stop)
+        for first, held in (self._tail, getattr(self._own, "part", self._tail)):
+            if first <= start and stop <= first + len(held):
+                return held[start - first : stop - first]
+        return self._bytes(start, stop)
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        return self._get(f"{start}-{stop - 1}", IfMatch=self._version)["Body"] if start < stop else b""
+
+    def _get(self, span: str, **given: str) -> dict[str, Any]:
+        bucket, key = _place(self._path)
+
+        def ask() -> dict[str, Any]:
+            try:
+                got = _s3().get_object(Bucket=bucket, Key=key, Range=f"bytes={span}", **given)
+            except Exception as error:
+                if _code(error) in EMPTY:
+                    return {"Body": b"", "ETag": ""}
+                raise
+            return {**got, "Body": got["Body"].read()}
+
+        found: dict[str, Any] = _answered(self._path, ask)
+        return found
 
 
 def write(path: str, file: BinaryIO) -> None:
@@ -224,13 +304,16 @@ def _may_pass(error: Exception) -> bool:
     return not any(
         isinstance(one, (ImportError, ValueError))
         or type(one).__name__.endswith("CredentialsError")
-        or _code(one) in NO
+        or _code(one) in NO | CHANGED
         for one in _causes(error)
     )
 
 
 def _refused(path: str, error: Exception, done: str) -> AoiError:
     last = _causes(error)[-1]
+    if _code(last) in CHANGED:
+        remedy = "Run again while no other program writes there"
+        return refuse(path, "the file changed while it was being read", remedy, exit_code=MISSED)
     said = str(last).strip().splitlines()[-1:] or [type(last).__name__]
     seen = f"the store can't be {done} ({said[0][:200]})"
     if isinstance(last, (ImportError, ValueError)) and (extra := EXTRAS.get(path.partition("://")[0])):

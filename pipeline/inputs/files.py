@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline import store
@@ -34,6 +35,7 @@ PASSING_NAMES = (
     *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
 )
 PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
+HEAD_ROOM = 64  # bytes that an entry's own header may be longer than the list of entries tells; more costs a request
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
@@ -264,8 +266,13 @@ def opened(container: str) -> Iterator[Callable[[str], bytes]]:
         with _opened_zip(container) as archive:
 
             def unpack(name: str) -> bytes:
-                _refuse_large(archive.getinfo(name).file_size)
-                return archive.read(name)
+                entry = archive.getinfo(name)
+                _refuse_large(entry.file_size)
+                if not isinstance(archive.fp, store.Parts):
+                    return archive.read(name)
+                head = zipfile.sizeFileHeader + 4 * len(entry.orig_filename) + len(entry.extra) + HEAD_ROOM
+                with archive.fp.holding(entry.header_offset, entry.header_offset + head + entry.compress_size):
+                    return archive.read(name)
 
             yield unpack
     else:
@@ -287,6 +294,14 @@ def _refuse_large(size: int) -> None:
 
 @contextmanager
 def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
+    if store.has_parts(path):
+        yield _zip_of(store.Parts(path))
+        return
     source = io.BytesIO(read_bytes(path)) if is_remote(path) else path
     with zipfile.ZipFile(source) as archive:
         yield archive
+
+
+@lru_cache(maxsize=1)  # so that a worker reads the list of entries once, and not for every shard
+def _zip_of(parts: store.Parts) -> zipfile.ZipFile:
+    return zipfile.ZipFile(parts)

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +16,7 @@ import pytest
 from tiny import write_data
 
 from pipeline import store
+from pipeline.inputs.files import opened
 from pipeline.inputs.inputs import read_inputs
 from pipeline.job.ingest import ingest
 from pipeline.location import check_stored, fetch
@@ -110,14 +112,24 @@ def test_a_bucket_gives_the_dataset_that_a_folder_gives(bucket, address, here, t
     assert made(bucket, tmp_path / "there", f"--s3_endpoint_url={address}") == here
 
 
-def test_so_does_a_zip_in_a_bucket(address, data, here, tmp_path):
-    zipped = tmp_path / "zipped"
-    zipped.mkdir()
-    shutil.make_archive(str(zipped / "train_images"), "zip", data / "train_images")
+@pytest.fixture(scope="module")
+def zipped(address, data, tmp_path_factory):
+    """s3://lot/zipped, with the pictures of `data` in a zip, among others that make it large; and the zip's path."""
+    folder = tmp_path_factory.mktemp("zips") / "zipped"
+    folder.mkdir()
+    path = folder / "train_images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for picture in sorted((data / "train_images").iterdir()):
+            archive.write(picture, picture.name)
+            archive.writestr(f"{picture.stem}.raw", os.urandom(50_000))
     for name in ("train.csv", "classes.txt"):
-        shutil.copy(data / name, zipped)
-    upload(address, zipped, *zipped.iterdir())
-    assert made("s3://lot/zipped", tmp_path / "there", f"--s3_endpoint_url={address}") == here
+        shutil.copy(data / name, folder)
+    upload(address, folder, *folder.iterdir())
+    return "s3://lot/zipped", path
+
+
+def test_so_does_a_zip_in_a_bucket(zipped, address, here, tmp_path):
+    assert made(zipped[0], tmp_path / "there", f"--s3_endpoint_url={address}") == here
 
 
 def test_the_environment_alone_can_name_the_store(bucket, address, tmp_path, monkeypatch):
@@ -180,11 +192,12 @@ def between(address):
             time.sleep(told["delay"])
             with lock:
                 told["now"] -= 1
-            status, body, kind = told["refuse"](self.path) or self.asked()
+            status, body, headers = told["refuse"](self.path) or self.asked()
             told["bytes"] += len(body)
             cut = status == -1
             self.send_response(200 if cut else status)
-            self.send_header("Content-Type", kind)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body) + (10 if cut else 0)))
             self.end_headers()
             self.wfile.write(body)
@@ -202,9 +215,10 @@ def between(address):
                     request.add_header(name, value)
             try:
                 with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as given:
-                    return given.status, given.read(), given.headers.get("Content-Type", "")
+                    kept = {"content-type", "content-range", "etag"}
+                    return given.status, given.read(), {k: v for k, v in given.headers.items() if k.lower() in kept}
             except urllib.error.HTTPError as error:
-                return error.code, error.read(), "application/xml"
+                return error.code, error.read(), {"Content-Type": "application/xml"}
 
         def log_message(self, *_):
             pass
@@ -223,7 +237,7 @@ def failing(status, times, name="train_002.png"):
 
     def refuse(path):
         if name in path and next(left, None) is not None:
-            return (-1, b"cut", "image/png") if status == "cut" else (status, b"", "application/xml")
+            return (-1, b"cut", {}) if status == "cut" else (status, b"", {})
 
     return refuse
 
@@ -266,6 +280,58 @@ def test_pictures_are_read_in_parallel_by_one_client_and_once_a_phase(bucket, be
     assert max(pictures.values()) <= 3  # hashed, converted, and one kept as it came
     assert told["most"] >= 4
     assert len(ports) < sum(seen.values())  # connections are used again
+
+
+def test_of_a_zip_in_a_bucket_only_the_pictures_are_transferred(zipped, between, here, data, tmp_path):
+    front, told, seen, _ = between
+    assert made(zipped[0], tmp_path / "there", f"--s3_endpoint_url={front}") == here
+    pictures = sum(path.stat().st_size for path in (data / "train_images").iterdir())
+    opened = 8  # by the driver twice to look, and for its phases; by each of three shards
+    assert 2 * pictures < told["bytes"] < 2.5 * pictures + opened * (store.TAIL + 1000)
+    assert seen["/lot/zipped/train_images.zip"] < 2 * 30 + opened + 5
+    assert told["bytes"] < zipped[1].stat().st_size
+
+
+def test_a_zip_that_changes_while_it_is_read_is_told_and_makes_no_reject(zipped, address, data, tmp_path):
+    store.use([f"--s3_endpoint_url={address}"])
+    with opened("s3://lot/zipped/train_images.zip") as read_picture:
+        assert read_picture("train_000.png") == (data / "train_images" / "train_000.png").read_bytes()
+        changed = tmp_path / "zipped" / "train_images.zip"
+        changed.parent.mkdir()
+        with zipfile.ZipFile(changed, "w") as archive:
+            archive.writestr("other.png", b"1")
+        upload(address, changed.parent, changed)
+        try:
+            with pytest.raises(AoiError, match="the file changed while it was being read"):
+                read_picture("train_001.png")
+        finally:
+            upload(address, zipped[1].parent, zipped[1])
+    with opened("s3://lot/zipped/train_images.zip") as read_picture:
+        assert read_picture("train_001.png") == (data / "train_images" / "train_001.png").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"no zip" * 100_000], ids=["empty", "short", "long"])
+def test_what_is_no_zip_is_told_as_on_this_machine(address, content, tmp_path):
+    bad = tmp_path / "bad" / "train_images.zip"
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    upload(address, bad.parent, bad)
+    store.use([f"--s3_endpoint_url={address}"])
+    for place in ("s3://lot/bad", str(bad.parent)):
+        with pytest.raises(zipfile.BadZipFile), opened(f"{place}/train_images.zip"):
+            pass
+
+
+def test_an_empty_zip_is_told_where_the_store_gives_no_part_of_it(zipped, between):
+    front, told, _, _ = between
+    told["refuse"] = lambda path: (
+        416,
+        b"<Error><Code>InvalidRange</Code></Error>",
+        {"Content-Type": "application/xml"},
+    )
+    store.use([f"--s3_endpoint_url={front}"])
+    with pytest.raises(zipfile.BadZipFile), opened(f"{zipped[0]}/train_images.zip"):
+        pass
 
 
 # --- Shards in a store ------------------------------------------------------------------------------------
