@@ -15,7 +15,7 @@ from benchmarks.core import machine
 from tfrecords.artifacts.files import write_whole
 from tfrecords.errors import refuse
 
-SECTIONS = ("convert", "audit", "read", "train", "predict", "orchestrate", "api")
+SECTIONS = ("convert", "plan", "audit", "read", "train", "predict", "orchestrate", "api")
 VERSION = 1  # of the JSON
 TINY = (
     *("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1"),
@@ -26,6 +26,7 @@ IMPORTS = ("tensorflow", "mlflow", "prefect", "apache_beam", "pandas", "cv2", "f
 # How large each section is. Slow contestants get fewer pictures and are compared by their rates.
 FULL: dict[str, dict[str, Any]] = {
     "convert": {"drawn": 600, "pictures": 12670, "slow": 1200, "few": 200, "growth": [2500, 50000], "rounds": 3},
+    "plan": {"rows": [10_000, 100_000, 1_000_000], "large": 10_000_000, "rounds": 3},
     "audit": {"drawn": 600, "hashes": 1_000_000, "slow": 100_000, "flipped_bits": 8, "rounds": 3},
     "read": {"drawn": 600, "pictures": 600, "seconds": 2, "still": True, "rounds": 3},
     "train": {
@@ -51,6 +52,7 @@ FULL: dict[str, dict[str, Any]] = {
 }
 QUICK: dict[str, dict[str, Any]] = {
     "convert": {"drawn": 60, "pictures": 300, "slow": 120, "few": 60, "growth": [120, 600], "rounds": 1},
+    "plan": {"rows": [1000, 10_000], "large": 20_000, "rounds": 1},
     "audit": {"drawn": 60, "hashes": 5000, "slow": 2000, "flipped_bits": 8, "rounds": 1},
     "read": {"drawn": 60, "pictures": 120, "seconds": 0.2, "still": False, "rounds": 1},
     "train": {

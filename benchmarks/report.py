@@ -6,6 +6,7 @@ from typing import Any
 
 TITLES = {
     "convert": "Convert: picture files to records",
+    "plan": "Plan: what the driver does alone",
     "audit": "Audit: pairs of the same picture",
     "read": "Read: records to batches",
     "train": "Train",
@@ -21,6 +22,8 @@ NOTES = {
     ("convert", "formats"): "The same pictures in other formats; TIFF is not compressed.",
     ("convert", "few"): "A small set, where start-up counts most.",
     ("convert", "growth"): "`aoi ingest`, as the number of pictures grows.",
+    ("plan", "growth"): "Made-up rows, no pixels: digest, equal files, folds, shards, and the plans as workers get"
+    " them, from rows in memory to files. Seconds include making the rows up and the start of the process.",
     ("audit", "pairs"): "Perceptual hashes of real pictures, each with up to so many bits flipped by chance: pairs"
     " within 6 bits. One core. Pairs found: a picture counts once for each concern.",
     ("read", "batches"): "Batches of 16 pictures of 224 px, from PNG files of 512 px. First batch: after the import of"
@@ -61,6 +64,8 @@ COLUMNS = {
     "decode_ms": "decode, ms",
     "clahe_ms": "CLAHE, ms",
     "resize_ms": "resize, ms",
+    "rows": "rows",
+    "shards": "shards",
     "hashes": "hashes",
     "cpu_s": "processor, s",
     "found": "pairs found",

@@ -3,6 +3,8 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS
 from pipeline.inputs.inputs import Inputs
@@ -20,7 +22,8 @@ def resolve_depth(inputs: Inputs, preprocess: PreprocessSettings, progress: Prog
     """
     if preprocess.bit_depth != AUTO or inputs.split != "train":
         return preprocess
-    names = [row.name for row in inputs.rows if row.bits > 8 and not row.reject]
+    rows = inputs.rows
+    names = [rows.names[at] for at in np.flatnonzero(rows.bits > 8).tolist() if at not in rows.rejects]
     largest = 255
     threads = 32 if files.is_remote(inputs.container) else os.cpu_count() or 1
     with files.opened(inputs.container) as read, ThreadPoolExecutor(threads) as pool:

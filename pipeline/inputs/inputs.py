@@ -3,8 +3,8 @@
 import hashlib
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,9 +34,10 @@ from pipeline.inputs.layouts import (
 )
 from pipeline.inputs.locate import INVISIBLE
 from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, some, told_of
+from pipeline.inputs.rows import Row, Rows, Seen
 from pipeline.inputs.tables import LISTED, Table, TableRow, once, read_table
 from pipeline.store import THREADS, is_remote
-from tfrecords.artifacts.files import hash_json
+from tfrecords.artifacts.files import hash_json_rows
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.pictures.errors import COPY_AGAIN, PictureError
@@ -48,37 +49,6 @@ from tfrecords.settings import LEAST_FOLDS
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 READ_AT_ONCE = 4  # of a store, which many threads read
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A picture that can't be used, as rejects.csv has it. row: its line in the CSV; remedy: what helps."""
-
-    id: str
-    row: int
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip.
-
-    sha256: 32 bytes, half of what they take as text; none where the file can't be read. bits: per sample, as the file
-    declares; notes: what was taken leniently of it, see `Declared`.
-    """
-
-    id: str
-    row: int
-    label: int
-    name: str
-    sha256: bytes = b""
-    reject: Reject | None = None  # of a picture that can't be used, found without decoding it
-    bits: int = 8
-    notes: tuple[str, ...] = ()
-
-    def rejected(self, reason: str, remedy: str = COPY_AGAIN) -> Reject:
-        return Reject(self.id, self.row, reason, remedy)
 
 
 @dataclass(frozen=True)
@@ -93,14 +63,17 @@ class Inputs:
     csv: str
     container: str
     classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Rows
     leniences: tuple[Lenience, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """Hash of what a dataset is made from: rows of the CSV in their order, picture contents, class names."""
-        rows = [(row.id, row.row, row.label, row.sha256.hex()) for row in self.rows]
-        return hash_json([self.split, self.classes, rows])
+        rows = (
+            zip(part.ids, part.lines.tolist(), part.labels.tolist(), part.hexes(), strict=True)
+            for part in self.rows.parts()
+        )
+        return hash_json_rows([self.split, self.classes], rows)
 
 
 def read_inputs(
@@ -119,9 +92,8 @@ def read_inputs(
             damaged bytes is no error here: its row says so in `reject`.
     """
     found = _checked(data, split, folds, classes)
-    _hash(found.rows, found.container, progress)
-    leniences = (*found.leniences, *_noted(found.rows))
-    return Inputs(split, found.csv, found.container, found.classes, tuple(found.rows), leniences)
+    noted = _filled(found.rows, look_here(found.rows, found.container, progress))
+    return Inputs(split, found.csv, found.container, found.classes, found.rows, (*found.leniences, *noted))
 
 
 def check_inputs(data: str, split: Split, folds: int) -> tuple[str, ...]:
@@ -136,7 +108,7 @@ class _Located:
     csv: str
     container: str
     classes: tuple[str, ...]
-    rows: list[Row]
+    rows: Rows
     leniences: tuple[Lenience, ...]
 
 
@@ -193,10 +165,9 @@ def _by_folder(layout: Layout, split: Split, known: Classes | None) -> _Located:
     if layout.kind == Kind.CLASSES:
         known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
         leniences += told
-    rows = [
-        Row(picture_id, at, label_of[picture_id.partition("/")[0]] if label_of else UNLABELLED, name)
-        for at, (picture_id, name) in enumerate(found, 1)
-    ]
+    ids = [picture_id for picture_id, _ in found]
+    labels = [label_of[each.partition("/")[0]] if label_of else UNLABELLED for each in ids]
+    rows = Rows.unread(ids, range(1, len(ids) + 1), labels, (name for _, name in found))
     assert known is not None
     return _Located(container.path, container.path, known.names, rows, tuple(leniences))
 
@@ -267,10 +238,9 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None) -> _Located:
         if table.guessed:
             raise AoiError([table.guessed])
         raise
-    located = [
-        Row(picture_id, row.line, UNLABELLED if number is None else number, name)
-        for row, number, (picture_id, name) in zip(rows, labels.numbers, placed.pictures, strict=True)
-    ]
+    numbers = (UNLABELLED if number is None else number for number in labels.numbers)
+    ids, names = ([picture[place] for picture in placed.pictures] for place in (0, 1))
+    located = Rows.unread(ids, (row.line for row in rows), numbers, names)
     leniences = (*table.leniences, *labels.leniences, *placed.leniences)
     return _Located(layout.table, placed.container, labels.classes.names, located, leniences)
 
@@ -315,7 +285,7 @@ def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
 
 def _too_few(found: _Located, folds: int, listed: bool) -> list[Problem]:
     """Problems of classes with fewer pictures than folds. listed: whether classes.txt names the classes."""
-    counts = Counter(row.label for row in found.rows)
+    counts = Counter(found.rows.labels.tolist())
     problems = []
     for label, name in enumerate(found.classes):
         if not counts[label]:
@@ -335,42 +305,48 @@ def _too_few(found: _Located, folds: int, listed: bool) -> list[Problem]:
     return problems
 
 
-def _hash(rows: list[Row], container: str, progress: Progress) -> None:
-    """Reads every picture once; puts its hash, and what is wrong with its frame, into its row."""
+def look_here(rows: Rows, container: str, progress: Progress) -> Iterator[Sequence[Seen]]:
+    """Reads every picture once, on this machine. Yields: what was seen of the rows, in their order, some at a time."""
     # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
     threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (os.cpu_count() or 1, HASHED_AT_ONCE)
     starts = range(0, len(rows), at_once)
     progress(0, len(rows), "hashed")
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda at: [_hashed(row, read) for row in rows[at : at + at_once]], starts)
-        for at, part in zip(starts, parts, strict=True):
-            rows[at : at + at_once] = part
-            progress(at + len(part), len(rows), "hashed")
+        done = 0
+        for part in pool.map(lambda at: [see(row, read) for row in rows[at : at + at_once]], starts):
+            yield part
+            done += len(part)
+            progress(done, len(rows), "hashed")
 
 
-def _noted(rows: Sequence[Row]) -> Iterator[Lenience]:
-    """What was taken leniently of the pictures' files, each kind once."""
+def _filled(rows: Rows, parts: Iterable[Sequence[Seen]]) -> Iterator[Lenience]:
+    """Puts into the rows what was seen. Yields: what was taken leniently of the pictures' files, each kind once."""
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for row in rows:
-        for note in row.notes:
-            first.setdefault(note, row.id)
-            counts[note] += 1
+    start = 0
+    for part in parts:
+        rows.fill(start, part)
+        for at, one in enumerate(part, start):
+            for note in one.notes:
+                first.setdefault(note, rows.ids[at])
+                counts[note] += 1
+        start += len(part)
     for note, count in counts.items():
         yield Lenience(kind=note, count=count, example=first[note])
 
 
-def _hashed(row: Row, read: Callable[[str], bytes]) -> Row:
+def see(row: Row, read: Callable[[str], bytes]) -> Seen:
+    """Reads a picture's file: its hash, and what is wrong with its frame."""
     try:
         data = read(row.name)
     except READ_ERRORS as error:
-        return replace(row, reject=row.rejected(*unreadable(error)))
+        return Seen(reject=row.rejected(*unreadable(error)))
     sha256 = hashlib.sha256(data).digest()
     try:
         declared = inspect(data)
     except PictureError as error:
-        return replace(row, sha256=sha256, reject=row.rejected(str(error), error.remedy))
-    return replace(row, sha256=sha256, bits=declared.bits, notes=declared.notes)
+        return Seen(sha256, reject=row.rejected(str(error), error.remedy))
+    return Seen(sha256, declared.bits, notes=declared.notes)
 
 
 def unreadable(error: Exception) -> tuple[str, str]:
@@ -381,13 +357,3 @@ def unreadable(error: Exception) -> tuple[str, str]:
     if files.may_pass(error):
         raise error
     return f"the file can't be read ({reason(error)})", files.remedy(error, COPY_AGAIN)
-
-
-def duplicates(rows: Sequence[Row]) -> list[list[str]]:
-    """Groups of ids whose files are byte-identical, sorted."""
-    counts = Counter(row.sha256 for row in rows if row.sha256)
-    groups: dict[bytes, list[str]] = defaultdict(list)
-    for row in rows:
-        if counts[row.sha256] > 1:
-            groups[row.sha256].append(row.id)
-    return sorted(map(sorted, groups.values()))

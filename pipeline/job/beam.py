@@ -102,7 +102,9 @@ def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall
     total = sum(len(plan.rows) for plan in plans)
 
     def tell() -> None:
-        done.update(plan.file for plan in plans if plan.file not in done and read_report(plan))
+        there = set(os.listdir(plans[0].folder))  # one look: one for each of many plans would take all of the time
+        new = (plan for plan in plans if plan.file not in done and os.path.basename(plan.report_path) in there)
+        done.update(plan.file for plan in new if read_report(plan))
         progress(sum(len(plan.rows) for plan in plans if plan.file in done), total, "converted")
 
     def run(work: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, fields
@@ -18,8 +18,10 @@ import numpy as np
 
 from pipeline.inputs.depth import resolve_depth
 from pipeline.inputs.files import READ_ERRORS, opened, reason
-from pipeline.inputs.inputs import Inputs, Reject, Row, duplicates
+from pipeline.inputs.inputs import Inputs
+from pipeline.inputs.rows import Reject, duplicates
 from pipeline.job.beam import Runner, open_runner, read_options, run_shards
+from pipeline.job.plan import shard_rows
 from pipeline.job.shard import ShardPlan, ShardReport, read_report
 from pipeline.location import folder_at, sizes
 from pipeline.settings import IngestSettings
@@ -30,18 +32,13 @@ from tfrecords.dataset import (
     COLOR_MEASURES,
     EXAMPLE,
     MEASURES,
-    NO_FOLD,
     ROW_COLUMNS,
     ROWS,
     Dataset,
     DatasetManifest,
     DatasetSettings,
     ShardEntry,
-    assign_folds,
     count_folds,
-    shard_index,
-    shard_key,
-    shard_name,
 )
 from tfrecords.errors import MISSED, AoiError, Problem, refuse, sentence
 from tfrecords.pictures import preprocessing
@@ -108,7 +105,7 @@ def ingest(
     )
 
     def build(work: Path) -> DatasetManifest:
-        _refuse_rejects(inputs, [row.reject for row in inputs.rows if row.reject], settings)
+        _refuse_rejects(inputs, list(inputs.rows.rejects.values()), settings)
         location = settings.location and folder_at(settings.location, f"{name}-{inputs.split}-{fingerprint}")
         return _build(inputs, work, location, settings, preprocess, options, progress)
 
@@ -116,25 +113,6 @@ def ingest(
     # It may have been made when more was tolerated.
     _refuse_rejects(inputs, _read_rejects(dataset), settings)
     return dataset, cached
-
-
-def shard_rows(
-    inputs: Inputs, settings: IngestSettings, picture_bytes: int
-) -> Iterator[tuple[str, tuple[Row, ...], tuple[int, ...]]]:
-    """Every shard's file name with its rows in their order, and their folds. Empty shards are there too.
-
-    picture_bytes: of a record's pixels.
-    """
-    count = settings.shards or max(1, round(len(inputs.rows) * picture_bytes / (settings.shard_size_mb << 20)))
-    usable = ((row.label, row.sha256) for row in inputs.rows if not row.reject)
-    fold_of = assign_folds(usable if inputs.split == "train" else (), settings.folds)
-    shards: dict[int, list[Row]] = defaultdict(list)
-    for row in sorted(inputs.rows, key=lambda row: (shard_key(row.id), row.id)):
-        shards[shard_index(row.id, count)].append(row)
-    for index in range(count):
-        rows = tuple(shards.pop(index, ()))
-        folds = tuple(fold_of.get(row.sha256, NO_FOLD) for row in rows)
-        yield shard_name(inputs.split, index, count), rows, folds
 
 
 def _build(
@@ -165,14 +143,14 @@ def _build(
     written: list[ShardEntry] = []
     rejects: list[Reject] = []
     saturated = 0
-    found = np.zeros(1 + max(row.row for row in inputs.rows), FOUND)
+    found = np.zeros(1 + inputs.rows.lines.max(), FOUND)
     for plan in plans:  # one report at a time, and as an array: its objects would take more memory than all else here
         report = _checked(inputs, plan)
         written.append(report.entry)
         rejects += report.rejects
         saturated += report.saturated
-        for row, fold in plan.placed():
-            found[row.row] = (fold, *report.written.get(row.id, UNREAD))
+        for picture_id, line, fold in zip(plan.rows.ids, plan.rows.lines.tolist(), plan.folds, strict=True):
+            found[line] = (fold, *report.written.get(picture_id, UNREAD))
     rejects.sort(key=lambda reject: reject.id)
     _refuse_rejects(inputs, rejects, settings)
     write_whole(work / REJECTS, _csv(REJECT_COLUMNS, map(astuple, rejects)))
@@ -186,7 +164,12 @@ def _build(
     write_whole(work / ROWS, _csv(columns, rows))
     rejected = {reject.id for reject in rejects}
     _write_example(inputs, rejected, work)
-    placed = ((row.label, fold) for plan in plans for row, fold in plan.placed() if row.id not in rejected)
+    placed = (
+        (label, fold)
+        for plan in plans
+        for picture_id, label, fold in zip(plan.rows.ids, plan.rows.labels.tolist(), plan.folds, strict=True)
+        if picture_id not in rejected
+    )
     return DatasetManifest(
         split=inputs.split,
         classes=inputs.classes,
@@ -242,7 +225,7 @@ def _checked(inputs: Inputs, plan: ShardPlan) -> ShardReport:
     if report is None:
         raise refuse(plan.file, "the Beam job ended without writing it", LOST_REMEDY)
     reported = Counter([*report.written, *(reject.id for reject in report.rejects)])
-    planned = Counter(row.id for row in plan.rows)
+    planned = Counter(plan.rows.ids)
     if reported != planned:
         first = min([*(planned - reported), *(reported - planned)])
         seen = f"{plan.file} has {reported[first]} of the {planned[first]} records or rejects of {first}"

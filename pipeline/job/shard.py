@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline import store
 from pipeline.inputs.files import READ_ERRORS, opened
-from pipeline.inputs.inputs import Reject, Row, unreadable
+from pipeline.inputs.inputs import unreadable
+from pipeline.inputs.rows import Reject, Row, Rows
 from pipeline.location import put
 from tfrecords.artifacts.files import appearing, hash_json
 from tfrecords.dataset import ShardEntry
@@ -51,7 +52,7 @@ class ShardPlan:
     folder: str
     file: str
     container: str
-    rows: tuple[Row, ...]
+    rows: Rows
     folds: tuple[int, ...]
     preprocess: PreprocessSettings
     threads: int
@@ -61,12 +62,8 @@ class ShardPlan:
     @cached_property
     def digest(self) -> str:
         """Hash of what decides the shard and its report; one that carries it need not be made again."""
-        rows = [[*_plain(row), fold] for row, fold in self.placed()]
-        return hash_json([REPORT_VERSION, self.file, self.location, rows, self.preprocess.model_dump()])
-
-    def placed(self) -> Iterator[tuple[Row, int]]:
-        """Each row with its fold."""
-        return zip(self.rows, self.folds, strict=True)
+        decides = [self.file, self.location, self.rows.plain(), self.folds, self.preprocess.model_dump()]
+        return hash_json([REPORT_VERSION, *decides])
 
     def place(self, entry: ShardEntry) -> str:
         """Where the shard lies once it is whole: a path, or a URL in a store. entry: of its report."""
@@ -145,7 +142,7 @@ def write_plan(plan: ShardPlan) -> str:
     """Puts the plan beside its shard-to-be. Returns: where it lies, for `write_planned_shard`."""
     path = plan_path(plan)
     plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    plain |= {"rows": [_plain(row) for row in plan.rows], "preprocess": plan.preprocess.model_dump()}
+    plain |= {"rows": plan.rows.plain(), "preprocess": plan.preprocess.model_dump()}
     plain["versions"] = versions()
     with appearing(Path(path)) as file:
         file.write(json.dumps(plain).encode())
@@ -162,21 +159,12 @@ def read_plan(path: str) -> ShardPlan:
             seen = f"this worker has {package} {ours[package]}, and the job was started by {theirs.get(package)}"
             raise refuse(socket.gethostname(), seen, "Install the same versions on every worker", exit_code=REFUSED)
     plain["folds"], plain["options"] = tuple(plain["folds"]), tuple(plain["options"])
-    plain["rows"] = tuple(_row(*values) for values in plain["rows"])
+    plain["rows"] = Rows.from_plain(plain["rows"])
     plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
     return ShardPlan(**plain)
 
 
-def _plain(row: Row) -> tuple:
-    """A row as JSON can hold it, in the order of its fields."""
-    return row.id, row.row, row.label, row.name, row.sha256.hex(), row.reject and asdict(row.reject)
-
-
-def _row(picture_id: str, line: int, label: int, name: str, sha256: str, reject: dict[str, Any] | None) -> Row:
-    """The row that `_plain` got."""
-    return Row(picture_id, line, label, name, bytes.fromhex(sha256), Reject(**reject) if reject else None)
-
-
+@cache
 def versions() -> dict[str, str]:
     """What must be the same on every worker, for the same bytes: packages with their versions."""
     return {package: version(package) for package in ("aoi", "apache-beam", "numpy", "opencv-python-headless")}
@@ -235,7 +223,7 @@ def _write(plan: ShardPlan, path: Path, check: Callable[[], None], file: BinaryI
     digest = hashlib.sha256()
     threads = max(plan.threads, store.THREADS) if store.is_remote(plan.container) else plan.threads
     with opened(plan.container) as read, ThreadPoolExecutor(threads) as pool, appearing(path) as shard:
-        placed = list(plan.placed())
+        placed = list(zip(plan.rows, plan.folds, strict=True))
         step = max(1, min(AT_ONCE, len(placed) // (TURNS * threads)))
 
         # cv2 and hashlib release the GIL, so threads use the cores; map keeps the order. Records are written while
@@ -246,7 +234,7 @@ def _write(plan: ShardPlan, path: Path, check: Callable[[], None], file: BinaryI
 
         parts = pool.map(convert, range(0, len(placed), step))
         try:
-            for row, result in zip(plan.rows, chain.from_iterable(parts), strict=True):
+            for (row, _), result in zip(placed, chain.from_iterable(parts), strict=True):
                 file.write(b" ")
                 file.flush()
                 if isinstance(result, Reject):

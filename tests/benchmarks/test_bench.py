@@ -49,7 +49,7 @@ def test_quick_and_full_differ_in_sizes_alone():
 
 
 def test_an_unknown_section_is_refused_with_those_that_there_are():
-    with pytest.raises(AoiError, match=r"'reed' is no section\. Known: convert, audit"):
+    with pytest.raises(AoiError, match=r"'reed' is no section\. Known: convert, plan"):
         bench.plan(True, ["reed"])
 
 
@@ -159,6 +159,12 @@ def test_the_pairs_are_found_by_both_contestants(work):
     size = bench.plan(True)["audit"] | {"hashes": 300, "slow": 300}
     told = bench.bench({"audit": size}, work, lambda section, what: None)["sections"]["audit"]
     assert len({one["median"]["found"] for one in told["tables"]["pairs"]}) == 1
+
+
+def test_rows_without_pixels_are_planned(work):
+    size = {"rows": [1000], "large": 2000, "rounds": 1}
+    told = bench.bench({"plan": size}, work, lambda section, what: None)["sections"]["plan"]
+    assert [one["median"]["rows"] for one in told["tables"]["growth"]] == [1000, 2000]
 
 
 def test_convert_and_its_paper_from_a_real_run(work, tmp_path):

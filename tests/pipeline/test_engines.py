@@ -15,6 +15,7 @@ import pytest
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from pipeline import jobserver
+from pipeline.inputs.rows import Rows
 from pipeline.job import beam, engines, shard
 from pipeline.job.beam import Runner, read_options, run_shards
 from pipeline.job.shard import ShardPlan, plan_path, read_plan, write_plan
@@ -27,7 +28,7 @@ from tfrecords.settings import PreprocessSettings
 @pytest.fixture
 def plans(tmp_path):
     """Two shards of nothing."""
-    return [ShardPlan(str(tmp_path), f"{name}.tfrecord", "", (), (), PreprocessSettings(), 1) for name in "ab"]
+    return [ShardPlan(str(tmp_path), f"{name}.tfrecord", "", Rows.of([]), (), PreprocessSettings(), 1) for name in "ab"]
 
 
 # --- Names and options --------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ import pytest
 
 from pipeline.inputs import depth as depths
 from pipeline.inputs import files
-from pipeline.inputs.inputs import Reject, Row, read_inputs
+from pipeline.inputs.inputs import read_inputs
+from pipeline.inputs.rows import Reject, Row, Rows
 from pipeline.job import ingest
 from pipeline.job import shard as convert
 from pipeline.job.beam import refuse_lossy
-from pipeline.job.ingest import shard_rows
+from pipeline.job.plan import shard_rows
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts import files as artifact_files
 from tfrecords.artifacts.artifact import read, verify
@@ -602,12 +603,12 @@ def test_a_shard_that_is_not_whole_is_converted_again(whole, tmp_path, monkeypat
 
 def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
     cut = Reject('q"uoted, [1].png', 3, "cut off", "copy it again")
-    rows = tuple(
+    rows = [
         Row(name, line, line % 3 - 1, f"train_images/{name}", b"\x5e" * 32, cut if line == 3 else None)
         for line, name in enumerate(("a.png", 'q"uoted, [1].png', "größe/ß.png", "line\u2028.png"), start=2)
-    )
+    ]
     plan = convert.ShardPlan(
-        str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", rows, (2, 3, 4, 0), SMALL, 2
+        str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", Rows.of(rows), (2, 3, 4, 0), SMALL, 2
     )
     read = convert.read_plan(convert.write_plan(plan))
     assert read == plan

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import files
 from pipeline.inputs.classes import read_classes
-from pipeline.inputs.inputs import Reject, check_inputs, duplicates, read_inputs
+from pipeline.inputs.inputs import check_inputs, read_inputs
+from pipeline.inputs.rows import Reject, duplicates
 from pipeline.settings import IngestSettings
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,14 +14,28 @@ from tfrecords.system import rename
 
 def hash_json(value: Any) -> str:
     """First 16 hex digits of the sha256 of `value` as canonical JSON (keys sorted, no blanks)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(value)).hexdigest()[:16]
+
+
+def hash_json_rows(values: Sequence[Any], parts: Iterable[Iterable[Sequence[Any]]]) -> str:
+    """What `hash_json` gives of [*values, rows], with the rows in parts, of which one is in memory at a time."""
+    hashed = hashlib.sha256(_canonical(values)[:-1] + b",[")
+    comma = b""
+    for part in parts:
+        hashed.update(comma + _canonical(list(part))[1:-1])
+        comma = b","
+    hashed.update(b"]]")
+    return hashed.hexdigest()[:16]
 
 
 def hash_file(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @contextlib.contextmanager
