@@ -12,7 +12,8 @@ from benchmarks.core import Contestant, by_turns, goal, median
 from pipeline.inputs.inputs import Inputs
 from pipeline.inputs.rows import Rows, duplicates
 from pipeline.job.plan import shard_rows
-from pipeline.job.shard import ShardPlan, write_plan
+from pipeline.job.shard import ShardPlan
+from pipeline.job.work import write_plan
 from pipeline.settings import IngestSettings
 from tfrecords.settings import PreprocessSettings
 

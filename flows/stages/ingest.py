@@ -17,6 +17,7 @@ from pipeline.audit.findings import summary as audit_summary
 from pipeline.inputs.inputs import read_inputs
 from pipeline.inputs.layouts import Split, has_test
 from pipeline.job.beam import read_options
+from pipeline.job.front import Front
 from pipeline.job.ingest import ingest as ingest_inputs
 from tfrecords.dataset import Dataset, DatasetManifest, Lenience, saturation
 from tfrecords.errors import AoiError, refuse
@@ -61,11 +62,14 @@ class Ingested:
 def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None) -> Ingested:
     """The dataset of one split of a folder. classes: of the model, for a test split. Raises: AoiError."""
     settings = job.settings
-    store.use(read_options(beam))
-    inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes)
+    options = read_options(beam)
+    store.use(options)
+    root = job.home.folder(DatasetManifest)
+    front = Front(options, root, settings.ingest.stall_seconds)
+    inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes, front.look)
     dataset, cached = ingest_inputs(
         inputs,
-        job.home.folder(DatasetManifest),
+        root,
         data_name(data),
         settings.ingest,
         settings.preprocess,

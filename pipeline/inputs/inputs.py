@@ -49,6 +49,7 @@ from tfrecords.settings import LEAST_FOLDS
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 READ_AT_ONCE = 4  # of a store, which many threads read
+Look = Callable[[Rows, str, Progress], Iterator[Sequence[Seen]]]  # what `look_here` is
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,27 @@ class Inputs:
         return hash_json_rows([self.split, self.classes], rows)
 
 
+def look_here(rows: Rows, container: str, progress: Progress) -> Iterator[Sequence[Seen]]:
+    """Reads every picture once, on this machine. Yields: what was seen of the rows, in their order, some at a time."""
+    # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
+    threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (os.cpu_count() or 1, HASHED_AT_ONCE)
+    starts = range(0, len(rows), at_once)
+    progress(0, len(rows), "hashed")
+    with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
+        done = 0
+        for part in pool.map(lambda at: [see(row, read) for row in rows[at : at + at_once]], starts):
+            yield part
+            done += len(part)
+            progress(done, len(rows), "hashed")
+
+
 def read_inputs(
-    data: str, split: Split, folds: int, progress: Progress = silent, classes: Sequence[str] | None = None
+    data: str,
+    split: Split,
+    folds: int,
+    progress: Progress = silent,
+    classes: Sequence[str] | None = None,
+    look: Look = look_here,
 ) -> Inputs:
     """Reads and checks one split of a set of pictures, and hashes every picture.
 
@@ -85,6 +105,7 @@ def read_inputs(
         data: folder or zip, in any layout of `pipeline.inputs.layouts`; classes.txt in it names the classes.
         folds: for "train": how many pictures a class must have at least.
         progress: counts the pictures hashed.
+        look: what reads the pictures, here or elsewhere.
         classes: for "test": those of the model that is to answer; classes.txt may not name others.
 
     Raises:
@@ -92,7 +113,7 @@ def read_inputs(
             damaged bytes is no error here: its row says so in `reject`.
     """
     found = _checked(data, split, folds, classes)
-    noted = _filled(found.rows, look_here(found.rows, found.container, progress))
+    noted = _filled(found.rows, look(found.rows, found.container, progress))
     return Inputs(split, found.csv, found.container, found.classes, found.rows, (*found.leniences, *noted))
 
 
@@ -303,20 +324,6 @@ def _too_few(found: _Located, folds: int, listed: bool) -> list[Problem]:
         seen = f"{len(problems):,} of {len(found.classes):,} classes have fewer pictures than the {folds} folds"
         return [Problem(found.csv, f"{seen}: {problems[0].seen}", "See whether the labels are the classes")]
     return problems
-
-
-def look_here(rows: Rows, container: str, progress: Progress) -> Iterator[Sequence[Seen]]:
-    """Reads every picture once, on this machine. Yields: what was seen of the rows, in their order, some at a time."""
-    # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
-    threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (os.cpu_count() or 1, HASHED_AT_ONCE)
-    starts = range(0, len(rows), at_once)
-    progress(0, len(rows), "hashed")
-    with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
-        done = 0
-        for part in pool.map(lambda at: [see(row, read) for row in rows[at : at + at_once]], starts):
-            yield part
-            done += len(part)
-            progress(done, len(rows), "hashed")
 
 
 def _filled(rows: Rows, parts: Iterable[Sequence[Seen]]) -> Iterator[Lenience]:

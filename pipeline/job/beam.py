@@ -15,12 +15,13 @@ from time import monotonic
 from typing import Any
 
 from pipeline.job import engines
-from pipeline.job.shard import ShardPlan, plan_path, read_report, write_plan, write_planned_shard, write_shard
+from pipeline.job.work import Plan, do_planned, plan_path, write_plan
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.progress import Progress
 from tfrecords.system import shielded
 
 log = logging.getLogger(__name__)
+CONVERTED = "converted"  # what is done with pictures that become shards
 QUIET_SECONDS = 60.0  # without a picture, after which it is told
 LOOK_SECONDS = 2.0  # between two looks at what workers have written
 CANCEL_SECONDS = 8.0  # that an engine has to end a job
@@ -73,7 +74,7 @@ def open_runner(given: Sequence[str]) -> Runner:
         named, direct = parsed.view_as(StandardOptions).runner, parsed.view_as(DirectOptions)
     except SystemExit:  # Beam has said on stderr which of them it is
         raise unreadable_options("Beam refuses them, see its message above")
-    if named not in (None, "DirectRunner", "FnApiRunner"):
+    if named not in (None, *engines.HERE):
         try:
             runner = create_runner(named)
         except (ValueError, ImportError, AttributeError, TypeError) as error:
@@ -90,8 +91,10 @@ def open_runner(given: Sequence[str]) -> Runner:
     return Runner(workers, options, max(1, cores // (direct.direct_num_workers or cores)))
 
 
-def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall_seconds: float) -> None:
-    """Converts the shards on a runner. Meanwhile tells of those that are finished, and of an engine that does nothing.
+def run_shards(
+    plans: Sequence[Plan], runner: Runner, progress: Progress, stall_seconds: float, done_word: str = CONVERTED
+) -> None:
+    """Does the parts of a job on a runner. Meanwhile tells of those that are done, and of an engine that does nothing.
 
     Raises:
         AoiError: the engine failed, or wrote nothing for stall_seconds. However this ends, a job that was handed over
@@ -104,8 +107,8 @@ def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall
     def tell() -> None:
         there = set(os.listdir(plans[0].folder))  # one look: one for each of many plans would take all of the time
         new = (plan for plan in plans if plan.file not in done and os.path.basename(plan.report_path) in there)
-        done.update(plan.file for plan in new if read_report(plan))
-        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total, "converted")
+        done.update(plan.file for plan in new if plan.is_done())
+        progress(sum(len(plan.rows) for plan in plans if plan.file in done), total, done_word)
 
     def run(work: Callable[[], object]) -> None:
         try:
@@ -130,7 +133,7 @@ def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall
         else:
             work = partial(_wait, result) if runner.remote else partial(_work, plans, runner)
             threading.Thread(target=run, args=(work,), daemon=True).start()
-        silence = _Silence(Path(plans[0].folder), stall_seconds)
+        silence = _Silence(Path(plans[0].folder), stall_seconds, done_word)
         while True:
             with suppress(Empty):
                 error = ended.get(timeout=0.5)
@@ -151,17 +154,17 @@ def run_shards(plans: list[ShardPlan], runner: Runner, progress: Progress, stall
         raise error
     if error:  # a runner hands on what a worker raised as text, under a type of its own
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        seen = f"the pictures could not be converted ({last[0][:300]})"
+        seen = f"the pictures could not be {done_word} ({last[0][:300]})"
         cause = "an engine or worker that is not there, " if runner.remote else ""
-        remedy = f"Remove the cause ({cause}a full disk, a missing right) and run again: finished shards are kept"
+        remedy = f"Remove the cause ({cause}a full disk, a missing right) and run again{_kept(done_word)}"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
     tell()
 
 
-def _work(plans: Sequence[ShardPlan], runner: Runner) -> None:
+def _work(plans: Sequence[Plan], runner: Runner) -> None:
     if runner.beam is None:
         for plan in plans:
-            write_shard(plan)
+            plan.do()
     else:
         _wait(_submit(plans, runner))
 
@@ -170,7 +173,7 @@ def _wait(result: Any) -> None:
     result.wait_until_finish()
 
 
-def _submit(plans: Sequence[ShardPlan], runner: Runner) -> Any:
+def _submit(plans: Sequence[Plan], runner: Runner) -> Any:
     """Hands the job to Beam. Returns: its PipelineResult."""
     import apache_beam as beam  # a second
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -183,12 +186,12 @@ def _submit(plans: Sequence[ShardPlan], runner: Runner) -> Any:
         pipeline
         | "Plans" >> beam.Create(paths).with_output_types(str)
         | "Spread" >> beam.Reshuffle()
-        | "Convert" >> beam.Map(write_planned_shard).with_output_types(str)
+        | "Work" >> beam.Map(do_planned).with_output_types(str)
     )
     return pipeline.run()
 
 
-def _cancel(plans: Sequence[ShardPlan], result: Any) -> None:
+def _cancel(plans: Sequence[Plan], result: Any) -> None:
     """Ends a job that was handed over: on its engine, and at workers, which look whether their plan is still there."""
     for plan in plans:
         Path(plan_path(plan)).unlink(missing_ok=True)
@@ -209,11 +212,15 @@ def _within(seconds: float, ask: Callable[[], Any]) -> Any:
         return answers.get(timeout=seconds)
 
 
+def _kept(done_word: str) -> str:
+    return ": finished shards are kept" if done_word == CONVERTED else ""
+
+
 class _Silence:
     """Watches whether anything is written, and tells where nothing is."""
 
-    def __init__(self, folder: Path, stall_seconds: float):
-        self._folder, self._stall_seconds = folder, stall_seconds
+    def __init__(self, folder: Path, stall_seconds: float, done_word: str = CONVERTED):
+        self._folder, self._stall_seconds, self._done_word = folder, stall_seconds, done_word
         self._seen: Any = None
         self._since = self._told = self._looked = monotonic()
 
@@ -227,14 +234,16 @@ class _Silence:
             self._seen, self._since, self._told = written, now, now
         quiet = now - self._since
         if quiet >= self._stall_seconds:
-            seen = f"no picture was converted for {quiet:.0f} s: {self._cause(result)}"
-            remedy = "Mend the engine and run again: finished shards are kept. ingest.stall_seconds sets the patience"
+            seen = f"no picture was {self._done_word} for {quiet:.0f} s: {self._cause(result)}"
+            kept = _kept(self._done_word)
+            remedy = f"Mend the engine and run again{kept}. ingest.stall_seconds sets the patience"
             raise refuse("--beam" if result else self._folder, seen, remedy, exit_code=MISSED)
         if now - self._told >= QUIET_SECONDS:
             self._told = now
             left = self._stall_seconds - quiet
             cause = self._cause(result)
-            log.warning("no picture was converted for %.0f s: %s; waiting for %.0f s more", quiet, cause, left)
+            word = self._done_word
+            log.warning("no picture was %s for %.0f s: %s; waiting for %.0f s more", word, quiet, cause, left)
 
     def _written(self) -> int:
         """Bytes of unfinished shards: a large one takes longer than a minute."""

@@ -15,6 +15,7 @@ RUNNERS = {
     "flink": "PortableRunner",
     "spark": "PortableRunner",
 }
+HERE = ("DirectRunner", "FnApiRunner")  # Beam's on this machine
 # Options that hold a secret: they would be seen in lists of processes and in logs.
 SECRETS = {
     "--s3_access_key_id": "AWS_ACCESS_KEY_ID",
@@ -57,6 +58,11 @@ def expand(options: Sequence[str]) -> tuple[list[str], str]:
     given.append("--experiments=disable_logging_submission_environment")  # it would run pip, which may not be there
     _refuse_silent(name, endpoint)
     return given, name
+
+
+def is_named(options: Sequence[str]) -> bool:
+    """Whether the options name an engine, and not this machine."""
+    return _value(options, "--runner") not in (None, *HERE)
 
 
 def _value(options: Sequence[str], name: str) -> str | None:

@@ -21,6 +21,7 @@ from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs
 from pipeline.inputs.rows import Reject, duplicates
 from pipeline.job.beam import Runner, open_runner, read_options, run_shards
+from pipeline.job.front import Front
 from pipeline.job.plan import shard_rows
 from pipeline.job.shard import ShardPlan, ShardReport, read_report
 from pipeline.location import folder_at, sizes
@@ -94,7 +95,7 @@ def ingest(
             pictures of the test split never stop it: they stand in rejects.csv.
     """
     options = read_options(beam)
-    preprocess = resolve_depth(inputs, preprocess, progress)
+    preprocess = resolve_depth(inputs, preprocess, progress, Front(options, root, settings.stall_seconds).measure)
     fingerprint = hash_json(
         {
             "versions": [VERSION, schema.VERSION, preprocessing.VERSION],

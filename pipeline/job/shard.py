@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +23,6 @@ from pipeline.inputs.rows import Reject, Row, Rows
 from pipeline.location import put
 from tfrecords.artifacts.files import appearing, hash_json
 from tfrecords.dataset import ShardEntry
-from tfrecords.errors import REFUSED, refuse
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import in_bytes, samples, saturates
 from tfrecords.pictures.light import light
@@ -43,11 +40,7 @@ CHANGED = "run again while no other program writes there, or take the picture ou
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Everything a worker needs for one shard. rows: in the order of the shard; folds: theirs.
-
-    It travels as a file beside the shard: a job that held a million rows itself would take the memory of several
-    copies of them, and engines bound the size of a job (Dataflow: 10 MB).
-    """
+    """Everything a worker needs for one shard. rows: in the order of the shard; folds: theirs."""
 
     folder: str
     file: str
@@ -72,6 +65,12 @@ class ShardPlan:
     @property
     def report_path(self) -> str:
         return os.path.join(self.folder, f".{self.file}.json")
+
+    def is_done(self) -> bool:
+        return read_report(self) is not None
+
+    def do(self, check: Callable[[], None] = lambda: None) -> str:
+        return write_shard(self, check)
 
 
 class Measures(NamedTuple):
@@ -131,55 +130,6 @@ class Converted(NamedTuple):
     entry: bytes
     measures: Measures
     saturated: bool
-
-
-def plan_path(plan: ShardPlan) -> str:
-    """Where `write_plan` puts it."""
-    return os.path.join(plan.folder, f".{plan.file}.plan.json")
-
-
-def write_plan(plan: ShardPlan) -> str:
-    """Puts the plan beside its shard-to-be. Returns: where it lies, for `write_planned_shard`."""
-    path = plan_path(plan)
-    plain = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    plain |= {"rows": plan.rows.plain(), "preprocess": plan.preprocess.model_dump()}
-    plain["versions"] = versions()
-    with appearing(Path(path)) as file:
-        file.write(json.dumps(plain).encode())
-    return path
-
-
-def read_plan(path: str) -> ShardPlan:
-    """The plan as `write_plan` got it. Raises: AoiError where it is by other versions of the packages."""
-    with open(path, "rb") as file:
-        plain = json.load(file)
-    theirs, ours = plain.pop("versions"), versions()
-    for package in ours:
-        if theirs.get(package) != ours[package]:
-            seen = f"this worker has {package} {ours[package]}, and the job was started by {theirs.get(package)}"
-            raise refuse(socket.gethostname(), seen, "Install the same versions on every worker", exit_code=REFUSED)
-    plain["folds"], plain["options"] = tuple(plain["folds"]), tuple(plain["options"])
-    plain["rows"] = Rows.from_plain(plain["rows"])
-    plain["preprocess"] = PreprocessSettings(**plain["preprocess"])
-    return ShardPlan(**plain)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """What must be the same on every worker, for the same bytes: packages with their versions."""
-    return {package: version(package) for package in ("aoi", "apache-beam", "numpy", "opencv-python-headless")}
-
-
-def write_planned_shard(path: str) -> str:
-    """`write_shard` for the plan that lies at `path`, as long as it lies there: a job that is stopped removes it."""
-
-    def check() -> None:
-        if not os.path.exists(path):
-            raise RuntimeError("the job of this shard was stopped")
-
-    plan = read_plan(path)
-    store.use(plan.options)
-    return write_shard(plan, check)
 
 
 def read_report(plan: ShardPlan) -> ShardReport | None:

@@ -11,15 +11,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+from tiny import png, write_data
 
 from pipeline import jobserver
-from pipeline.inputs.rows import Rows
-from pipeline.job import beam, engines, shard
+from pipeline.inputs.inputs import read_inputs
+from pipeline.inputs.rows import Row, Rows
+from pipeline.job import beam, engines, front, shard, work
 from pipeline.job.beam import Runner, read_options, run_shards
-from pipeline.job.shard import ShardPlan, plan_path, read_plan, write_plan
+from pipeline.job.front import Front
+from pipeline.job.ingest import ingest
+from pipeline.job.shard import ShardPlan
+from pipeline.job.work import plan_path, read_plan, write_plan
 from pipeline.job.worker import provisions
+from pipeline.settings import IngestSettings
 from tfrecords.errors import MISSED, REFUSED, AoiError
 from tfrecords.progress import silent
 from tfrecords.settings import PreprocessSettings
@@ -193,9 +200,9 @@ def test_a_job_is_handed_over_in_the_thread_of_the_caller_where_signal_handlers_
 def test_a_worker_with_another_version_refuses_the_shard_and_names_both(plans, monkeypatch):
     path = write_plan(plans[0])
     assert read_plan(path) == plans[0]
-    monkeypatch.setattr(shard, "versions", lambda: {"aoi": "0.0.1"})
+    monkeypatch.setattr(work, "versions", lambda: {"aoi": "0.0.1"})
     with pytest.raises(AoiError, match=r"this worker has aoi 0\.0\.1, and the job was started by \d") as refused:
-        shard.write_planned_shard(path)
+        work.do_planned(path)
     assert refused.value.exit_code == REFUSED
 
 
@@ -203,7 +210,7 @@ def test_a_worker_stops_once_its_job_is_over(plans, monkeypatch):
     path = write_plan(plans[0])
     checks = []
     monkeypatch.setattr(shard, "write_shard", lambda plan, check: checks.append(check))
-    shard.write_planned_shard(path)
+    work.do_planned(path)
     checks[0]()
     os.unlink(path)
     with pytest.raises(RuntimeError, match="stopped"):
@@ -241,29 +248,77 @@ def test_an_engine_tells_a_worker_what_it_is_for():
     assert json.loads(told["PIPELINE_OPTIONS"]) == {"beam:option:parallelism:v1": 2}
 
 
-def test_a_portable_engine_with_workers_elsewhere_gives_the_same_bytes(data, tmp_path, free_ports):
-    """Beam's own job server in this process; workers by EXTERNAL, each started as by PROCESS."""
-    from pipeline.inputs.inputs import read_inputs
-    from pipeline.job.ingest import ingest
-    from pipeline.settings import IngestSettings
+class Told:
+    """A progress that remembers what it was told."""
 
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *told):
+        self.calls.append(told)
+
+
+@pytest.fixture
+def elsewhere(free_ports):
+    """Options of Beam: its own job server in this process; workers by EXTERNAL, each started as by PROCESS."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "pipeline.job.worker", f"--port={port}"]
     pool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert str(port) in pool.stdout.readline()
-        inputs, settings = read_inputs(str(data), "train", 5), IngestSettings(shards=4)
         options = f"--job_endpoint=embed --environment_type=EXTERNAL --environment_config=localhost:{port}"
-        small = PreprocessSettings(image_size_px=32)
-        made = [
-            ingest(inputs, tmp_path / place, "tiny", settings, small, beam=how)[0]
-            for place, how in (("here", ""), ("there", f"--runner=PortableRunner {options}"))
-        ]
+        yield f"--runner=PortableRunner {options}"
     finally:
         pool.send_signal(signal.SIGTERM)
         pool.communicate(timeout=30)
-    here, there = ({path.name: path.read_bytes() for path in one.path.iterdir()} for one in made)
-    assert here == there
+
+
+def test_a_portable_engine_with_workers_elsewhere_gives_the_same_bytes(elsewhere, tmp_path, monkeypatch):
+    """The workers read all of it; one picture can't be read, and ten have 12 bits."""
+    data = write_data(tmp_path / "data", train=30, test=0)
+    (data / "train_images" / "train_007.png").write_bytes(b"cut")
+    for number in range(10, 20):
+        deep = np.full((48, 48), 200 * number, np.uint16)
+        (data / "train_images" / f"train_{number:03d}.png").write_bytes(png(deep))
+    settings, small = IngestSettings(shards=4, max_rejects=1), PreprocessSettings(image_size_px=32)
+    monkeypatch.setattr(front, "RANGE", 8)
+    made, read = {}, {}
+    for place, beam_options in (("here", ""), ("there", elsewhere)):
+        root = tmp_path / place
+        ahead = Front(read_options(beam_options), root, 60)
+        told = Told()
+        read[place] = read_inputs(str(data), "train", 5, told, look=ahead.look)
+        assert (told.calls[0], told.calls[-1]) == ((0, 30, "hashed"), (30, 30, "hashed"))
+        dataset, _ = ingest(read[place], root, "tiny", settings, small, beam=beam_options)
+        made[place] = {path.name: path.read_bytes() for path in dataset.path.iterdir()}
+        assert dataset.manifest.settings.preprocess.bit_depth == 12
+        for here in ("look_here", "measure_here"):
+            monkeypatch.setattr(front, here, None)  # from now on nothing is read by the driver
+        assert not list(root.glob(".look-*"))
+    assert read["here"].rows == read["there"].rows
+    assert read["here"].leniences == read["there"].leniences
+    assert made["here"] == made["there"]
+
+
+def test_what_a_killed_job_left_goes_once_no_worker_writes_there(tmp_path, monkeypatch):
+    old, new = (tmp_path / f".look-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(front, "RANGE", 1)
+    rows = Rows.of([Row(name, line, 0, name) for line, name in enumerate("ab")])
+    monkeypatch.setattr(front, "open_runner", lambda options: Engine(RuntimeError("no such worker")).runner())
+    with pytest.raises(AoiError, match=r"could not be hashed \(no such worker\)"):
+        list(Front(["--runner=dask"], tmp_path, 60).look(rows, "", silent))
+    assert list(tmp_path.iterdir()) == [new]
+
+
+@pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"], ["--runner", "FnApiRunner"], ["--runner=dask"]])
+def test_what_one_machine_does_and_few_pictures_are_looked_at_here(options, monkeypatch):
+    monkeypatch.setattr(front, "look_here", lambda *given: iter(["here"]))
+    rows = Rows.of([Row(str(line), line, 0, "") for line in range(3)])
+    monkeypatch.setattr(front, "RANGE", 2 if options != ["--runner=dask"] else 3)
+    assert list(Front(options, Path(), 60).look(rows, "", silent)) == ["here"]
 
 
 # --- The job server -----------------------------------------------------------------------------------------

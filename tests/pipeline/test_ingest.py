@@ -24,6 +24,7 @@ from pipeline.job import ingest
 from pipeline.job import shard as convert
 from pipeline.job.beam import refuse_lossy
 from pipeline.job.plan import shard_rows
+from pipeline.job.work import read_plan, write_plan
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts import files as artifact_files
 from tfrecords.artifacts.artifact import read, verify
@@ -610,7 +611,7 @@ def test_a_plan_is_the_same_where_a_worker_reads_it(tmp_path):
     plan = convert.ShardPlan(
         str(tmp_path), "train-00000-of-00001.tfrecord", "/data/train.zip", Rows.of(rows), (2, 3, 4, 0), SMALL, 2
     )
-    read = convert.read_plan(convert.write_plan(plan))
+    read = read_plan(write_plan(plan))
     assert read == plan
     assert read.digest == plan.digest
 

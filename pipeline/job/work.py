@@ -1,0 +1,96 @@
+"""Parts of a job, each done by a worker by itself, and the files by which they travel there.
+
+A job that held a million rows itself would take the memory of several copies of them, and engines bound the size of a
+job (Dataflow: 10 MB).
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import store
+from pipeline.inputs.rows import Rows
+from pipeline.job.look import LookPlan
+from pipeline.job.shard import ShardPlan
+from tfrecords.artifacts.files import appearing
+from tfrecords.errors import REFUSED, refuse
+from tfrecords.settings import PreprocessSettings
+
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ShardPlan, LookPlan)}
+
+
+class Plan(Protocol):
+    """Everything that a worker needs for a part of a job: a frozen dataclass of what JSON can hold, but for its rows
+    and settings. file: its name, unlike all others' in the folder."""
+
+    @property
+    def folder(self) -> str: ...
+    @property
+    def file(self) -> str: ...
+    @property
+    def rows(self) -> Rows: ...
+    @property
+    def options(self) -> tuple[str, ...]: ...
+    @property
+    def report_path(self) -> str:
+        """A file in the folder that is there once the part is done."""
+
+    def is_done(self) -> bool: ...
+
+    def do(self, check: Callable[[], None] = lambda: None) -> str:
+        """Does it, where it is not done; check: called every few pictures, and what it raises ends the work."""
+
+
+def plan_path(plan: Plan) -> str:
+    """Where `write_plan` puts it."""
+    return os.path.join(plan.folder, f".{plan.file}.plan.json")
+
+
+def write_plan(plan: Plan) -> str:
+    """Puts the plan into its folder. Returns: where it lies, for `do_planned`."""
+    path = plan_path(plan)
+    plain: dict[str, Any] = {field.name: getattr(plan, field.name) for field in fields(plan)}  # type: ignore[arg-type]
+    plain |= {"rows": plan.rows.plain(), "preprocess": plain["preprocess"].model_dump()}
+    plain |= {"kind": type(plan).__name__, "versions": versions()}
+    with appearing(Path(path)) as file:
+        file.write(json.dumps(plain).encode())
+    return path
+
+
+def read_plan(path: str) -> Plan:
+    """The plan as `write_plan` got it. Raises: AoiError where it is by other versions of the packages."""
+    with open(path, "rb") as file:
+        plain = json.load(file)
+    theirs, ours = plain.pop("versions"), versions()
+    for package in ours:
+        if theirs.get(package) != ours[package]:
+            seen = f"this worker has {package} {ours[package]}, and the job was started by {theirs.get(package)}"
+            raise refuse(socket.gethostname(), seen, "Install the same versions on every worker", exit_code=REFUSED)
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    plain |= {"rows": Rows.from_plain(plain["rows"]), "preprocess": PreprocessSettings(**plain["preprocess"])}
+    plan: Plan = KINDS[plain.pop("kind")](**plain)
+    return plan
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What must be the same on every worker, for the same bytes: packages with their versions."""
+    return {package: version(package) for package in ("aoi", "apache-beam", "numpy", "opencv-python-headless")}
+
+
+def do_planned(path: str) -> str:
+    """Does what is planned at `path`, as long as the plan lies there: a job that is stopped removes it."""
+
+    def check() -> None:
+        if not os.path.exists(path):
+            raise RuntimeError("the job of this plan was stopped")
+
+    plan = read_plan(path)
+    store.use(plan.options)
+    return plan.do(check)
