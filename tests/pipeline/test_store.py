@@ -11,10 +11,12 @@ import time
 import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from tiny import write_data
 
+from flows.cli import main
 from pipeline import store
 from pipeline.inputs.files import opened
 from pipeline.inputs.inputs import read_inputs
@@ -23,7 +25,7 @@ from pipeline.location import check_stored, fetch
 from pipeline.settings import IngestSettings
 from tfrecords.artifacts.artifact import read, verify
 from tfrecords.dataset import DatasetManifest
-from tfrecords.errors import MISSED, AoiError
+from tfrecords.errors import MISSED, REFUSED, AoiError
 from tfrecords.records.arrays import read_arrays
 from tfrecords.settings import PreprocessSettings
 
@@ -351,7 +353,7 @@ def stored(address):
 def in_store(data, bucket, address, tmp_path):
     """The dataset, with its shards in the bucket."""
     stored(address).delete()
-    return dataset_of(data, tmp_path / "stored", f"--s3_endpoint_url={address}", "s3://lot/shards")
+    return dataset_of(data, tmp_path / "home" / "datasets", f"--s3_endpoint_url={address}", "s3://lot/shards")
 
 
 def test_a_dataset_whose_shards_lie_in_a_store_is_the_same_dataset(in_store, here_dataset, address):
@@ -389,6 +391,31 @@ def test_a_fetch_that_was_interrupted_goes_on(in_store, between, here_dataset):
     assert [path.rpartition("/")[2] for path in seen] == [last]
     assert counted == [(0, 3, "fetched"), (1, 3, "fetched"), (2, 3, "fetched"), (3, 3, "fetched")]
     assert ids(in_store) == ids(here_dataset)
+
+
+def test_training_fetches_them_before_it_begins(in_store, tmp_path, monkeypatch):
+    from flows.home import Home
+    from flows.stages import train
+    from flows.stages.stage import Job
+
+    def verify(dataset):
+        assert ids(dataset)
+        raise AoiError(())
+
+    monkeypatch.setattr(train, "verify", verify)
+    monkeypatch.setenv("AOI_WEIGHTS", "none")
+    assert not list(in_store.path.glob("*.tfrecord"))
+    with pytest.raises(AoiError):
+        train.make_model(Job(Home(tmp_path / "home")), in_store)
+
+
+def test_aoi_verify_reads_them_in_the_store(in_store, address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    words = ["verify", "--home", str(tmp_path / "home")]
+    assert main(words) == 0
+    next(iter(stored(address))).delete()
+    assert main(words) == REFUSED
+    assert in_store.manifest.shards[0].stored_name in capsys.readouterr().err
 
 
 def test_shards_that_changed_in_the_store_are_named(in_store, address):
@@ -435,6 +462,15 @@ def test_a_shard_that_was_removed_since_the_first_try_is_made_again(data, bucket
 def test_no_bucket_no_dataset(data, address, tmp_path):
     with pytest.raises(AoiError, match=r"nowhere/.*there is no such bucket.*ingest\.location"):
         dataset_of(data, tmp_path, f"--s3_endpoint_url={address}", "s3://nowhere/shards")
+
+
+def test_other_stores_are_written_and_read_through_beam(tmp_path):
+    """As Beam has it, a folder of this machine is a store too."""
+    place = f"{tmp_path}/below/shard"
+    with open(__file__, "rb") as file:
+        store._write_any(place, file)
+    assert store._read_any(place) == Path(__file__).read_bytes()
+    assert list(store._below_any(f"{tmp_path}/")) == [(place, os.path.getsize(__file__))]
 
 
 # --- Shards in another folder of this machine ---------------------------------------------------------------
