@@ -60,9 +60,14 @@ def duration(seconds: float) -> str:
 
 def terminal_meter(stage: str) -> Meter:
     """Progress on stderr: one line that is rewritten on a terminal, a line now and then in a log."""
+    return Meter(stage, *terminal())
+
+
+def terminal() -> tuple[Callable[[str], None], float]:
+    """What shows a line of progress on stderr, and the shortest time between two, in seconds; see `terminal_meter`."""
     if sys.stderr.isatty():
-        return Meter(stage, lambda line: print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True), LIVE_SECONDS)
-    return Meter(stage, lambda line: print(line, file=sys.stderr, flush=True), LOG_SECONDS)
+        return (lambda line: print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)), LIVE_SECONDS
+    return (lambda line: print(line, file=sys.stderr, flush=True)), LOG_SECONDS
 
 
 def clear_line() -> None:

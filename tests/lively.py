@@ -1,4 +1,4 @@
-"""A network whose answers differ from picture to picture, which few steps of training do not give."""
+"""A network whose answers differ from picture to picture, which few steps of training do not give; a HOME with it."""
 
 import numpy as np
 
@@ -30,3 +30,38 @@ def lively_network(pictures):
     kernel /= 10 * (features.std(axis=0)[:, None] + 1e-6)
     made.get_layer("probabilities").set_weights([kernel, -features.mean(axis=0) @ kernel])
     return made
+
+
+def lively_home(made, own):
+    """(HOME, champion, another model): the champion's answers differ from picture to picture.
+
+    made: of the fixture of that name; own: a copy of its HOME, to which the champion is added.
+    """
+    from flows.products import Champions
+    from flows.stages.evaluate import evaluate
+    from flows.stages.stage import Job
+    from model.inference.classifier import write_card
+    from model.inference.litert import to_litert
+    from model.manifests import ModelManifest
+    from model.network.files import save
+    from model.registry.store import CHAMPION
+    from model.settings import NETWORK
+    from tfrecords.artifacts.make import make
+    from tfrecords.pictures.preprocessing import prepare
+
+    data, _, settings, refs = made
+    other = own.open(refs["train"], ModelManifest)
+    files = sorted((data / "train_images").iterdir())[:30]
+    network = lively_network(np.stack([prepare(file.read_bytes(), settings.preprocess)[..., None] for file in files]))
+
+    def build(work):
+        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0})
+        (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
+        save(network, work / f"{NETWORK}.keras")
+        return other.manifest
+
+    champion, _ = make(own.root / "models", "tiny", ModelManifest, "f" * 16, build)
+    Champions(own, "tiny").note(CHAMPION, champion)
+    some = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"max_escape_rate": 0.6})})
+    evaluate(Job(own, some), champion.path.name)
+    return own, champion, other

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +13,14 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from flows.api.champion import Served
 from flows.api.decisions import DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
+from flows.champion import Served
 from model.inference.answers import Answering
 from model.inference.runtime import lanes
-from tfrecords.errors import sentence
 from tfrecords.pictures.errors import PictureError
 
-NO_ROW = re.compile(r",? or take (it|the picture) out with its row$")  # the rest of a remedy, that only a set has
 DIGITS = 8  # of probabilities, behind the point; they have no more
 PACE = 0.05  # weight of the latest picture in the mean time of one
 
@@ -74,7 +71,7 @@ class Answers:
             answer = served.answering.answer(picture.data, next(self._turns))
         except PictureError as error:
             self._metrics.unreadable.inc()
-            result["error"] = {"seen": str(error), "remedy": sentence(NO_ROW.sub("", error.remedy))}
+            result["error"] = {"seen": str(error), "remedy": error.remedy_alone}
             return sha256, result
         classes = served.answering.classifier.classes
         result |= {

@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.api.answers import Answers
-from flows.api.champion import Champion
 from flows.api.metrics import Metrics
 from flows.api.requests import Intake, Refusal
+from flows.champion import Champion
 from model.settings import Decision
 
 Bearer = HTTPBearer(auto_error=False, description="AOI_TOKEN of the server")

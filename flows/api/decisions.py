@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tfrecords.artifacts.files import whole_lines
+
 FILE = re.compile(r"decisions-(\d{6})\.jsonl")
 SYNC_SECONDS = 0.5
 
@@ -28,7 +30,8 @@ class DecisionLog:
         folder.mkdir(parents=True, exist_ok=True)
         numbers = self._numbers()
         for number in numbers[:-1]:  # those of servers that ran beside each other
-            if _is_torn(self._path(number)) and self._open(number):
+            path = self._path(number)
+            if whole_lines(path) < path.stat().st_size and self._open(number):
                 self._release()
         # The last file is gone on with, unless it is another process' or full.
         if not numbers or not self._open(numbers[-1]):
@@ -76,8 +79,8 @@ class DecisionLog:
         except Timeout:
             return False
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-        if _is_torn(path):  # a process was killed while it wrote an answer that it gave to nobody
-            os.ftruncate(file, _whole_lines(path))
+        # A process may have been killed while it wrote an answer that it gave to nobody.
+        os.ftruncate(file, whole_lines(path))
         size = os.fstat(file).st_size
         if size >= self._most:
             os.close(file)
@@ -116,26 +119,3 @@ class DecisionLog:
                     told = True
                 finally:
                     os.close(file)
-
-
-def _is_torn(path: Path) -> bool:
-    """Whether a file ends within a line."""
-    with open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes of a file up to the end of its last whole line."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            begin = max(0, end - 65536)
-            file.seek(begin)
-            found = file.read(end - begin).rfind(b"\n")
-            if found >= 0:
-                return begin + found + 1
-            end = begin
-    return 0

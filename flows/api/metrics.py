@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from model.decisions import drift
 
 if TYPE_CHECKING:
-    from flows.api.champion import Served
+    from flows.champion import Served
     from model.inference.answers import Answer
 
 RECENT = 500  # pictures that drift is measured on, the latest

@@ -10,10 +10,10 @@ import uvicorn
 from flows.addresses import is_loopback, url
 from flows.api.answers import Answers
 from flows.api.app import make_app
-from flows.api.champion import Champion
 from flows.api.decisions import DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import MB, Intake
+from flows.champion import Champion
 from flows.home import Home
 from flows.settings import Settings
 from tfrecords.errors import refuse

@@ -23,31 +23,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
-from lively import lively_network
+from lively import lively_home
 from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
 from tiny import picture, png
 
 from flows.api.answers import Answers
-from flows.api.champion import Champion
 from flows.api.decisions import DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
 from flows.api.server import token_for
+from flows.champion import Champion
 from flows.cli import main
 from flows.products import Champions
-from flows.stages.evaluate import evaluate
 from flows.stages.predict import predict
 from flows.stages.stage import Job
 from model.inference.answers import Answering
-from model.inference.classifier import write_card
-from model.inference.litert import to_litert
 from model.manifests import ModelManifest
-from model.network.files import save
 from model.registry.store import CHAMPION
-from model.settings import NETWORK, PredictSettings
-from tfrecords.artifacts.make import make
+from model.settings import PredictSettings
 from tfrecords.errors import AoiError
-from tfrecords.pictures.preprocessing import prepare
 
 NO_PICTURE = b"no picture at all"
 
@@ -80,23 +74,7 @@ class Server:
 @pytest.fixture(scope="module")
 def models(made, copy_home, tmp_path_factory):
     """(HOME, champion, another model): the champion's answers differ from picture to picture."""
-    data, _, settings, refs = made
-    own = copy_home(tmp_path_factory.mktemp("api") / "home")
-    other = own.open(refs["train"], ModelManifest)
-    files = sorted((data / "train_images").iterdir())[:30]
-    network = lively_network(np.stack([prepare(file.read_bytes(), settings.preprocess)[..., None] for file in files]))
-
-    def build(work):
-        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0})
-        (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
-        save(network, work / f"{NETWORK}.keras")
-        return other.manifest
-
-    champion, _ = make(own.root / "models", "tiny", ModelManifest, "f" * 16, build)
-    Champions(own, "tiny").note(CHAMPION, champion)
-    some = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"max_escape_rate": 0.6})})
-    evaluate(Job(own, some), champion.path.name)
-    return own, champion, other
+    return lively_home(made, copy_home(tmp_path_factory.mktemp("api") / "home"))
 
 
 @pytest.fixture(scope="module")

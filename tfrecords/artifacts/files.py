@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 from tfrecords.system import rename
 
+BLOCK_BYTES = 65536
+
 
 def hash_json(value: Any) -> str:
     """First 16 hex digits of the sha256 of `value` as canonical JSON (keys sorted, no blanks)."""
@@ -57,3 +59,17 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
         file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
         file.flush()
         os.fsync(file.fileno())
+
+
+def whole_lines(path: Path) -> int:
+    """Bytes of a file up to the end of its last whole line: what stands behind it, a killed process wrote in part."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - BLOCK_BYTES)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0

@@ -71,7 +71,7 @@ class Champion:
     def __init__(self, home: Home, product: str | None, model: str | None, settings: PredictSettings):
         if settings.runtime == Runtime.KERAS:
             remedy = "Use litert, whose answers are the same, or litert-int8"
-            raise refuse("predict.runtime", "the API runs without Keras", remedy)
+            raise refuse("predict.runtime", "this command runs without Keras", remedy)
         self._home, self._settings, self._model = home, settings, model
         self._product = None if model else choose_product(home, product)
         self._ended, self._told = threading.Event(), ""
@@ -88,7 +88,7 @@ class Champion:
         self._ended.set()
 
     def look(self) -> None:
-        """Lets another model answer where there is one; requests that have begun keep theirs."""
+        """Lets another model answer where there is one; who has taken `now` keeps it."""
         try:
             noted = self._note()
             if noted != self._noted:
@@ -98,7 +98,7 @@ class Champion:
             self._told = ""
         except (AoiError, OSError) as error:  # it is gone or damaged: who answers goes on
             if str(error) != self._told:
-                print(f"aoi api: {self.now.model.path.name} goes on answering: {error}", file=sys.stderr)
+                print(f"aoi: {self.now.model.path.name} goes on answering: {error}", file=sys.stderr)
             self._told = str(error)
 
     def _follow(self) -> None:
