@@ -128,11 +128,19 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
 
     api = add("api", _api, "answers over HTTP, one picture or several at a time")
-    api.add_argument("--product", metavar="NAME", help="whose champion answers (default: the only product of HOME)")
-    api.add_argument("--model", metavar="NAME", help="a model's folder or name (default: the champion, as it changes)")
+    _add_model(api)
     api.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
     api.add_argument("--port", metavar="N", type=int, default=8000, help="default 8000")
     _add_settings(api, makes=False)
+
+    watch = add("watch", _watch, "answer each picture that appears in a folder, once")
+    watch.add_argument("inbox", metavar="INBOX", type=Path, help="the folder; folders in it count too")
+    watch.add_argument(
+        "--out", metavar="OUTBOX", type=Path, required=True, help="folder of decisions.csv, one process at a time"
+    )
+    watch.add_argument("--sort", action="store_true", help="move each picture into OUTBOX/accept, reject, and so on")
+    _add_model(watch)
+    _add_settings(watch, makes=False)
 
     rollback = add("rollback", _rollback, "make the champion before the present one champion again")
     rollback.add_argument("--product", metavar="NAME", help="whose champion (default: the only product of HOME)")
@@ -154,6 +162,14 @@ def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
             parser.add_argument(
                 f"--{name}", metavar=option.metavar, required=required, default=default, help=option.help
             )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model answers, of a command that goes on answering."""
+    parser.add_argument("--product", metavar="NAME", help="whose champion answers (default: the only product of HOME)")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a model's folder or name (default: the champion as it changes)"
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser, has_settings: bool = True, makes: bool = True) -> None:
@@ -252,6 +268,15 @@ def _api(arguments: argparse.Namespace) -> int:
 
     settings = load_settings(arguments.config, arguments.set)
     return api(_home(arguments), arguments.product, arguments.model, arguments.host, arguments.port, settings)
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from flows.settings import load_settings
+    from flows.watch.watch import watch
+
+    settings = load_settings(arguments.config, arguments.set)
+    home = _home(arguments)
+    return watch(home, arguments.inbox, arguments.out, arguments.sort, arguments.product, arguments.model, settings)
 
 
 def _settings(arguments: argparse.Namespace) -> int:

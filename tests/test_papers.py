@@ -195,6 +195,8 @@ class Desk:
                 return 0, self.serve.log.read_text()
             case ["aoi", "api"]:
                 return self.start([*words, "--port", str(self.ports[3])], r"at +http")
+            case ["aoi", "watch", *_]:
+                return self.start(words, "1 answered")
             case ["aoi", *given]:
                 return self.aoi(given)
             case ["prefect", "deployment", "run", *given]:
@@ -246,7 +248,7 @@ class Desk:
 
     def start(self, words, up):
         """A server that stays up. up: what it prints then."""
-        log = self.folder / f"{words[0]}.log"
+        log = self.folder / f"{'-'.join(words[:2])}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 words, env=self.environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -300,6 +302,8 @@ def told(tmp_path_factory, look_alike, free_ports):
         (lot / "test.csv").read_bytes() + (lot / "train.csv").read_bytes()[len("ID,Label\r\n") :]
     )
     shutil.copy(folder / "aidea" / "test_images" / "test_000.png", folder / "part.png")
+    (folder / "inbox").mkdir()
+    shutil.copy(folder / "part.png", folder / "inbox")
     (folder / "mobilenet.weights.h5").touch()
     handler, levels = signal.getsignal(signal.SIGTERM), {name: logging.getLogger(name).level for name in ("", "mlflow")}
     told = {}

@@ -1,5 +1,6 @@
 """One picture's answer as a line wants it: label, probabilities, decision; free of TensorFlow and of pandas."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from model.manifests import OperatingPoint
 from model.settings import Decision
 
 SUFFIX = FORMATS["litert"].suffix
+OK, UNREADABLE = "ok", "unreadable"  # status of a picture
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,19 @@ class Answering:
         blank = np.zeros((2, *self.classifier.preprocess.shape), np.uint8)
         self.classifier.each(blank[:1])
         self.classifier.each(blank)
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Names of the columns of predictions.csv, in their order."""
+    return ["ID", "label", "name", *classes, "decision", "status"]
+
+
+def row(id: str, answer: Answer) -> list[str]:
+    """An answer as it stands in predictions.csv, under `columns`."""
+    probabilities = [f"{probability:.6f}" for probability in answer.probabilities]
+    return [id, str(answer.label), answer.name, *probabilities, str(answer.decision), OK]
+
+
+def unreadable_row(id: str, label: int, classes: Sequence[str]) -> list[str]:
+    """As `row`, of a picture that can't be read: it is for review. label: that it gets."""
+    return [id, str(label), classes[label], *[""] * len(classes), str(Decision.REVIEW), UNREADABLE]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from model.decisions import drift
 from model.decisions.operating import decide
+from model.inference.answers import OK, UNREADABLE, columns
 from model.inference.classifier import open_classifier, prediction_table, shifted
 from model.manifests import Evaluation, Export, Model, PredictionManifest
 from model.settings import REVIEW_FILE, SUBMISSION, Decision, PredictSettings, Runtime
@@ -35,7 +36,7 @@ def predict_lot(
     """
     classes = dataset.manifest.classes
     table, alone = _predict((exported or model).path, dataset, settings, progress)
-    readable = (table["status"] == "ok").to_numpy()
+    readable = (table["status"] == OK).to_numpy()
     table.insert(len(table.columns) - 1, "decision", Decision.REVIEW)
     probabilities = table.loc[readable, list(classes)].to_numpy(dtype=float)
     found = {}
@@ -46,11 +47,11 @@ def predict_lot(
         reference = known.reference | (exported.manifest.reference if exported else {})
         values = drift.measures(_read_rows(dataset)) | {"confidence": alone.max(axis=1, initial=0)}
         found = drift.compare(reference, values, alone.argmax(axis=1))
-    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
+    table[columns(classes)].to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
     review = table[table["decision"] == Decision.REVIEW].assign(confidence=table[list(classes)].max(axis=1))
     review = review.sort_values(["confidence", "ID"], na_position="first")
-    columns = ["ID", "label", "name", "confidence", "status"]
-    review[columns].to_csv(folder / REVIEW_FILE, index=False, float_format="%.6f")
+    shown = ["ID", "label", "name", "confidence", "status"]
+    review[shown].to_csv(folder / REVIEW_FILE, index=False, float_format="%.6f")
     submission = table[["ID", "label"]].rename(columns={"label": "Label"})
     submission.to_csv(folder / SUBMISSION, index=False, lineterminator="\r\n")
     return PredictionManifest(
@@ -88,13 +89,13 @@ def _predict(
     table = prediction_table(np.concatenate(parts), classes)
     table.insert(0, "ID", ids)
     # By name, since a table without rows has no types of its own.
-    table = table.assign(status="ok").astype({"ID": str, "name": str, "status": str})
+    table = table.assign(status=OK).astype({"ID": str, "name": str, "status": str})
     ordered = rows[["id"]].rename(columns={"id": "ID"}).merge(table, on="ID", how="left")
     lost = ordered["status"].isna()
     label = settings.unreadable_label
     ordered.loc[lost, "label"] = label
     ordered.loc[lost, "name"] = classes[label]
-    ordered.loc[lost, "status"] = "unreadable"
+    ordered.loc[lost, "status"] = UNREADABLE
     return ordered.astype({"label": int}), np.concatenate(alone)
 
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import hashlib
 import importlib
+import io
 import itertools
 import json
 import os
@@ -26,6 +29,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import urllib.request
@@ -530,6 +534,103 @@ def kill_replacing(lab: Lab, kind: str, seed: int, kills: int = 0) -> Outcome:
     for path in leftovers(home):
         outcome.notes[f"left over: {Path(path).name[:6]}"] += 1
     shutil.rmtree(home.parent)
+    return outcome
+
+
+# ------------------------------------------------------------------------------------------ the hot folder
+
+
+def kill_watch(lab: Lab, kind: str, kills: int, across: bool, seed: int) -> Outcome:
+    """Kills `aoi watch --sort` `kills` times while pictures come in every way, then lets it answer all of them.
+
+    Half of the kills strike at a random moment, half before a random one of its changes to files. across: the
+    OUTBOX lies on another disk than the INBOX.
+    """
+    outcome, rng = Outcome(kind), random.Random(seed)
+    place = lab.place("watch").parent
+    elsewhere = Path("/dev/shm") if across else place
+    if across and (not elsewhere.is_dir() or elsewhere.stat().st_dev == place.stat().st_dev):
+        outcome.notes["skipped: there is no other disk"] += 1
+        return outcome
+    out = Path(tempfile.mkdtemp(prefix="aoi-faults-out-", dir=elsewhere))
+    inbox, log = place / "in", place / "log"
+    inbox.mkdir()
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tiny import picture, png
+
+    sent: dict[str, bytes] = {}
+    ended = threading.Event()
+
+    def send() -> None:
+        """Pictures until the end: renamed in, copied slowly, or their space reserved first; some names come again."""
+        number = 0
+        while not ended.wait(rng.uniform(0, 0.02)):
+            name = f"{rng.choice(['', 'lot/'])}{number % 500}.png"
+            data, path = png(picture(number % 3, 10_000 + number)), inbox / name
+            if path.exists():  # of 500 pictures ago: it has not been answered yet
+                continue
+            path.parent.mkdir(exist_ok=True)
+            way = rng.choice(["rename", "copy", "reserve"])
+            if way == "rename":
+                (place / "aside").write_bytes(data)
+                os.rename(place / "aside", path)
+            else:
+                with open(path, "wb", buffering=0) as file:
+                    if way == "reserve":
+                        file.truncate(len(data))
+                    for at in range(0, len(data), 500):
+                        file.write(data[at : at + 500])
+                        time.sleep(0.001)
+            sent[f"{name} {hashlib.sha256(data).hexdigest()}"] = data
+            number += 1
+
+    def rows() -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO((out / "decisions.csv").read_text())))
+
+    command = ["watch", str(inbox), "--out", str(out), "--sort", "--home", str(lab.home)]
+    feeding = threading.Thread(target=send)
+    feeding.start()
+    try:
+        while outcome.times < kills:
+            if rng.random() < 0.5:
+                child = start(command, log, kill_before(rng.randrange(200), Path("/")))
+            else:
+                child = start(command, log)
+                time.sleep(rng.uniform(0, 1.5))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            code = wait(child, 30)
+            if code is None:  # it was killed for having less to do than that change
+                code = -signal.SIGKILL
+            if not outcome.check(code == -signal.SIGKILL, f"watch ended with {code} instead of the kill", log):
+                return outcome
+            outcome.times += 1
+        ended.set()
+        feeding.join()
+        child = start(command, log)
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline and any(path.is_file() for path in inbox.rglob("*")):
+            time.sleep(0.1)
+        os.kill(child, signal.SIGTERM)
+        outcome.completed += 1
+        outcome.check(wait(child) == 0, "watch did not end well", log)
+        told = [f"{row['ID']} {row['sha256']}" for row in rows()]
+        outcome.check(len(told) == len(set(told)), f"{len(told) - len(set(told))} pictures were answered twice")
+        outcome.check(set(told) >= set(sent), f"{len(set(sent) - set(told))} of {len(sent)} pictures were lost")
+        outcome.check(set(told) <= set(sent), f"{len(set(told) - set(sent))} pictures that nobody sent")
+        there = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*/**/*") if path.is_file())
+        outcome.check(
+            there == sorted(hashlib.sha256(data).hexdigest() for data in sent.values()), "other pictures in the OUTBOX"
+        )
+        outcome.check(not list(inbox.rglob("*.png")), "pictures are left in the INBOX")
+        outcome.notes["pictures"] += len(sent)
+        if not outcome.problems:
+            outcome.same += 1
+    finally:
+        ended.set()
+        feeding.join()
+        shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(place)
     return outcome
 
 
@@ -1231,6 +1332,8 @@ def plan(quick: bool, seed: int) -> list[Task]:
         add(3, "Ctrl-C aoi ingest, Beam processes", ctrl_c_cold, stage="ingest", more=beam)
         add(1, "disk full: train", disk_full, stage="train", part=0.1)
         add(1, "clock set back", clock_back, stage="train", after=40)
+        add(4, "kill watch", kill_watch, kills=40, across=False)
+        add(1, "kill watch, OUTBOX on another disk", kill_watch, kills=40, across=True)
         add(4, "kill train, recording it", kill, stage=LATE, aimed=False, kills=3)
         add(12, "kill train's commit", kill, stage=LATE, aimed=True, kills=2)
         add(20, "kill evaluate", kill, stage="evaluate", aimed=False, kills=1)

@@ -35,6 +35,7 @@ from flows.api.server import token_for
 from flows.champion import Champion
 from flows.cli import main
 from flows.products import Champions
+from flows.stages.evaluate import evaluate
 from flows.stages.predict import predict
 from flows.stages.stage import Job
 from model.inference.answers import Answering
