@@ -26,7 +26,7 @@ from benchmarks.core import Contestant, aoi, by_turns, goal, median, run_alone
 from benchmarks.pictures import draw
 from benchmarks.train import chosen, ingested, told_data
 from flows.home import Home, name_of
-from model.manifests import ModelManifest
+from model.manifests import Model, ModelManifest
 from model.registry.store import store_of
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.system import start, stop
@@ -74,10 +74,7 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     if not shutil.which("wrk"):
         raise refuse("wrk", "the load tool is not there", "apt install wrk, or leave out the section api")
     tell("a model to serve")
-    home = ingested(work, size)
-    aoi(["train", "--home", home, *chosen(size["settings"])])
-    aoi(["evaluate", "--home", home, "--set", "evaluate.max_escape_rate=0.5"])
-    model = Home(Path(home)).latest(ModelManifest, "")
+    home, model = model_to_serve(work, size)
     folders = {ALONE: model.path}
     pictures = sorted((draw(work, size["drawn"]) / "train_images").iterdir())
     written = _json_bodies(pictures, work / "mlflow-bodies")
@@ -127,6 +124,14 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
                 goal(f"p99 of {CLIENTS} clients over p50 of one, {ours}", tail, 8, more=False, unit="x"),
             ]
     return {"size": {**size, "data": told_data(size)}, "tables": {"answers": rows}, "goals": goals}
+
+
+def model_to_serve(work: Path, size: Mapping[str, Any]) -> tuple[str, Model]:
+    """A model, and the HOME in which it is champion."""
+    home = ingested(work, size)
+    aoi(["train", "--home", home, *chosen(size["settings"])])
+    aoi(["evaluate", "--home", home, "--set", "evaluate.max_escape_rate=0.5"])
+    return home, Home(Path(home)).latest(ModelManifest, "")
 
 
 def _json_bodies(pictures: Sequence[Path], folder: Path) -> list[Path]:

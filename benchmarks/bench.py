@@ -15,7 +15,7 @@ from benchmarks.core import machine
 from tfrecords.artifacts.files import write_whole
 from tfrecords.errors import refuse
 
-SECTIONS = ("convert", "plan", "audit", "read", "train", "predict", "orchestrate", "api")
+SECTIONS = ("convert", "plan", "audit", "read", "train", "predict", "orchestrate", "api", "watch")
 VERSION = 1  # of the JSON
 TINY = (
     *("preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.epochs=1"),
@@ -49,6 +49,14 @@ FULL: dict[str, dict[str, Any]] = {
     },
     "orchestrate": {"drawn": 60, "rounds": 3, "imports": list(IMPORTS), "settings": list(TINY)},
     "api": {"drawn": 600, "seconds": 10, "rounds": 3, "int8": True, "settings": ["train.recipe=frozen"]},
+    "watch": {
+        "drawn": 600,
+        "backlog": 10000,
+        "arriving": 600,
+        "seconds": 10,
+        "rounds": 3,
+        "settings": ["train.recipe=frozen"],
+    },
 }
 QUICK: dict[str, dict[str, Any]] = {
     "convert": {"drawn": 60, "pictures": 300, "slow": 120, "few": 60, "growth": [120, 600], "rounds": 1},
@@ -75,6 +83,14 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "orchestrate": {"drawn": 60, "rounds": 1, "imports": ["flows.cli"], "settings": list(TINY)},
     "api": {"drawn": 60, "seconds": 1, "rounds": 1, "int8": False, "settings": [*TINY[:3], "train.recipe=frozen"]},
+    "watch": {
+        "drawn": 60,
+        "backlog": 200,
+        "arriving": 20,
+        "seconds": 1,
+        "rounds": 1,
+        "settings": [*TINY[:3], "train.recipe=frozen"],
+    },
 }
 
 
@@ -88,7 +104,7 @@ def plan(quick: bool, only: Sequence[str] = (), data: str | None = None) -> dict
         raise refuse("--only", f"{unknown[0]!r} is no section", f"Known: {', '.join(SECTIONS)}")
     sizes = QUICK if quick else FULL
     chosen = {name: dict(sizes[name]) for name in SECTIONS if not only or name in only}
-    for name in {"audit", "train", "predict", "api"} & set(chosen):
+    for name in {"audit", "train", "predict", "api", "watch"} & set(chosen):
         chosen[name]["data"] = data
     return chosen
 

@@ -129,6 +129,9 @@ class Outbox:
         target.parent.mkdir(parents=True, exist_ok=True)
         if signature_at(source) != read:
             return False
+        if target.exists() and target.samefile(source):  # two names of one file, between which a rename does nothing
+            source.unlink()
+            return True
         try:
             rename(source, target)
         except OSError as error:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 
 from flows import interrupts
 from flows.champion import Champion
@@ -24,7 +24,8 @@ from model.inference.runtime import lanes
 from model.settings import Decision
 from tfrecords.errors import refuse
 
-LIST_SECONDS, LIST_SHARE = 0.5, 20  # the INBOX is listed every so often, and at most a twentieth of the time
+LIST_SECONDS, LIST_SHARE = 0.5, 50  # the INBOX is listed every so often, and at most a fiftieth of the time
+GATHER_SECONDS = 0.005  # for which rows wait for others, since to bring one to the disk takes as long as several
 STEP_MS, MOST_MS = 10, 50  # events are waited for so long together, and no longer
 SIGNAL_SECONDS = 0.2
 RATE_SECONDS = 10
@@ -179,6 +180,7 @@ class Watcher:
             first = self._queue.get(timeout=max(0.001, seconds))
         except Empty:
             return []
+        sleep(GATHER_SECONDS)
         return [first, *self._waiting()]
 
     def _waiting(self) -> Iterator[Told]:

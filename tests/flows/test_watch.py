@@ -279,6 +279,16 @@ def test_a_picture_of_a_name_that_is_taken_gets_one_of_its_own_and_the_same_pict
     assert not any(path.is_file() for path in inbox.rglob("*"))
 
 
+def test_a_second_name_of_a_picture_that_was_moved_goes(places):
+    inbox, out = places
+    target = drop(out, "accept/a.png", b"one")
+    os.link(target, inbox / "a.png")
+    with opened(out) as outbox:
+        assert move(outbox, inbox / "a.png", "a.png", b"one")
+    assert target.read_bytes() == b"one"
+    assert not list(inbox.iterdir())
+
+
 def test_a_picture_that_has_changed_since_it_was_answered_stays(places):
     inbox, out = places
     source = drop(inbox, "a.png", b"one")
