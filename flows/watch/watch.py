@@ -105,7 +105,7 @@ class Tally:
     emit: Callable[[str], None]
     every: float
     counts: Counter[str] = field(default_factory=Counter)
-    _began: float = field(default_factory=monotonic)
+    _began: float = field(default_factory=lambda: monotonic())
     _shown: float = 0.0
     _told: int = 0
     _recent: deque[float] = field(default_factory=deque)
@@ -242,12 +242,14 @@ class Watcher:
             self._look(name)
 
     def _looked(self, look: Look) -> None:
-        self._tell(look.name, look.problem)
-        if self._inbox.ended(look.name, look.read, look.wait, monotonic()):
-            self._look(look.name)
-        elif self._sort and look.decision:
+        again = self._inbox.ended(look.name, look.read, look.wait, monotonic())
+        if self._sort and look.decision and not again:
             self._inbox.hold(look.name)
             self._submit(self._moving, lambda: self._move(look))
+            return
+        self._tell(look.name, look.problem)
+        if again:
+            self._look(look.name)
 
     def _move(self, look: Look) -> Moved:
         assert look.read and look.decision

@@ -491,20 +491,39 @@ def test_names_that_do_not_print_are_written_out(places, run):
     assert sorted(row["ID"] for row in rows_in(out)) == ["caf\\udce9.png", "line\\nbreak.png"]
 
 
-def test_a_picture_that_can_not_be_moved_has_its_row_and_the_others_go_on(places, run, capsys):
+def test_a_picture_that_can_not_be_moved_is_told_once_and_tried_again_and_the_others_go_on(
+    places, run, capsys, monkeypatch
+):
     inbox, out = places
+    tried, move = [], Outbox.move
+    monkeypatch.setattr(Outbox, "move", lambda outbox, *given: tried.append(given[2]) or move(outbox, *given))
+    monkeypatch.setattr(watching, "QUIET_SECONDS", 0)
     for decision in Decision:
         drop(out, f"{decision}/lot", b"a file in the way of a folder")
     drop(inbox, "lot/a.png", GOOD)
     drop(inbox, "b.png", GOOD)
-    told = []
-
-    def done():
-        told.append(capsys.readouterr().err)
-        return "lot/a.png: it stays in the INBOX" in "".join(told) and not (inbox / "b.png").exists()
-
-    run(2, sort=True, done=done)
+    run(2, sort=True, done=lambda: tried.count("lot/a.png") >= 3 and not (inbox / "b.png").exists())
+    assert capsys.readouterr().err.count("lot/a.png: it stays in the INBOX") == 1
     assert (inbox / "lot" / "a.png").read_bytes() == GOOD
+    for decision in Decision:
+        (out / decision / "lot").unlink()
+    run(2, sort=True, done=empty(inbox))
+    assert len(rows_in(out)) == 2
+
+
+def test_people_see_what_was_answered_where_there_is_something_new(monkeypatch):
+    now, lines = [0.0], []
+    monkeypatch.setattr(watching, "monotonic", lambda: now[0])
+    tally = Tally(lines.append, 5.0)
+    for at, rows in ((10, [row_of(1), row_of(2)]), (12, [row_of(3, decision="reject")]), (16, []), (30, [])):
+        now[0] = at
+        tally.add(rows)
+        tally.show()
+    tally.add([row_of(4, decision="review", status="unreadable")])
+    shown = "watch     {} answered  0/s  accept 2, reject {}, review 0"
+    assert [line.split(", unknown")[0] for line in lines] == [shown.format(2, 0), shown.format(3, 1)]
+    assert tally.summary().startswith("answered    4 in 30 s: accept 2, reject 1, review 0")
+    assert tally.summary().endswith(", unreadable 1")
 
 
 # --- The command ------------------------------------------------------------------------------------------------
