@@ -27,6 +27,7 @@ from tfrecords.errors import refuse
 LIST_SECONDS, LIST_SHARE = 0.5, 50  # the INBOX is listed every so often, and at most a fiftieth of the time
 GATHER_SECONDS = 0.005  # for which rows wait for others, since to bring one to the disk takes as long as several
 STEP_MS, MOST_MS = 10, 50  # events are waited for so long together, and no longer
+LOOKS_PER_LANE = 4  # so that no lane of the network waits while files are read and decoded
 SIGNAL_SECONDS = 0.2
 RATE_SECONDS = 10
 
@@ -151,7 +152,7 @@ class Watcher:
         self._looks = Looks(inbox, outbox, lambda: champion.now, unreadable_label)
         self._inbox = Inbox()
         self._queue: SimpleQueue[Told] = SimpleQueue()
-        self._looking = ThreadPoolExecutor(lanes(), thread_name_prefix="looks")
+        self._looking = ThreadPoolExecutor(LOOKS_PER_LANE * lanes(), thread_name_prefix="looks")
         self._moving = ThreadPoolExecutor(1, thread_name_prefix="moves")
         self._next_list = 0.0
         self._told: dict[str, str] = {}
