@@ -17,7 +17,7 @@ from flows.api.decisions import DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
 from flows.champion import Served
-from model.inference.answers import Answering
+from model.inference.answers import Answer, Answering
 from model.inference.runtime import lanes
 from tfrecords.pictures.errors import PictureError
 
@@ -68,7 +68,7 @@ class Answers:
         )
         result["id"] = picture.id
         try:
-            answer = served.answering.answer(picture.data, next(self._turns))
+            answer = served.answering.answer(picture.data, next(self._turns), explain)
         except PictureError as error:
             self._metrics.unreadable.inc()
             result["error"] = {"seen": str(error), "remedy": error.remedy_alone}
@@ -83,7 +83,7 @@ class Answers:
             "decision": str(answer.decision),
         }
         if explain:
-            result["heat_map"] = _heat_map(served.answering, answer)
+            result["heat_map"] = _heat_map(answer)
         self._metrics.answered(served, answer, result["novelty"])
         self._pace += PACE * (perf_counter() - began - self._pace)
         return sha256, result
@@ -108,8 +108,8 @@ class Answers:
             raise Refusal(503, f"the answer can't be kept ({error.strerror})", remedy, {"Retry-After": "10"})
 
 
-def _heat_map(answering: Answering, answer: Any) -> str:
-    drawn = answering.heat_map(answer)
+def _heat_map(answer: Answer) -> str:
+    drawn = answer.heat_map
     if drawn is None:
         remedy = "Ask without explain, or train with global average pooling"
         raise Refusal(501, "this model's network has no class maps", remedy)

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from threading import Lock
 
 import cv2
 import numpy as np
 
 from model.decisions.operating import decide
-from model.inference.class_maps import ClassMaps, heat_of, open_class_maps, overlay
-from model.inference.classifier import Classifier, open_classifier, read_networks, shifted
-from model.inference.formats import FORMATS
+from model.inference.class_maps import heat_of, overlay
+from model.inference.classifier import Classifier, open_classifier, shifted
 from model.manifests import OperatingPoint
 from model.settings import Decision
 
-SUFFIX = FORMATS["litert"].suffix
 OK, UNREADABLE = "ok", "unreadable"  # status of a picture
 
 
@@ -25,7 +21,8 @@ class Answer:
     """What is said of a picture.
 
     probabilities: float32 (classes,); alone: those of one network about the picture itself, and measures: what was
-    measured of it, by feature, which drift compares; image: what the networks saw, uint8 (S, S, C).
+    measured of it, by feature, which drift compares; image: what the networks saw, uint8 (S, S, C); evidence: what
+    spoke for the label at each place, float32 (down, across), where it was asked for and the networks have class maps.
     """
 
     label: int
@@ -35,6 +32,17 @@ class Answer:
     alone: np.ndarray
     measures: dict[str, float]
     image: np.ndarray
+    evidence: np.ndarray | None
+
+    @property
+    def heat_map(self) -> bytes | None:
+        """What spoke for the answer, in color over the picture as the networks saw it: a PNG file; None without
+        evidence.
+        """
+        if self.evidence is None:
+            return None
+        drawn = overlay(self.image, heat_of(self.evidence, len(self.image)))
+        return cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
 
 
 class Answering:
@@ -47,40 +55,36 @@ class Answering:
     def __init__(self, folder: Path, point: OperatingPoint | None, shift_copies: int = 0):
         self.folder, self.point, self.shift_copies = folder, point, shift_copies
         self.classifier: Classifier = open_classifier(folder)
-        self._opening = Lock()
 
-    def answer(self, data: bytes, turn: int = 0) -> Answer:
-        """The answer about a picture file, the same as predict's. turn: which network's answer drift gets.
+    def answer(self, data: bytes, turn: int = 0, explain: bool = False) -> Answer:
+        """The answer about a picture file, the same as predict's. turn: which network's answer drift gets; explain:
+        with the evidence.
 
         Raises: PictureError where the file can't be used.
         """
         image, measures = self.classifier.read(data)
-        answers = [self.classifier.each(images) for images in shifted(image[None], self.shift_copies)]
+        looks = [
+            self.classifier.look(images, explain and not copy)
+            for copy, images in enumerate(shifted(image[None], self.shift_copies))
+        ]
+        answers = [np.stack([outputs.probabilities for outputs in each]) for each in looks]
         probabilities = np.mean([each.mean(axis=0) for each in answers], axis=0)
         label = int(probabilities[0].argmax())
         decision = Decision.REVIEW
         if self.point:
             decision = Decision(decide(probabilities.astype(float), self.point)[0])
         alone = answers[0][turn % len(answers[0]), 0]
-        return Answer(label, self.classifier.classes[label], probabilities[0], decision, alone, measures, image)
-
-    def heat_map(self, answer: Answer) -> bytes | None:
-        """What spoke for the answer, in color over the picture as the networks saw it: a PNG file; None where the
-        networks have no class maps.
-        """
-        with self._opening:
-            networks = self._class_maps
-        if networks is None:
-            return None
-        evidence = np.mean([network(answer.image)[..., answer.label] for network in networks], axis=0)
-        drawn = overlay(answer.image, heat_of(evidence, len(answer.image)))
-        return cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
-
-    @cached_property
-    def _class_maps(self) -> list[ClassMaps] | None:
-        opened = [open_class_maps(self.folder / f"{name}{SUFFIX}") for name in read_networks(self.folder)]
-        found = [network for network in opened if network]
-        return found if len(found) == len(opened) else None
+        spoke = [outputs.evidence[0, ..., label] for outputs in looks[0] if outputs.evidence is not None]
+        return Answer(
+            label=label,
+            name=self.classifier.classes[label],
+            probabilities=probabilities[0],
+            decision=decision,
+            alone=alone,
+            measures=measures,
+            image=image,
+            evidence=np.mean(spoke, axis=0) if spoke else None,
+        )
 
     def warm_up(self) -> None:
         """Opens what the first pictures would otherwise wait for."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.inference.formats import Network, open_exported
+from model.inference.formats import Network, Outputs, open_exported
 from model.settings import CARD_FILE
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode
@@ -31,9 +31,13 @@ class Classifier:
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
 
+    def look(self, images: np.ndarray, evidence: bool = False) -> list[Outputs]:
+        """uint8 (N, S, S, C), 0..255, to what one pass of each network gives; evidence: whether class maps too."""
+        return [network.look(images, evidence) for network in self.networks]
+
     def each(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, S, S, C), 0..255, to float32 (networks, N, classes): what every network answers."""
-        return np.stack([network(images) for network in self.networks])
+        return np.stack([outputs.probabilities for outputs in self.look(images)])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, S, S, C), 0..255, to float32 (N, classes): the mean over the networks."""

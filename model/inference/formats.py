@@ -7,7 +7,31 @@ from typing import Any
 
 import numpy as np
 
-Network = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, C), C 1 or 3, to float32 (N, outputs)
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one pass of a network gives of N pictures.
+
+    probabilities: float32 (N, classes). features: what the last layer sees, float32 (N, F). evidence: for each class at
+    each place, float32 (N, places down, places across, classes): its mean over the places, with the last layer's bias,
+    is what softmax sees (Zhou et al., CAM, CVPR 2016); None where it was not asked for, or where the network has none,
+    as behind flatten.
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    evidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network in use. look: (pictures uint8 (N, S, S, C), C 1 or 3; whether evidence is asked for)."""
+
+    look: Callable[[np.ndarray, bool], Outputs]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Pictures uint8 (N, S, S, C) to probabilities float32 (N, classes)."""
+        return self.look(images, False).probabilities
 
 
 @dataclass(frozen=True)

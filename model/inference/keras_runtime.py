@@ -4,17 +4,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model.inference.formats import Network
+from model.inference.formats import Network, Outputs
+from model.network.parts import head_of, pass_through
 
 
 def compiled(network: keras.Model, batch_size: int = 32) -> Network:
     """The network as a plain function; Keras' own predict() takes longer."""
     spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
-    call = tf.function(lambda batch: network(batch, training=False), input_signature=[spec])
+    call = tf.function(pass_through(network), input_signature=[spec])
 
-    def run(images: np.ndarray) -> np.ndarray:
-        starts = range(0, len(images), batch_size)
-        parts = [call(tf.constant(images[at : at + batch_size])).numpy() for at in starts]
-        return np.concatenate([np.zeros((0, network.output_shape[-1]), np.float32), *parts])
+    def look(images: np.ndarray, evidence: bool) -> Outputs:
+        starts = range(0, max(1, len(images)), batch_size)  # no picture at all has outputs too, of their shapes
+        kernel = head_of(network).get_weights()[0] if evidence else np.empty(0)
+        parts = []
+        for at in starts:
+            probabilities, features, maps = call(tf.constant(images[at : at + batch_size]))
+            pooled = maps.shape[-1] == len(kernel)
+            parts.append([probabilities.numpy(), features.numpy(), *([maps.numpy() @ kernel] if pooled else [])])
+        return Outputs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-    return run
+    return Network(look)

@@ -1,4 +1,8 @@
-"""A trained network in use: LiteRT, whose answers are Keras' to a millionth in a third of the time."""
+"""A trained network in use: LiteRT, whose answers are Keras' to a millionth in a third of the time.
+
+One pass gives features and maps beside the probabilities: in memory the network is made to give what it computes on its
+way. The file stays as it is, so files of earlier versions give the same, and other programs see probabilities alone.
+"""
 
 import math
 import os
@@ -8,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.inference.formats import Network
+from model.inference.endings import ending_of, giving
+from model.inference.formats import Network, Outputs
 from model.quiet import stderr_closed
 from tfrecords.errors import refuse
 
@@ -40,6 +45,8 @@ def open_network(source: Path | bytes) -> Network:
     where there are few, whether one call brings them or several threads: cores that share a picture wait for each
     other at every layer, which takes up to a quarter of their time. The answers are the same.
 
+    What is no classifier, as what gives features, gives that in place of probabilities, and no features.
+
     Raises:
         AoiError: not a LiteRT model.
     """
@@ -47,12 +54,16 @@ def open_network(source: Path | bytes) -> Network:
     cores = os.cpu_count() or 1
     try:
         with stderr_closed():  # the first of a process greets there
-            together = _open(data, cores)
+            _check(data)
+        ending = ending_of(data)
+        if ending:
+            wanted = [ending.probabilities, ending.features, ending.maps]
+            data = giving(data, [tensor for tensor in wanted if tensor is not None])
+        together = _open(data, cores)
     except (ValueError, RuntimeError) as error:
         name = source if isinstance(source, Path) else "the network"
         raise refuse(name, f"not a network that LiteRT runs ({str(error)[:200]})", "Train again with --force")
-    (wanted,) = together.get_output_details()
-    outputs, pool = wanted["shape"][-1], ThreadPoolExecutor(lanes())
+    widths, pool = [each["shape"][-1] for each in together.get_output_details()], ThreadPoolExecutor(lanes())
     free: SimpleQueue[Interpreter] = SimpleQueue()
     lock, calls, opened = Lock(), 0, 0
 
@@ -69,17 +80,23 @@ def open_network(source: Path | bytes) -> Network:
         finally:
             free.put(interpreter)
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def look(images: np.ndarray, evidence: bool) -> Outputs:
         nonlocal calls
-        answers = np.empty((len(images), outputs), np.float32)
+        answers = np.empty((len(images), widths[0]), np.float32)
+        features = np.empty((len(images), widths[1] if ending else 0), np.float32)
+        spoke: list[np.ndarray | None] = [None] * len(images)
         left = iter(range(len(images)))  # whoever is free takes the next
 
         def work(interpreter: "Interpreter") -> None:
-            (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+            (given,), wanted = interpreter.get_input_details(), interpreter.get_output_details()
             for place in left:
                 interpreter.set_tensor(given["index"], images[place : place + 1])
                 interpreter.invoke()
-                answers[place] = interpreter.get_tensor(wanted["index"])[0]
+                answers[place] = _read(interpreter, wanted[0])
+                if ending:
+                    features[place] = _read(interpreter, wanted[1])
+                    if evidence and ending.maps is not None:
+                        spoke[place] = _read(interpreter, wanted[2]) @ ending.kernel
 
         def share(number: int) -> None:
             with lane() as interpreter:
@@ -97,9 +114,24 @@ def open_network(source: Path | bytes) -> Network:
         finally:
             with lock:
                 calls -= 1
-        return answers
+        found = [each for each in spoke if each is not None]
+        return Outputs(answers, features, np.stack(found) if found else None)
 
-    return run
+    return Network(look)
+
+
+def _read(interpreter: "Interpreter", tensor: dict[str, Any]) -> np.ndarray:
+    """A tensor of the picture that was looked at last, float32; of 8 bits too."""
+    values: np.ndarray = interpreter.get_tensor(tensor["index"])[0]
+    scales, zeros = (tensor["quantization_parameters"][key] for key in ("scales", "zero_points"))
+    return (values.astype(np.float32) - zeros[0]) * scales[0] if len(scales) else values
+
+
+def _check(data: bytes) -> None:
+    """Raises: ValueError where the bytes are no LiteRT model."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    Interpreter(model_content=data)
 
 
 def _open(data: bytes, threads: int) -> "Interpreter":

@@ -1,5 +1,8 @@
 """The parts of a classifier, whatever its backbone. The names stand in the files of trained models, and stay."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -24,12 +27,26 @@ def extractor(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.get_layer(DROPOUT).input)
 
 
+def pass_through(network: keras.Model) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """What it gives in use, and what it gives that from, in one pass.
+
+    Pictures uint8 (B, S, S, C) to tensors: probabilities (B, classes), features (B, F), and the maps which these are
+    pooled or flattened from, float32 (B, h, w, filters).
+    """
+    backbone, head = convolutions_of(network), head_of(network)
+    scale = keras.Model(network.input, network.get_layer(SCALE).output)
+    convolutions = keras.Model(backbone.input, [backbone.get_layer(FEATURES).input, backbone.output])
+
+    def call(pictures: Any) -> tuple[Any, Any, Any]:
+        maps, features = convolutions(scale(pictures), training=False)
+        return head(features), features, maps
+
+    return call
+
+
 def last_maps(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """What its features are pooled or flattened from: pictures uint8 (B, S, S, C) to float32 (B, h, w, filters)."""
-    backbone = convolutions_of(network)
-    scaled = keras.Model(network.input, network.get_layer(SCALE).output)(pictures)
-    maps = keras.Model(backbone.input, backbone.get_layer(FEATURES).input)(scaled, training=False)
-    return keras.ops.convert_to_numpy(maps)
+    return keras.ops.convert_to_numpy(pass_through(network)(pictures)[2])
 
 
 def seed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
