@@ -2,12 +2,13 @@
 
 import os
 from enum import StrEnum
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from model.network.backbones import BACKBONES, BackboneName
-from tfrecords.settings import StageSettings
+from tfrecords.settings import AUTO, StageSettings
 
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
@@ -148,6 +149,21 @@ class TrainSettings(StageSettings):
         0.2, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
     )
     cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
+    devices: Literal["auto", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] = Field(
+        AUTO,
+        description="GPUs of this machine that share each step; auto: as many of them as divide train.batch_size",
+    )
+    mixed_precision: bool = Field(
+        False, description="16 bits where 32 are not needed, which saves time and memory on GPUs alone"
+    )
+
+    @field_validator("devices")
+    @classmethod
+    def _divides_a_step(cls, devices: Any, info: ValidationInfo) -> Any:
+        pictures = info.data.get("batch_size", devices)  # missing where it was refused itself
+        if devices != AUTO and pictures % devices:
+            raise PydanticCustomError("devices", f"Input should divide train.batch_size, which is {pictures}")
+        return devices
 
     @field_validator("alpha")
     @classmethod

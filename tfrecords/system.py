@@ -4,6 +4,7 @@ No other module uses what only some systems have. filelock and psutil are import
 everything done needs neither.
 """
 
+import ctypes
 import os
 import shlex
 import signal
@@ -44,6 +45,16 @@ def rename(source: Path, target: Path) -> None:
                 return os.replace(source, target)
             time.sleep(POLL_SECONDS)
     os.replace(source, target)
+
+
+def nvidia_gpus() -> int:
+    """How many GPUs NVIDIA's driver offers this process, as CUDA_VISIBLE_DEVICES allows; 0 where there is no driver."""
+    count = ctypes.c_int()
+    with suppress(OSError):  # no such library
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) == driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from model.network.weights import weights_digest
 from model.quiet import import_tensorflow
 from model.registry.store import store_of
 from model.settings import TrainSettings
+from model.training.devices import with_devices
 from model.training.schedule import with_budget
 from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
@@ -61,10 +62,12 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
 
 
 def resolved(settings: TrainSettings, dataset: Dataset) -> TrainSettings:
-    """The same with its budget, for a dataset of equally large folds, so that a cross-validation trains alike."""
+    """The same with its budget, for a dataset of equally large folds, so that a cross-validation trains alike; and
+    with the number of devices of this machine that share its steps.
+    """
     folds = dataset.manifest.settings.ingest.folds
     pictures = max(1, record_count(dataset) * (folds - 1) // folds)
-    return with_budget(settings, pictures, image_shape(dataset)[0])
+    return with_devices(with_budget(settings, pictures, image_shape(dataset)[0]), pictures)
 
 
 STAGE = Stage(train, makes=(ModelManifest,))

@@ -10,6 +10,7 @@ from model.network.convolutions import convolutions
 from model.network.parts import COLORS, DROPOUT, HEAD, PICTURE, SCALE, seed_dropout
 from model.network.weights import load_pretrained
 from model.settings import NO_WEIGHTS, TrainSettings
+from tfrecords.settings import AUTO
 
 # Keras' own momentum of 0.99 remembers some 100 steps; at a high rate the weights have moved on by then, and
 # validation falls (to 0.83 on NEU). 0.9 follows them, and from scratch it is there within the first epoch.
@@ -32,6 +33,7 @@ def build(settings: TrainSettings, size_px: int, classes: int, channels: int = 1
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
+            layer.synchronized = settings.devices not in (AUTO, 1)  # statistics of a whole step, as on one device
     picture = keras.Input((size_px, size_px, channels), dtype="uint8", name=PICTURE)
     hidden = backbone(_scaled(picture, [scaling for scaling, _ in inputs]))
     hidden = keras.layers.Dropout(settings.dropout, seed=settings.seed, name=DROPOUT)(hidden)

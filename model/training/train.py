@@ -29,6 +29,7 @@ from model.registry.store import Store
 from model.settings import NETWORK, NO_WEIGHTS, Recipe, TrainSettings
 from model.training.best_epoch import best_epoch, scores
 from model.training.class_weights import class_weights
+from model.training.devices import on_devices
 from model.training.flips import harmless_flips
 from model.training.fused import fused
 from model.training.linear_probe import fit_linear_probe
@@ -69,13 +70,15 @@ def train_model(
     state = _read_state(work)
     full = settings.recipe == Recipe.FULL
     # Ahead of the run, so that refused weights leave no trace in MLflow.
-    if state["history"]:
-        network = load(_checkpoint(work, len(state["history"])), compile=True)
-    else:
-        network = build(settings, size, len(classes), channels)
-        network = fused(network) if full else network
-        adam = keras.optimizers.Adam(settings.learning_rate)
-        network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    with on_devices(settings):
+        if state["history"]:
+            network = load(_checkpoint(work, len(state["history"])), compile=True)
+        else:
+            network = build(settings, size, len(classes), channels)
+            if full and settings.devices == 1 and not settings.mixed_precision:  # which are all that the kernel knows
+                network = fused(network)
+            adam = keras.optimizers.Adam(settings.learning_rate)
+            network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
     if state["flips"] is None:
         state["flips"] = harmless_flips(dataset, settings.fold, settings.flips) if full else []
     facts["flips"] = ", ".join(state["flips"]) or "none"
@@ -118,12 +121,14 @@ def _epochs(
     progress: Progress,
 ) -> Iterator[None]:
     """Trains the epochs that `state` has not yet; each is checkpointed, and in `state`, when it is yielded."""
+    devices = int(settings.devices)
     batches = training_batches(
-        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb
+        dataset, settings.fold, settings.batch_size, settings.seed, settings.shift_fraction, settings.cache_mb, devices
     )
     validation = validation_batches(dataset, settings.fold, settings.batch_size, settings.cache_mb)
     counts = training_counts(dataset, settings.fold)
-    pictures, steps = sum(counts), math.ceil(sum(counts) / settings.batch_size)
+    pictures = sum(counts) - sum(counts) % devices
+    steps = math.ceil(pictures / settings.batch_size)
     weights = class_weights(counts, settings.class_weights)
     planned = rounds(settings, steps)
     lengths, warmup = [epochs * steps for epochs in planned], max(1, steps // 2)
@@ -234,7 +239,7 @@ def _finish(
     """Leaves in `work` what a model's folder holds, and nothing else."""
     size, _, channels = image_shape(dataset)
     network = build(settings.model_copy(update={"weights": NO_WEIGHTS}), size, len(classes), channels)
-    network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone
+    network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone, in 32 bits
     save(network, work / f"{NETWORK}.keras")
     (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = dataset.manifest.settings.preprocess

@@ -200,6 +200,22 @@ def test_the_cache_changes_only_the_order(dataset):
     assert sorted(numbers(memory)) == sorted(numbers(disk))
 
 
+@in_and_out_of_memory
+def test_each_batch_can_be_divided_and_what_that_leaves_out_comes_in_other_epochs(dataset, cache_mb):
+    batches = training_batches(dataset, 1, 21, 7, 0.0, cache_mb, parts=7)
+    epochs = [list(batches(epoch).as_numpy_iterator()) for epoch in range(4)]
+    for epoch in epochs:
+        assert [len(labels) for _, labels in epoch] == [21] * 11 + [7]  # of 240
+        assert len(set(numbers(epoch))) == 238
+    assert len(set().union(*map(numbers, epochs))) == 240
+
+
+def test_fewer_pictures_than_parts_are_refused(tmp_path):
+    few = write_dataset(tmp_path, count=5, shards=1)
+    with pytest.raises(AoiError, match=r"train\.devices: 8, for 4 training pictures\. Set train\.devices=1"):
+        training_batches(few, 0, 8, 0, 0.0, 64, parts=8)
+
+
 def test_a_border_that_is_kept_changes_no_batch(tmp_path):
     many = write_dataset(tmp_path, count=30_000)  # 24,000 to train on: under 1 MiB, and 1.5 with a border of 1 px
     kept, made = (batches_of(many, shift_fraction=0.2, cache_mb=cache_mb)[0] for cache_mb in (2, 1))

@@ -1,5 +1,6 @@
 """What differs between operating systems: locks that outlive no owner, programs that end with all their children."""
 
+import ctypes
 import os
 import re
 import signal
@@ -9,12 +10,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from tfrecords import system
-from tfrecords.system import end_with, locked, rename, shielded, start, stop, sync
+from tfrecords.system import end_with, locked, nvidia_gpus, rename, shielded, start, stop, sync
 
 ROOT = Path(system.__file__).parents[1]
 PATIENCE = 120  # seconds for what takes milliseconds on an idle machine
@@ -227,3 +229,18 @@ def test_a_process_ends_at_once_with_another_that_is_gone(monkeypatch):
     monkeypatch.setattr(os, "_exit", codes.append)
     end_with(owner.pid)
     assert codes == [1]
+
+
+def test_gpus_are_counted_by_their_driver_and_none_without_one(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert nvidia_gpus() == 0
+    driver = SimpleNamespace(
+        cuInit=lambda flags: 0, cuDeviceGetCount=lambda count: setattr(count._obj, "value", 3) or 0
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    assert nvidia_gpus() == 3
+    driver.cuInit = lambda flags: 100  # no device
+    assert nvidia_gpus() == 0

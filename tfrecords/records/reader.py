@@ -62,6 +62,7 @@ def training_batches(
     seed: int,
     shift_fraction: float,
     cache_mb: int,
+    parts: int = 1,
 ) -> Callable[..., tf.data.Dataset]:
     """The training records as a function of the epoch.
 
@@ -71,16 +72,20 @@ def training_batches(
         shift_fraction: largest shift, as a part of the picture's size, both ways.
         cache_mb: records are kept in memory up to this many MiB; above it they are read again every epoch and
             shuffled within a buffer of that size.
+        parts: every batch can be divided into so many of the same size, as batch_size can.
 
     Returns:
         (epoch, light_fraction=0, flips=()) -> batches (uint8 (B, S, S, C), int64 (B,)), every record once, the last
-        batch maybe smaller; light_fraction: largest change of light, see `relight`; flips: "horizontal", "vertical".
+        batch maybe smaller, without the few (others in each epoch) that keep it from being divided; light_fraction:
+        largest change of light, see `relight`; flips: "horizontal", "vertical".
     """
     count = sum(
         n for folds in dataset.manifest.counts.values() for fold, n in folds.items() if int(fold) != validation_fold
     )
     if not count:
         raise refuse(dataset.path, f"no record outside fold {validation_fold}", "Set train.fold to another fold")
+    if count < parts:
+        raise refuse("train.devices", f"{parts}, for {count} training pictures", "Set train.devices=1")
     size, _, channels = image_shape(dataset)
     picture_bytes = size * size * channels
     room = cache_mb << 20
@@ -115,7 +120,10 @@ def training_batches(
             return picture, label
 
         tf.random.set_seed(seed)  # tf.data mixes the process's seed into the order
-        shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch)
+        # Keras looks at the first batch of several devices ahead of the epoch, which must not give it another order.
+        shuffled = single.shuffle(buffer, seed=seed * 1_000_003 + epoch, reshuffle_each_iteration=parts == 1)
+        if parts > 1:
+            shuffled = shuffled.take(count - count % parts)
         # Single pictures, since a loop over a batch inside one call costs more than the calls it spares.
         return _delivered(shuffled.map(move, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
 
@@ -147,4 +155,6 @@ def _delivered(single: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Several devices of one machine share a batch; the shards are for machines, and to divide them drops assertions.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return single.batch(batch_size).prefetch(2).with_options(options)
