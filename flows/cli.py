@@ -159,8 +159,9 @@ def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
         else:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
+            kind = int if parameter.annotation is int else str
             parser.add_argument(
-                f"--{name}", metavar=option.metavar, required=required, default=default, help=option.help
+                f"--{name}", type=kind, metavar=option.metavar, required=required, default=default, help=option.help
             )
 
 

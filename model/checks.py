@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from model.manifests import Evaluation, Model
-from model.settings import EvaluateSettings, PredictSettings, TrainSettings
+from model.settings import EvaluateSettings, Head, PredictSettings, TrainSettings
 from tfrecords.dataset import Dataset
 from tfrecords.errors import MISSED, refuse
 from tfrecords.settings import AUTO
@@ -35,6 +35,13 @@ def normal_class(classes: Sequence[str], settings: EvaluateSettings) -> int | No
         return 0 if classes[0].lower() == "normal" else None
     _check_label("evaluate.normal_class", settings.normal_class, classes)
     return settings.normal_class
+
+
+def check_explainable(model: Model) -> None:
+    """Raises AoiError for a model that has no class maps, from which heat maps are made."""
+    if model.manifest.settings.train.head == Head.FLATTEN:
+        seen = "trained with train.head=flatten, and behind that nothing shows what spoke for an answer"
+        raise refuse(model.path, seen, "Leave out --explain, or train with train.head=gap")
 
 
 def check_same(model: Model, dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from flows.products import choose_model, describe_model
 from flows.stages.export import make_export
 from flows.stages.ingest import choose_data, ingest_split
 from flows.stages.stage import BEAM, PRODUCT, Job, Option, Stage
-from model.checks import check_same, check_unreadable, check_unreadable_label
+from model.checks import check_explainable, check_same, check_unreadable, check_unreadable_label
 from model.decisions.drift import warning as drift_warning
 from model.decisions.wording import promise_lines, void_line
 from model.manifests import Evaluation, Export, Model, Prediction, PredictionManifest
@@ -24,9 +24,13 @@ from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset
+from tfrecords.errors import refuse
 
 VERSION = 5  # raise it when the same model and lot would give another prediction
 DATA = Option("a lot: a folder or zip of pictures, or one with test.csv (default: used last)", metavar="DIR")
+EXPLAIN = Option(
+    "heat maps of the N parts that are least sure, into explanations/ beside review.csv (default: none)", metavar="N"
+)
 MODEL = Option("a model's folder or name (default: the champion of the product)")
 
 
@@ -36,13 +40,19 @@ def predict(
     product: Annotated[str | None, PRODUCT] = None,
     data: Annotated[str | None, DATA] = None,
     beam: Annotated[str, BEAM] = "",
+    explain: Annotated[int, EXPLAIN] = 0,
 ) -> Ref:
     """The test pictures of `data` to HOME/submission.csv, by a model or by the champion of a product.
 
     The pictures go through the same Beam job as the training's, with the settings that the model knows.
+    explain: of how many parts, the least sure first, heat maps show what spoke for the answer.
     """
     home, data = job.home, choose_data(job.home, data)
+    if explain < 0:
+        raise refuse("--explain", f"{explain} parts", "Name a number of parts, such as --explain 20")
     chosen = choose_model(home, model, product, data)
+    if explain:
+        check_explainable(chosen)
     known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
     ingested = ingest_split(replace(job, settings=known, force=False), data, "test", beam, chosen.manifest.classes)
     lot = ingested.dataset
@@ -51,13 +61,19 @@ def predict(
         exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
     evaluation = home.evaluation_of(chosen.fingerprint)
     made, cached = make_prediction(job, chosen, lot, evaluation, exported)
+    explained = ""
+    if explain:
+        from model.inference.explain import EXPLANATIONS, explain_lot
+
+        explain_lot(made, exported or chosen, lot, explain, job.force, job.progress)
+        explained = f"\nexplained: the least sure parts; see {EXPLANATIONS}/index.csv there"
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
     drifted = drift_warning(made.manifest.drift)
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
     used = f"model: {describe_model(home, chosen)}"
     told = "".join(f"\n{line}" for line in ingested.told())
     promised = "".join(f"\npromise: {line}" for line in lot_promises(made, evaluation))
-    note = f"{used}\ndecided: {decisions}; see review.csv there{promised}{told}{unusual}"
+    note = f"{used}\ndecided: {decisions}; see review.csv there{explained}{promised}{told}{unusual}"
     ref = replace(home.finished(made, cached), note=note)
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     return ref

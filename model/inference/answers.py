@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from model.decisions.operating import decide
-from model.inference.class_maps import heat_of, overlay
+from model.inference.class_maps import heat_map
 from model.inference.classifier import Classifier, open_classifier, shifted
 from model.manifests import OperatingPoint
 from model.settings import Decision
@@ -41,8 +40,7 @@ class Answer:
         """
         if self.evidence is None:
             return None
-        drawn = overlay(self.image, heat_of(self.evidence, len(self.image)))
-        return cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
+        return heat_map(self.image, self.evidence)
 
 
 class Answering:

@@ -20,6 +20,7 @@ from flows.stages.predict import predict
 from flows.stages.stage import Job
 from flows.stages.sweep import sweep
 from model.evaluation.sweep import read_table
+from model.inference.class_maps import heat_map
 from model.inference.classifier import open_classifier
 from model.manifests import EvaluationManifest, ExportManifest, ModelManifest, PredictionManifest, SweepManifest
 from model.registry.store import CHAMPION, store_of
@@ -106,6 +107,19 @@ def test_what_differs_in_hue_alone_is_named_over_rgb(swept):
     accuracy = {row["preprocess.color"]: float(row["accuracy"]) for row in swept.table}
     assert accuracy["rgb"] == 1
     assert accuracy["gray"] < 0.7
+
+
+def test_an_ensemble_over_rgb_shows_its_mean_heat_over_colors(lot, swept):
+    predict(Job(swept.home), data=str(swept.data), explain=3)
+    with open(lot.path / "explanations" / "index.csv", encoding="utf-8", newline="") as file:
+        index = list(csv.DictReader(file))
+    classifier = open_classifier(swept.home.find(ModelManifest, lot.manifest.model.fingerprint).path)
+    assert len(classifier.networks) == 2
+    for row in index:
+        image = prepare((swept.data / "test_images" / row["ID"]).read_bytes(), classifier.preprocess)
+        spoke = [seen.evidence[0, ..., int(row["label"])] for seen in classifier.look(image[None], True)]
+        drawn = (lot.path / "explanations" / row["file"]).read_bytes()
+        assert drawn == heat_map(image, np.mean(spoke, axis=0))
 
 
 def test_records_hold_what_is_prepared_of_the_files(swept):

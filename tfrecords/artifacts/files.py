@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tfrecords.system import rename
+from tfrecords.system import locked, rename, sync
 
 BLOCK_BYTES = 65536
 
@@ -50,6 +51,29 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
         rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def appearing_folder(path: Path) -> Iterator[Path]:
+    """A folder, empty at first, that takes the place of the one at `path` when the block ends well; nobody sees a part
+    of it. Callers take turns.
+    """
+    aside, former = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
+    with locked(path.with_name(f".{path.name}.lock")):
+        try:
+            for left in (aside, former):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            aside.mkdir()
+            yield aside
+            for file in aside.rglob("*"):
+                sync(file)
+            if path.exists():
+                rename(path, former)
+            rename(aside, path)
+            sync(path.parent)
+        finally:
+            for left in (aside, former):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str | Iterable[str]) -> None:
