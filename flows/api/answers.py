@@ -17,7 +17,7 @@ from flows.api.decisions import DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
 from flows.champion import Served
-from model.inference.answers import Answer, Answering
+from model.inference.answers import Answer
 from model.inference.runtime import lanes
 from tfrecords.pictures.errors import PictureError
 
