@@ -126,6 +126,21 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     serve.add_argument("--prefect-port", metavar="N", type=int, default=4200, help="default 4200")
     serve.add_argument("--mlflow-port", metavar="N", type=int, default=5000, help="default 5000")
+    serve.add_argument(
+        "--cron",
+        metavar="DEPLOYMENT=CRON",
+        action="append",
+        default=[],
+        help="when a deployment runs: 'aoi/full=0 2 * * *'; repeatable; in place of what --cron told of it before",
+    )
+    serve.add_argument("--inbox", metavar="DIR", help="folder in which each finished lot, a folder, is predicted once")
+    serve.add_argument(
+        "--settle",
+        metavar="SECONDS",
+        type=float,
+        default=30.0,
+        help="a lot without .done is finished when nothing in it has changed for so long (default 30)",
+    )
 
     api = add("api", _api, "answers over HTTP, one picture or several at a time")
     _add_model(api)
@@ -258,9 +273,10 @@ def _watched(name: str, stage: "Stage", job: "Job", given: Mapping[str, Any]) ->
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from flows.serve import serve
+    from flows.serve import Asked, serve
 
-    return serve(_home(arguments), arguments.data, arguments.host, arguments.prefect_port, arguments.mlflow_port)
+    asked = Asked(arguments.data, arguments.cron, arguments.inbox, arguments.settle)
+    return serve(_home(arguments), asked, arguments.host, arguments.prefect_port, arguments.mlflow_port)
 
 
 def _api(arguments: argparse.Namespace) -> int:

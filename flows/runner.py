@@ -1,45 +1,60 @@
-"""The process that `aoi serve` starts to run what is asked of the deployments: python -m flows.runner HOME [DATA]."""
+"""The process that `aoi serve` starts to run what is asked of the deployments: python -m flows.runner HOME ..."""
 
+import argparse
 import asyncio
 import logging
 import signal
 import sys
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from httpx import HTTPError
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.schema_tools import validate
+from pydantic import ValidationError
+from tzlocal import get_localzone_name
 
 from flows.deployments import DEPLOYED, FLOW
 from flows.home import open_home
+from flows.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
 from flows.servers import only_runner
-from tfrecords.errors import AoiError
+from tfrecords.errors import AoiError, Problem
 
 REGISTERED = "deployments"  # what HOME notes: description and parameters as they were registered last
 UNFINISHED = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
 LEFT = "aoi serve ended while it ran; a retry goes on from what is finished"
+BY_CRON = "aoi serve --cron "  # how the names (slugs) of schedules begin that came from there
+INBOX = "inbox"  # tag of the runs of an inbox's lots
+LOOK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
 
-def main(home: str, data: str | None = None) -> None:
+def main(home: str, data: str | None, crons: Sequence[str], inbox: str | None, settle: float) -> None:
     """Registers aoi/full, aoi/ingest, ... and runs them on request and on schedule, until SIGTERM.
 
     What people set on a deployment stays: schedules, parameters, description, tags, limits, whether it is paused.
     Runs that an earlier runner left unfinished become Crashed: nobody runs them any more.
 
-    data: folder that they use where none is given; none: the one used last in HOME.
+    data: folder that they use where none is given; none: the one used last in HOME. crons: see `read_crons`. inbox:
+    folder whose lots are predicted, where there is one; settle: seconds, see `Inbox`.
 
-    Raises: AoiError where HOME has a runner already.
+    Raises: AoiError where HOME has a runner already, or for what can't be done.
     """
     place = open_home(home)
+    schedules = read_crons(crons)
+    lots = open_inbox(place, inbox, settle) if inbox else None
     with only_runner(place):
         deployments = [_deployment(name, home, data) for name in DEPLOYED]
         before = place.recall(REGISTERED) or {}
@@ -53,10 +68,99 @@ def main(home: str, data: str | None = None) -> None:
         for deployment in deployments:
             runner.add_deployment(deployment)
         place.remember(REGISTERED, ours)
+        with get_client(sync_client=True) as client:
+            for name, wanted in schedules.items():
+                schedule(client, name, wanted)
         # Prefect's own handler leaves at once: then nobody waits for the flow runs, which say that they were stopped.
         runner.handle_sigterm = lambda *_: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
         with suppress(KeyboardInterrupt):
-            asyncio.run(runner.start())
+            asyncio.run(_run(runner, lots))
+
+
+async def _run(runner: Runner, lots: Inbox | None) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(_start_lots(lots)) if lots else None
+        await runner.start()
+        if watch:
+            watch.cancel()
+
+
+async def _start_lots(lots: Inbox) -> None:
+    """Starts aoi/predict for each finished lot, for ever. What fails is tried again."""
+    told = ""
+    async with get_client() as client:
+        while True:
+            try:
+                for lot in await asyncio.to_thread(lots.finished, time.monotonic()):
+                    await start_lot(client, lots, lot)
+                told = ""
+            except (HTTPError, OSError) as error:  # the server or the mount is away
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("%s: no lot is started until this passes: %s", lots.folder, error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def start_lot(client: PrefectClient, lots: Inbox, lot: Lot) -> None:
+    """Asks for the prediction of a lot, which another asking for the same does not start again, and notes it."""
+    deployment = await client.read_deployment_by_name(f"{FLOW}/predict")
+    await client.create_flow_run_from_deployment(
+        deployment.id,
+        parameters={"data": str(lot.path), "out": str(lot.results)},
+        tags=[INBOX, lot.name],
+        idempotency_key=lot.key,
+    )
+    await asyncio.to_thread(lots.note, lot)
+    log.info("%s: started", lot.path)
+
+
+def read_crons(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Deployments, such as aoi/full, each with the crons that texts DEPLOYMENT=CRON name; "" as a cron adds none.
+
+    Raises: AoiError for all texts at once that name no deployment or no cron.
+    """
+    known = [f"{FLOW}/{name}" for name in DEPLOYED]
+    example = "Write it as --cron 'aoi/full=0 2 * * *': minute, hour, day of the month, month, day of the week"
+    found: dict[str, list[str]] = {}
+    problems = []
+    for text in texts:
+        name, equals, cron = (part.strip() for part in text.partition("="))
+        if not equals:
+            problems.append(Problem("--cron", f"{text!r} is no DEPLOYMENT=CRON", example))
+        elif name not in known:
+            problems.append(Problem("--cron", f"{name!r} is no deployment", f"Known: {', '.join(known)}"))
+        elif cron and not _is_cron(cron):
+            problems.append(Problem("--cron", f"{cron!r} is no cron of {name}", example))
+        else:
+            found.setdefault(name, []).extend([cron] if cron else [])
+    if problems:
+        raise AoiError(problems)
+    return {name: list(dict.fromkeys(crons)) for name, crons in found.items()}
+
+
+def _is_cron(text: str) -> bool:
+    # With six fields it would tell seconds too, and a slip of the pen start a run each second.
+    try:
+        CronSchedule(cron=text)
+    except ValidationError:
+        return False
+    return len(text.split()) == 5 or text.startswith("@")
+
+
+def schedule(client: SyncPrefectClient, name: str, crons: Sequence[str]) -> None:
+    """Gives a deployment these crons, at this machine's time, in place of those that `schedule` gave it before.
+
+    One that it has already stays as people changed or paused it, and so does all that people made themselves.
+    """
+    deployment = client.read_deployment_by_name(name).id
+    wanted = {f"{BY_CRON}{cron}": cron for cron in crons}
+    for found in client.read_deployment_schedules(deployment):
+        slug = found.slug or ""
+        if slug.startswith(BY_CRON) and wanted.pop(slug, None) is None:
+            client.delete_deployment_schedule(deployment, found.id)
+    for slug, cron in wanted.items():
+        when = CronSchedule(cron=cron, timezone=get_localzone_name())
+        client.create_deployment_schedules(deployment, [DeploymentScheduleCreate(schedule=when, slug=slug)])
 
 
 def _end_what_was_left(client: SyncPrefectClient) -> None:
@@ -105,8 +209,14 @@ def merged(ours: dict[str, Any], before: dict[str, Any], found: dict[str, Any]) 
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("home")
+    parser.add_argument("--data")
+    parser.add_argument("--cron", dest="crons", action="append", default=[])
+    parser.add_argument("--inbox")
+    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS)
     try:
-        main(*sys.argv[1:])
+        main(**vars(parser.parse_args()))
     except AoiError as error:
         print(f"aoi: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

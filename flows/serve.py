@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from flows import interrupts
 from flows.addresses import PROXIES, admitted, bracketed, direct, is_loopback, reachable
 from flows.home import Home
+from flows.inbox import SETTLE_SECONDS, open_inbox
 from flows.servers import ask, check_store, only_runner, prefect_home, runs_already, servers_of
 from model.registry.store import Store, experiments_address, store_of
 from tfrecords import system
@@ -27,20 +29,53 @@ NO_TELEMETRY = {
 }
 
 
-def serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_port: int) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What the runner is told of the deployments.
+
+    data: folder that they use where none is given; crons: texts DEPLOYMENT=CRON; inbox: folder of lots, where there
+    is one; settle: seconds without change after which a lot is finished.
+    """
+
+    data: str | None = None
+    crons: Sequence[str] = ()
+    inbox: str | None = None
+    settle: float = SETTLE_SECONDS
+
+    def check(self, home: Home) -> None:
+        """Raises: AoiError for a cron or an inbox that is none."""
+        if self.crons:
+            from flows.runner import read_crons  # Prefect: two seconds
+
+            read_crons(self.crons)
+        if self.inbox:
+            open_inbox(home, self.inbox, self.settle)
+
+    def words(self) -> list[str]:
+        """The same as words of the runner's command line."""
+        words = [f"--cron={cron}" for cron in self.crons]
+        if self.data:
+            words.append(f"--data={os.path.abspath(self.data)}")
+        if self.inbox:
+            words += [f"--inbox={os.path.abspath(self.inbox)}", f"--settle={self.settle}"]
+        return words
+
+
+def serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: int) -> int:
     """Starts what does not answer yet, serves the deployments until SIGINT or SIGTERM, stops what it started.
 
-    Raises: AoiError for an address that can't be used or that something else holds, before anything is started;
-        for a part that does not come up or ends early.
+    Raises: AoiError for an address that can't be used or that something else holds, and for what is asked and can't
+        be done, before anything is started; for a part that does not come up or ends early.
     """
     try:
-        return _serve(home, data, host, prefect_port, mlflow_port)
+        return _serve(home, asked, host, prefect_port, mlflow_port)
     except KeyboardInterrupt:
         print("stopped", flush=True)
         return 0
 
 
-def _serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_port: int) -> int:
+def _serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: int) -> int:
+    asked.check(home)
     store = store_of(home.root, "")
     check_store(store)
     servers = servers_of(home, store, host, prefect_port, mlflow_port)
@@ -51,7 +86,7 @@ def _serve(home: Home, data: str | None, host: str, prefect_port: int, mlflow_po
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = environment_of(home, host, prefect, mlflow, mlflow_port, os.environ)
-    runner = ["flows.runner", str(home.root), *([os.path.abspath(data)] if data else [])]
+    runner = ["flows.runner", str(home.root), *asked.words()]
     if not is_loopback(host):
         print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
     parts: dict[str, subprocess.Popen[bytes]] = {}

@@ -156,7 +156,7 @@ def started(monkeypatch, tmp_path: Path, host: str) -> list[list[str]]:
     monkeypatch.setattr(flows.serve, "_stop", lambda parts: None)
     monkeypatch.setattr(flows.serve, "wait", lambda *_: None)
     monkeypatch.setattr(flows.serve, "runs_already", lambda *_: False)
-    assert flows.serve.serve(Home(tmp_path), None, host, 4200, 5000) == 0
+    assert flows.serve.serve(Home(tmp_path), flows.serve.Asked(), host, 4200, 5000) == 0
     return commands
 
 

@@ -21,6 +21,7 @@ from model.quiet import import_tensorflow
 from model.settings import SUBMISSION, Precision, Runtime
 from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
+from tfrecords.artifacts.copies import check_target, put_copy
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset
@@ -32,6 +33,7 @@ EXPLAIN = Option(
     "heat maps of the N parts that are least sure, into explanations/ beside review.csv (default: none)", metavar="N"
 )
 MODEL = Option("a model's folder or name (default: the champion of the product)")
+OUT = Option("a folder for a copy of the result, which appears there whole", metavar="DIR")
 
 
 def predict(
@@ -41,6 +43,7 @@ def predict(
     data: Annotated[str | None, DATA] = None,
     beam: Annotated[str, BEAM] = "",
     explain: Annotated[int, EXPLAIN] = 0,
+    out: Annotated[str | None, OUT] = None,
 ) -> Ref:
     """The test pictures of `data` to HOME/submission.csv, by a model or by the champion of a product.
 
@@ -50,6 +53,8 @@ def predict(
     home, data = job.home, choose_data(job.home, data)
     if explain < 0:
         raise refuse("--explain", f"{explain} parts", "Name a number of parts, such as --explain 20")
+    if out is not None:
+        check_target(Path(out))
     chosen = choose_model(home, model, product, data)
     if explain:
         check_explainable(chosen)
@@ -76,6 +81,8 @@ def predict(
     note = f"{used}\ndecided: {decisions}; see review.csv there{explained}{promised}{told}{unusual}"
     ref = replace(home.finished(made, cached), note=note)
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
+    if out is not None:
+        put_copy(made, Path(out))
     return ref
 
 

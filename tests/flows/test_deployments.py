@@ -1,5 +1,6 @@
 """The Prefect flows, on a server of the test's own: what runs, what is found, and what a run leaves to look at."""
 
+import asyncio
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,13 +9,16 @@ import h5py
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, FlowRunFilterTags
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import deployments
 from flows.deployments import DEPLOYED
 from flows.home import Home, Ref
+from flows.inbox import open_inbox
+from flows.runner import _deployment, schedule, start_lot
 from flows.settings import Settings, load_settings
 from model.manifests import EvaluationManifest, ExportManifest, PredictionManifest
 from tfrecords.errors import AoiError
@@ -152,11 +156,15 @@ def test_a_clean_set_after_a_dirty_one_shows_no_findings(server, data, tmp_path)
     assert shown == [["identical"], ["none"]]
 
 
-def test_predict_and_export_take_a_product(told, made):
+def test_predict_and_export_take_a_product(told, made, tmp_path):
     home, model = str(told.home.root), made[3]["train"].fingerprint
     given = {"home": home, "data": str(made[0]), "settings": made[2]}
-    state = deployments.predict(**given, product="tiny", return_state=True)
+    state = deployments.predict(**given, product="tiny", out=str(tmp_path / "lot-1"), return_state=True)
     assert state.is_completed()
+    made_there, copied = told.home.root / state.result().folder, tmp_path / "lot-1"
+    assert {each.name: each.read_bytes() for each in copied.iterdir()} == {
+        each.name: each.read_bytes() for each in made_there.iterdir()
+    }
     assert told.home.open(state.result(), PredictionManifest).manifest.model.fingerprint == model
     state = deployments.export(home=home, product="tiny", return_state=True)
     assert told.home.open(state.result(), ExportManifest).manifest.model.fingerprint == model
@@ -164,6 +172,56 @@ def test_predict_and_export_take_a_product(told, made):
         state = flow(**more, product="neu", return_state=True)
         with pytest.raises(AoiError, match=r"'neu' is no product in .* Name one of: tiny"):
             state.result()
+
+
+# --- What `aoi serve` registers -----------------------------------------------------------------------------
+
+
+def test_schedules_of_the_command_line_take_the_place_of_its_earlier_ones_and_no_others(server, tmp_path):
+    _deployment("export", str(tmp_path), None).apply()
+
+    def schedules():
+        found = client.read_deployment_by_name("aoi/export").schedules
+        return sorted((each.schedule.cron, each.active) for each in found)
+
+    with get_client(sync_client=True) as client:
+        made = client.read_deployment_by_name("aoi/export").id
+        client.create_deployment_schedules(made, [(CronSchedule(cron="30 6 * * *", timezone="Asia/Taipei"), True)])
+        own = ("30 6 * * *", True)
+        for _ in range(2):
+            schedule(client, "aoi/export", ["0 2 * * *", "0 14 * * *"])
+            assert schedules() == [("0 14 * * *", True), ("0 2 * * *", True), own]
+        (paused,) = (each.id for each in client.read_deployment_schedules(made) if each.schedule.cron == "0 2 * * *")
+        client.update_deployment_schedule(made, paused, active=False)
+        schedule(client, "aoi/export", ["0 2 * * *"])
+        assert schedules() == [("0 2 * * *", False), own]
+        schedule(client, "aoi/export", [])
+        assert schedules() == [own]
+
+
+def test_a_lot_is_asked_for_once_even_where_that_was_not_noted(server, tmp_path):
+    _deployment("predict", str(tmp_path / "home"), None).apply()
+    (tmp_path / "inbox" / "lot-1").mkdir(parents=True)
+    (tmp_path / "inbox" / "lot-1" / ".done").touch()
+    inbox = open_inbox(Home(tmp_path / "home"), str(tmp_path / "inbox"), 30)
+    (lot,) = inbox.finished(0)
+
+    async def start() -> None:
+        async with get_client() as client:
+            await start_lot(client, inbox, lot)
+
+    for _ in range(2):
+        asyncio.run(start())
+    with get_client(sync_client=True) as client:
+        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=["lot-1"]))
+        (run,) = client.read_flow_runs(flow_run_filter=tagged)
+    assert run.parameters == {
+        "home": str(tmp_path / "home"),
+        "data": str(lot.path),
+        "out": str(tmp_path / "inbox" / "results" / "lot-1"),
+    }
+    assert set(run.tags) == {"inbox", "lot-1"}
+    assert inbox.finished(0) == []
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------

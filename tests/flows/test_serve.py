@@ -34,19 +34,23 @@ def processes_of(home):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, free_ports):
-    """Two lives of `aoi serve` on one HOME, and what was seen in each."""
+def told(tmp_path_factory, free_ports, copy_home, made):
+    """Two lives of `aoi serve` on one HOME, which has a champion, and what was seen in each."""
     root = tmp_path_factory.mktemp("serve")
     data, other = root / "data", root / "other"
     subprocess.run([BIN / "aoi", "sample", data, "--train", "120", "--test", "6"], check=True, capture_output=True)
     shutil.copytree(data, other)
-    home, (*ports, other_prefect, other_mlflow) = root / "home", free_ports(4)
+    home, (*ports, other_prefect, other_mlflow) = copy_home(root / "home").root, free_ports(4)
     prefect_port, mlflow_port = ports
     options = ["--prefect-port", prefect_port, "--mlflow-port", mlflow_port]
-    told = SimpleNamespace(home=home, ports=ports, data=data, other=other, moved=root / "moved")
+    inbox = root / "inbox"
+    shutil.copytree(made[0] / "test_images", inbox / "lot-1")
+    (inbox / "lot-1" / ".done").touch()
+    told = SimpleNamespace(home=home, ports=ports, data=data, other=other, moved=root / "moved", inbox=inbox)
     lives = []
     try:
-        lives.append(first := Serve(home, root / "first.log", "--data", data, *options))
+        asked = ["--data", data, "--inbox", inbox, "--cron", "aoi/train=0 3 * * *"]
+        lives.append(first := Serve(home, root / "first.log", *asked, *options))
         told.printed = first.log.read_text()
         told.pages = [directly(f"http://127.0.0.1:{port}") for port in ports]
         told.settings = first.ask("/admin/settings")
@@ -73,17 +77,20 @@ def told(tmp_path_factory, free_ports):
         first.ask(f"/deployments/{full['id']}", BY_PEOPLE, "PATCH")
         first.ask(f"/deployments/{ingest['id']}", {"parameters": {"data": str(other), "beam": ""}}, "PATCH")
         wait_until_idle(first)
+        told.lots = lots(first)
         told.left = left_running(first, "predict")
-        told.before = {name: first.deployment(name) for name in ("full", "ingest")}
+        told.before = {name: first.deployment(name) for name in ("full", "ingest", "train")}
         told.processes = processes_of(home)
         told.end = first.end(signal.SIGINT)
         told.left_over = processes_of(home)
 
-        lives.append(second := Serve(home, root / "second.log", "--data", told.moved, "--host", SECOND_HOST, *options))
+        asked = ["--data", told.moved, "--inbox", inbox, "--host", SECOND_HOST]
+        lives.append(second := Serve(home, root / "second.log", *asked, *options))
         told.second = second.log.read_text()
-        told.after = {name: second.deployment(name) for name in ("full", "ingest")}
+        told.after = {name: second.deployment(name) for name in ("full", "ingest", "train")}
         told.left_state = second.ask(f"/flow_runs/{told.left}")["state"]
         told.second_watched = second.prefect("deployment run aoi/ingest --watch")
+        told.lots_after = lots(second)
         told.second_end = second.end(signal.SIGTERM)
         told.finally_left_over = processes_of(home)
         told.logs = {log.name: log.read_text() for log in (home / "logs").iterdir()}
@@ -103,6 +110,12 @@ def scheduled_run(serve):
                 return run
         time.sleep(0.5)
     pytest.fail(f"no scheduled run ended in {RUN_SECONDS} s: {(serve.home / 'logs' / 'prefect.log').read_text()}")
+
+
+def lots(serve):
+    """(tags, state) of the runs of the inbox's lots."""
+    runs = serve.ask("/flow_runs/filter", {"flow_runs": {"tags": {"all_": ["inbox"]}}})
+    return [(sorted(run["tags"]), run["state_name"]) for run in runs]
 
 
 def wait_until_idle(serve):
@@ -139,6 +152,19 @@ def test_it_runs_what_another_terminal_asks_for(told):
 
 def test_a_schedule_starts_runs(told):
     assert told.scheduled["state_name"] == "Cached", told.scheduled
+
+
+def test_a_lot_in_the_inbox_is_predicted_once_over_a_restart_too(told):
+    assert told.lots == told.lots_after == [(["inbox", "lot-1"], "Completed")]
+    assert [path.name for path in (told.inbox / "results").iterdir()] == ["lot-1"]
+    made = {path.name for path in (told.inbox / "results" / "lot-1").iterdir()}
+    assert made >= {"predictions.csv", "review.csv", "submission.csv"}
+    assert (told.inbox / "results" / "lot-1" / "predictions.csv").read_text().count("\n") == 10
+
+
+def test_a_schedule_of_the_command_line_stays_where_it_is_left_out_later(told):
+    assert [each["schedule"]["cron"] for each in told.before["train"]["schedules"]] == ["0 3 * * *"]
+    assert told.after["train"]["schedules"] == told.before["train"]["schedules"]
 
 
 def test_the_servers_tell_nobody_about_their_use(told):
