@@ -15,18 +15,21 @@ from flows import interrupts
 from flows.addresses import PROXIES, admitted, bracketed, direct, is_loopback, reachable
 from flows.home import Home
 from flows.inbox import SETTLE_SECONDS, open_inbox
-from flows.servers import ask, check_store, only_runner, prefect_home, runs_already, servers_of
-from model.registry.store import Store, experiments_address, store_of
+from flows.servers import (
+    ask,
+    check_stores,
+    only_runner,
+    prefect_home,
+    run_variables,
+    runs_already,
+    servers_of,
+)
+from model.registry.store import Store, experiments_address, nameless, store_of
 from tfrecords import system
 from tfrecords.errors import MISSED, AoiError, refuse
 
 START_SECONDS = 120
 STOP_SECONDS = 15
-NO_TELEMETRY = {
-    "DO_NOT_TRACK": "true",  # Prefect's clients; MLflow knows no other word for it than "true"
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,12 @@ def serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: i
 def _serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: int) -> int:
     asked.check(home)
     store = store_of(home.root, "")
-    check_store(store)
+    check_stores(store, os.environ)
     servers = servers_of(home, store, host, prefect_port, mlflow_port)
     missing = [server for server in servers if not runs_already(server, home, store)]
     with only_runner(home):
         pass  # refused now rather than by the runner, once the servers are up
-    prefect, mlflow = servers[0].address, servers[1].address if servers[1:] else store.uri
+    prefect, mlflow = servers[0].address, servers[1].address if servers[1:] else nameless(store.uri)
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = environment_of(home, host, prefect, mlflow, mlflow_port, os.environ)
@@ -94,7 +97,8 @@ def _serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: 
     with interrupts.deferred() as check, ExitStack() as stack:
         stack.callback(_stop, parts)
         for server in missing:
-            parts[server.name] = start(server.command, environment, logs / f"{server.name}.log")
+            log = logs / f"{server.name}.log"
+            parts[server.name] = start(server.command, {**environment, **server.environment}, log)
         for server in missing:
             up = partial(answers, server.address + server.health)
             wait(server.name, up, parts[server.name], logs / f"{server.name}.log", check)
@@ -125,15 +129,14 @@ def environment_of(
         **given,
         **direct(given, [reachable(host)]),
         **admitted(host, mlflow_port, given),
-        "AOI_HOME": str(home.root),
+        **run_variables(home),
         "AOI_MLFLOW_UI": mlflow,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its eight helpers serve features for language models
         "PREFECT_API_URL": f"{prefect}/api",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # seconds until a request is seen; 10 by default
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # until a new schedule acts; 60 by default
         "PREFECT_HOME": str(prefect_home(home)),
-        "PREFECT_LOCAL_STORAGE_PATH": str(prefect_home(home) / "results"),
-        **NO_TELEMETRY,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
 
 

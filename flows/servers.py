@@ -6,21 +6,28 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.addresses import host_of, is_here, reachable, url
 from flows.home import Home
-from model.registry.store import STORE_VARIABLE, Store
+from model.registry.databases import check_database, check_store
+from model.registry.store import ROOT_VARIABLE, STORE_VARIABLE, Store, hidden, is_database
 from tfrecords.errors import refuse
 
 ASK_SECONDS = 5
+HEARTBEAT_SECONDS = 30  # between two signs of life of a run; Prefect takes no fewer
 ANSWER_BYTES = 1 << 20
 PORTS = range(1, 65536)
 SQLITE = "sqlite:///"
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "true",  # Prefect's clients; MLflow knows no other word for it than "true"
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+PREFECT_DATABASES = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
 # Without the proxy that the environment names for servers elsewhere.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -35,6 +42,7 @@ class Server:
         host, port: where it listens.
         health: path that answers with status 200 once it is up.
         command: Python module and arguments that start it.
+        environment: what it is told beside: addresses with passwords, which lists of processes must not show.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Server:
     port: int
     health: str
     command: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -75,12 +84,13 @@ def servers_of(home: Home, store: Store, host: str, prefect_port: int, mlflow_po
     prefect = ["prefect", "server", "start", *listen, str(prefect_port)]
     servers = [Server("prefect", host, prefect_port, "/api/health", prefect)]
     if not is_server(store):
-        mlflow = ["mlflow", "server", *listen, str(mlflow_port), "--workers", "1", "--backend-store-uri", store.uri]
+        mlflow = ["mlflow", "server", *listen, str(mlflow_port), "--workers", "1"]
+        told = {"MLFLOW_BACKEND_STORE_URI": store.uri}
         if store.artifacts:
-            mlflow += ["--default-artifact-root", store.artifacts]
+            told[ROOT_VARIABLE] = store.artifacts
         if prefect_port == mlflow_port:
             raise refuse("--mlflow-port", f"{mlflow_port} is Prefect's port too", "Give each server a port of its own")
-        servers.append(Server("mlflow", host, mlflow_port, "/health", mlflow))
+        servers.append(Server("mlflow", host, mlflow_port, "/health", mlflow, told))
     return servers
 
 
@@ -89,11 +99,15 @@ def is_server(store: Store) -> bool:
     return store.uri.startswith(("http://", "https://"))
 
 
-def check_store(store: Store) -> None:
-    """Raises: AoiError where the store is a server of this machine that does not answer."""
+def check_stores(store: Store, environment: Mapping[str, str]) -> None:
+    """Raises: AoiError where MLflow's store or the database that the environment names for Prefect can't be used."""
+    check_store(store)
     if is_server(store) and is_here(host_of(store.uri)) and ask(store.uri) is None:
         remedy = f"Start that server, or unset {STORE_VARIABLE} to keep the records in HOME"
-        raise refuse(STORE_VARIABLE, f"nothing answers at {store.uri}", remedy)
+        raise refuse(STORE_VARIABLE, f"nothing answers at {hidden(store.uri)}", remedy)
+    for variable in PREFECT_DATABASES:
+        if is_database(address := environment.get(variable, "")) and not address.startswith("sqlite"):
+            check_database(variable, address)
 
 
 def runs_already(server: Server, home: Home, store: Store) -> bool:
@@ -195,6 +209,16 @@ def _whose(address: str, home: Home, store: Store) -> tuple[str, str]:
     return "", f"another HTTP server ({software}status {answer.status})"
 
 
+def run_variables(home: Home) -> dict[str, str]:
+    """The variables under which the runs of HOME's deployments live, whoever starts them."""
+    return {
+        "AOI_HOME": str(home.root),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_LOCAL_STORAGE_PATH": str(prefect_home(home) / "results"),  # a retry looks there, on any machine
+        **NO_TELEMETRY,
+    }
+
+
 def prefect_home(home: Home) -> Path:
     """Folder of the Prefect server: its database and settings."""
     return home.root / "prefect"
@@ -202,7 +226,7 @@ def prefect_home(home: Home) -> Path:
 
 def _oldest_experiment(store: Store) -> list[tuple[str, int | None]]:
     """Number and time of creation (ms) of a store's oldest experiment, by which it is known from all others."""
-    if store.artifacts and not Path(store.uri.removeprefix(SQLITE)).exists():
+    if store.embedded and not Path(store.uri.removeprefix(SQLITE)).exists():
         return []  # asking would make one
     from model.registry.tracking import connect
 

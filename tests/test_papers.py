@@ -37,6 +37,7 @@ NOT_RUN = {
     r".*: \.venv/bin/pre-commit install .*": "changes the Git hooks of this checkout",
     r"docs/offline\.md: pip download .*": "downloads packages",
     r"docs/serve\.md: aoi serve .* --(cron|inbox) .*": "one is up already; test_serve.py runs these",
+    r"docs/serve\.md: export \w+=postgresql.*": "needs PostgreSQL; tests/scale/servers.py runs one",
     r"docs/scale\.md: (?s:.*)": "needs clusters and buckets; `make scale` and tests/pipeline try what one machine can",
     r"docs/study\.md: (?s:.*)": "half an hour or more, on NEU's pictures",
 }

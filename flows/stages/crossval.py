@@ -14,6 +14,7 @@ from flows.stages.stage import Job, Stage
 from flows.stages.train import DATASET, INGEST_FIRST, VERSION, make_model
 from model.manifests import Model, ModelManifest
 from model.quiet import import_tensorflow
+from model.registry.databases import check_store
 from model.registry.store import store_of
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
@@ -56,6 +57,7 @@ def make_ensemble(job: Job, members: Sequence[Model], dataset: Dataset) -> tuple
     fingerprint = hash_json({"version": VERSION, "members": [member.digest for member in members]})
 
     def build(work: Path) -> ModelManifest:
+        check_store(store)
         for member in members:
             verify(member)
         import_tensorflow()

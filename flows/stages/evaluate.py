@@ -16,6 +16,7 @@ from model.decisions.wording import promise_lines
 from model.manifests import Evaluation, EvaluationManifest, Model, ModelManifest
 from model.quiet import import_tensorflow
 from model.registry.champion import Judged, judge
+from model.registry.databases import check_store
 from model.registry.store import CHALLENGER, CHAMPION, store_of
 from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
@@ -72,6 +73,7 @@ def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluatio
     fingerprint = hash_json({"version": VERSION, **made_from, "evaluate": settings.model_dump()})
 
     def build(work: Path) -> EvaluationManifest:
+        check_store(store)
         verify(model)
         fetch(dataset, job.progress)
         verify(dataset)

@@ -15,6 +15,7 @@ from model.checks import check_same
 from model.inference.formats import FORMATS
 from model.manifests import Export, ExportManifest, Model
 from model.quiet import import_tensorflow
+from model.registry.databases import check_store
 from model.registry.store import store_of
 from model.settings import Precision
 from pipeline.location import fetch
@@ -59,6 +60,7 @@ def make_export(job: Job, model: Model, precision: Precision, form: str = "liter
     fingerprint = hash_json({"version": VERSION, **made_from, "format": form, "precision": precision})
 
     def build(work: Path) -> ExportManifest:
+        check_store(store)
         verify(model)
         fetch(dataset, job.progress)
         verify(dataset)

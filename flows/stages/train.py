@@ -13,6 +13,7 @@ from model.checks import check_fold
 from model.manifests import Model, ModelManifest
 from model.network.weights import weights_digest
 from model.quiet import import_tensorflow
+from model.registry.databases import check_store
 from model.registry.store import store_of
 from model.settings import TrainSettings
 from model.training.devices import with_devices
@@ -51,6 +52,7 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     fingerprint = hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
 
     def build(work: Path) -> ModelManifest:
+        check_store(store)
         fetch(dataset, job.progress)
         verify(dataset)
         import_tensorflow()

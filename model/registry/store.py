@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases in MLflow, and names of what HOME notes
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+ROOT_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 TABLE_METRICS = ("accuracy", "balanced_accuracy", "escape_rate", "overkill_rate")  # columns of the table of runs
 TABLE_KEY = "aoi"  # of the view of that table
 MODE = "workflowType=machine_learning"  # of MLflow's pages: for model training
@@ -14,11 +18,14 @@ MODE = "workflowType=machine_learning"  # of MLflow's pages: for model training
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store. uri: its address; artifacts: folder for files of an embedded one, else ""."""
+    """A tracking store. uri: its address; artifacts: where files of a database's records go, a folder or an address;
+    "" for a store that decides itself. embedded: whether it is HOME's own file.
+    """
 
     uri: str
     artifacts: str
     name: str  # of the data: its experiment and, behind aoi-, its registered model
+    embedded: bool = False
 
     @property
     def model(self) -> str:
@@ -31,13 +38,51 @@ class Store:
         return f"models:/{self.model}@{CHAMPION}"
 
 
+def hidden(address: str) -> str:
+    """A URL for people to read: its password, before the host or in its query, as ***."""
+    before, at, after = address.rpartition("@")
+    head = re.match(r"\w[\w+.-]*://", before)
+    begins = head[0] if head else ""
+    name, colon, _ = before.removeprefix(begins).partition(":")
+    address = f"{begins}{name}{':***' if colon else ''}{at}{after}"
+    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", address)
+
+
+def nameless(address: str) -> str:
+    """A URL for browsers, which ask for name and password themselves: without either."""
+    return re.sub(r"(?<=://)[^/]*@", "", address)
+
+
+def without_password(text: str, address: str) -> str:
+    """What somebody said of a URL, without its password."""
+    text = text.replace(address, hidden(address))
+    password = address.rpartition("@")[0].partition("://")[2].partition(":")[2]
+    return text.replace(password, "***").replace(unquote(password), "***") if password else text
+
+
 def store_of(home: Path, name: str) -> Store:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file and a folder under HOME."""
-    home = home.absolute()
-    remote = os.environ.get(STORE_VARIABLE)
-    return (
-        Store(remote, "", name) if remote else Store(f"sqlite:///{home / 'mlflow.db'}", str(home / "mlartifacts"), name)
-    )
+    """MLFLOW_TRACKING_URI where it is set, else a SQLite file and a folder under HOME.
+
+    Files of a database go there too, or to MLFLOW_DEFAULT_ARTIFACT_ROOT: MLflow itself takes the current folder.
+    """
+    own = str(home.absolute() / "mlartifacts")
+    if uri := os.environ.get(STORE_VARIABLE):
+        return Store(uri, os.environ.get(ROOT_VARIABLE) or own if is_database(uri) else "", name)
+    return Store(f"sqlite:///{home.absolute() / 'mlflow.db'}", own, name, embedded=True)
+
+
+def is_database(address: str) -> bool:
+    """Whether a store is a database, rather than a server or a folder."""
+    return address.partition(":")[0].partition("+")[0] in DATABASES
+
+
+def artifact_location(store: Store) -> str | None:
+    """Where files of the store's experiment go; None where the store decides."""
+    if not store.artifacts:
+        return None
+    if "://" in store.artifacts:
+        return f"{store.artifacts.rstrip('/')}/{store.name}"
+    return Path(store.artifacts, store.name).absolute().as_uri()
 
 
 def experiments_address(ui: str) -> str:

@@ -26,11 +26,20 @@ from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from model.registry.databases import check_store
 from model.registry.descriptions import data_text, escaped, metrics_text, picture_text, with_section
 from model.registry.origin import TAGS as ORIGIN_TAGS
 from model.registry.origin import origin
 from model.registry.served import code_paths, requirements
-from model.registry.store import STORE_VARIABLE, Store, experiment_tags, runs_address
+from model.registry.store import (
+    STORE_VARIABLE,
+    Store,
+    artifact_location,
+    experiment_tags,
+    hidden,
+    runs_address,
+    without_password,
+)
 from model.settings import CARD_FILE
 from tfrecords.dataset import ROWS, Dataset, class_counts
 from tfrecords.errors import MISSED, refuse
@@ -75,7 +84,8 @@ def connect(store: Store) -> MlflowClient:
     os.environ.pop(STORE_VARIABLE, None)
     if given is not None:
         os.environ[STORE_VARIABLE] = given
-    if store.artifacts:
+    check_store(store)
+    if store.embedded:
         Path(store.artifacts).parent.mkdir(parents=True, exist_ok=True)
         with _answering(store), locked(Path(store.artifacts).with_name(".mlflow.lock")):
             _make(Path(store.uri.removeprefix(SQLITE)))
@@ -157,9 +167,13 @@ def _answering(store: Store) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
-        seen = f"MLflow's store failed ({' '.join(str(error).split())[:200]})"
+        seen = f"MLflow's store failed ({_said(error, store)})"
         remedy = "Check the store (free space, rights, its address) and run again: what is finished is kept"
-        raise refuse(store.uri, seen, remedy, exit_code=MISSED)
+        raise refuse(hidden(store.uri), seen, remedy, exit_code=MISSED)
+
+
+def _said(error: Exception, store: Store) -> str:
+    return " ".join(without_password(str(error), store.uri).split())[:200]
 
 
 def _has(client: MlflowClient, run_id: str) -> bool:
@@ -243,7 +257,8 @@ def log_history(store: Store, run_id: str, history: Sequence[Mapping[str, float]
                 metrics = {EPOCH_METRICS.get(key, key): value for key, value in row.items() if key != "epoch"}
                 _log_metrics(client, run_id, {**metrics, "seconds": took}, int(row["epoch"]))
     except MlflowException as error:
-        log.warning("MLflow did not answer (%s); training goes on and the epoch is logged later", error)
+        said = _said(error, store)
+        log.warning("MLflow did not answer (%s); training goes on and the epoch is logged later", said)
 
 
 def finish_training(
@@ -381,9 +396,9 @@ def _known(store: Store, run_id: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, KeyError) as error:
-        seen = f"run {run_id} of this model can't be added to ({' '.join(str(error).split())[:200]})"
+        seen = f"run {run_id} of this model can't be added to ({_said(error, store)})"
         remedy = "Name its store with MLFLOW_TRACKING_URI, or train again with --force"
-        raise refuse(store.uri, seen, remedy, exit_code=MISSED)
+        raise refuse(hidden(store.uri), seen, remedy, exit_code=MISSED)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -401,8 +416,7 @@ def _experiment(client: MlflowClient, store: Store) -> str:
     if experiment := client.get_experiment_by_name(store.name):
         _mark(client, experiment.experiment_id)
         return experiment.experiment_id
-    location = Path(store.artifacts, store.name).absolute().as_uri() if store.artifacts else None
-    return client.create_experiment(store.name, artifact_location=location, tags=experiment_tags())
+    return client.create_experiment(store.name, artifact_location=artifact_location(store), tags=experiment_tags())
 
 
 def _mark(client: MlflowClient, experiment: str) -> None:
@@ -423,7 +437,7 @@ def runs_addresses(store: Store, ui: str) -> dict[str, str]:
         found = {}
         for experiment in client.search_experiments(order_by=["name ASC"]):
             # A shared store has other people's too, and those of an earlier version there stay out until a new run.
-            if (store.artifacts and experiment.name != "Default") or experiment_tags().keys() <= experiment.tags.keys():
+            if (store.embedded and experiment.name != "Default") or experiment_tags().keys() <= experiment.tags.keys():
                 _mark(client, experiment.experiment_id)
                 found[experiment.name] = runs_address(ui, experiment.experiment_id)
         return found

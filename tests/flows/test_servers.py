@@ -144,6 +144,16 @@ def test_a_home_has_one_runner(home):
         pass
 
 
+def test_lists_of_processes_show_no_address_of_a_store(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://aoi:Wort@host/mlflow")
+    mlflow = servers_of(home, store_of(home.root, ""), "127.0.0.1", 4200, 5000)[1]
+    assert mlflow.environment == {
+        "MLFLOW_BACKEND_STORE_URI": "postgresql://aoi:Wort@host/mlflow",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(home.root / "mlartifacts"),
+    }
+    assert "Wort" not in " ".join(mlflow.command)
+
+
 # --- As the command line tells it ---------------------------------------------------------------------------
 
 
