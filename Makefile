@@ -2,7 +2,7 @@
 
 PYTHON := $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) $(shell command -v python3))
 
-.PHONY: demo test lint fuzz faults scale elsewhere bench lock wheels
+.PHONY: demo test lint fuzz faults scale scale-full elsewhere bench lock wheels
 
 demo: .venv
 	test -d aoi-demo/data || .venv/bin/aoi sample aoi-demo/data --train 1000 --test 150
@@ -29,6 +29,10 @@ faults: .venv
 # The same dataset from Dask, Flink and Spark; under 3 minutes once the jars are there, needs Java and Maven.
 scale: .venv
 	.venv/bin/python tests/scale/scale.py
+
+# That, and PostgreSQL and a Prefect work pool whose workers are killed; some 10 minutes more, needs PostgreSQL.
+scale-full: scale
+	.venv/bin/python tests/scale/servers.py
 
 # The model in MLflow, served where this project is not installed; a few minutes, needs uv.
 elsewhere: .venv

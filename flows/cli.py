@@ -142,6 +142,15 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         help="a lot without .done is finished when nothing in it has changed for so long (default 30)",
     )
 
+    deploy = add("deploy", _deploy, "the deployments aoi/... for the workers of a Prefect work pool")
+    deploy.add_argument(
+        "--pool", metavar="NAME", required=True, help="the pool; made, for processes, if it is not there"
+    )
+    deploy.add_argument("--data", metavar="DIR", help="folder that the deployments use where none is given")
+    deploy.add_argument(
+        "--at-once", metavar="N", type=int, help="most runs of this HOME at the same time (default: as it was, first 1)"
+    )
+
     api = add("api", _api, "answers over HTTP, one picture or several at a time")
     _add_model(api)
     api.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
@@ -277,6 +286,22 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     asked = Asked(arguments.data, arguments.cron, arguments.inbox, arguments.settle)
     return serve(_home(arguments), asked, arguments.host, arguments.prefect_port, arguments.mlflow_port)
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    from flows.servers import NO_TELEMETRY
+    from tfrecords.errors import refuse
+
+    os.environ.update(NO_TELEMETRY)
+    if arguments.at_once is not None and arguments.at_once < 1:
+        raise refuse("--at-once", f"{arguments.at_once} runs can't run", "Give a number from 1")
+    from flows.runner import deploy
+
+    home, data = _home(arguments), arguments.data
+    queue = deploy(home, data and os.path.abspath(data), arguments.pool, arguments.at_once)
+    print(f"deployments of {home.root} are on pool {arguments.pool}, queue {queue}")
+    print(f"next, wherever HOME has this path: prefect worker start --pool {arguments.pool}")
+    return 0
 
 
 def _api(arguments: argparse.Namespace) -> int:

@@ -20,11 +20,14 @@ from flows.stages import load_stages
 from flows.stages.chain import chain
 from flows.stages.stage import Job, Options, Stage, options_of
 from flows.summary import audit_rows, confusion_rows, report
+from tfrecords.system import end_with_parent
 
 FLOW = "aoi"
 FULL = "full"
 HOME = os.environ.get("AOI_HOME", "aoi-home")
 DEFAULTS = Settings()
+RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # of a process that a runner or a worker started for a run
+LEAVE_SECONDS = 15.0
 
 
 def _stage_flow(name: str, stage: Stage) -> Flow[..., Any]:
@@ -83,6 +86,9 @@ def _flow(
     own += [parameter("force", False, bool), parameter("home", HOME, str)]
 
     def call(**given: Any) -> Any:
+        if RUN_VARIABLE in os.environ and not flow_run.parent_flow_run_id:
+            # Nobody would stop this run, or tell that it is lost, once the worker that started it is gone.
+            end_with_parent(LEAVE_SECONDS)
         return run(**given)
 
     call.__name__ = call.__qualname__ = name

@@ -1,4 +1,7 @@
-"""The process that `aoi serve` starts to run what is asked of the deployments: python -m flows.runner HOME ..."""
+"""Deployments, registered for one of two that run them: the process that `aoi serve` starts, or a work pool's workers.
+
+python -m flows.runner HOME ... is that process.
+"""
 
 import argparse
 import asyncio
@@ -6,34 +9,46 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.runner import Runner
+from prefect.settings import get_current_settings
 from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.schema_tools import validate
+from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
 from flows.deployments import DEPLOYED, FLOW
-from flows.home import open_home
+from flows.home import Home, data_name, open_home
 from flows.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
-from flows.servers import only_runner
-from tfrecords.errors import AoiError, Problem
+from flows.servers import only_runner, run_variables
+from model.registry.store import hidden
+from tfrecords.artifacts.files import hash_json
+from tfrecords.errors import MISSED, AoiError, Problem, refuse
 
 REGISTERED = "deployments"  # what HOME notes: description and parameters as they were registered last
+ON_POOL = "pool-deployments"  # the same of `aoi deploy`
 UNFINISHED = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
 LEFT = "aoi serve ended while it ran; a retry goes on from what is finished"
+LOST_SECONDS = 90  # three signs of life; told at most 5 s later
+LOST = "no sign of life for 90 s: its worker ended, or its machine; a retry goes on from what is finished"
 BY_CRON = "aoi serve --cron "  # how the names (slugs) of schedules begin that came from there
 INBOX = "inbox"  # tag of the runs of an inbox's lots
 LOOK_SECONDS = 1.0
@@ -163,13 +178,95 @@ def schedule(client: SyncPrefectClient, name: str, crons: Sequence[str]) -> None
         client.create_deployment_schedules(deployment, [DeploymentScheduleCreate(schedule=when, slug=slug)])
 
 
+def deploy(home: Home, data: str | None, pool: str, at_once: int | None) -> str:
+    """Registers aoi/full, aoi/ingest, ... on a work pool, made where it is not there. What people set stays.
+
+    Workers import the flows from the installed package: nothing is stored or fetched. Runs of one HOME share a queue
+    of the pool. Those that send no sign of life for LOST_SECONDS become Crashed.
+
+    data: folder that they use where none is given; at_once: most runs of this HOME at the same time; none: as it is
+    set already, else 1. Returns: name of the queue.
+
+    Raises: AoiError where no server is named or answers, or `aoi serve` runs the deployments of HOME.
+    """
+    with only_runner(home):
+        pass
+    before = home.recall(ON_POOL) or {}
+    with _server() as client:
+        template = ProcessWorker.get_default_base_job_template()
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
+        queue = _queue(client, home, pool, at_once)
+        deployments = [_deployment(name, str(home.root), data, pool, queue) for name in DEPLOYED]
+        ours = {each.name: {"description": each.description, "parameters": each.parameters} for each in deployments}
+        for each in deployments:
+            _keep_what_people_set(each, client, before.get(each.name, {}))
+            each.apply()
+        _end_what_is_lost(client, queue, [client.read_deployment_by_name(each.full_name).id for each in deployments])
+    home.remember(ON_POOL, ours)
+    return queue
+
+
+@contextmanager
+def _server() -> Iterator[SyncPrefectClient]:
+    """A client of the server that the environment names. Raises: AoiError where there is none, or it fails."""
+    address = get_current_settings().api.url
+    if not address:
+        remedy = "Name the server: export PREFECT_API_URL=http://HOST:4200/api"
+        raise refuse("PREFECT_API_URL", "no Prefect server is named", remedy)
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            remedy = "Start it, or name another one; PREFECT_API_AUTH_STRING tells who asks"
+            raise refuse("PREFECT_API_URL", f"{hidden(address)} does not answer ({error})", remedy, exit_code=MISSED)
+        yield client
+
+
+def _queue(client: SyncPrefectClient, home: Home, pool: str, at_once: int | None) -> str:
+    """Name of HOME's queue in a pool, which lets so many runs go at once."""
+    name = f"{data_name(str(home.root))}-{hash_json(str(home.root))[:6]}"
+    try:
+        found = client.create_work_queue(name, concurrency_limit=at_once or 1, work_pool_name=pool)
+    except ObjectAlreadyExists:
+        found = client.read_work_queue_by_name(name, work_pool_name=pool)
+        if at_once:
+            client.update_work_queue(found.id, concurrency_limit=at_once)
+    return name
+
+
+def _end_what_is_lost(client: SyncPrefectClient, queue: str, deployments: Sequence[UUID]) -> None:
+    """Has the server end runs of these deployments that have sent no sign of life for LOST_SECONDS."""
+    signs = "prefect.flow-run."
+    wanted = AutomationCore(
+        name=f"aoi: lost runs of {queue}",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": f"{signs}*"},
+            match_related={
+                "prefect.resource.role": "deployment",
+                "prefect.resource.id": [f"prefect.deployment.{each}" for each in deployments],
+            },
+            after={f"{signs}{sign}" for sign in ("Pending", "Running", "Retrying", "heartbeat")},
+            expect={f"{signs}*"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=LOST_SECONDS),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=LOST)],
+    )
+    for found in client.read_automations_by_name(wanted.name):
+        client.delete_automation(found.id)
+    client.create_automation(wanted)
+
+
 def _end_what_was_left(client: SyncPrefectClient) -> None:
     ours = FlowFilter(name=FlowFilterName(any_=[FLOW, *(flow.name for flow in DEPLOYED.values())]))
     for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=FlowRunFilter.model_validate(UNFINISHED)):
         client.set_flow_run_state(run.id, Crashed(message=LEFT), force=True)
 
 
-def _deployment(name: str, home: str, data: str | None) -> RunnerDeployment:
+def _deployment(
+    name: str, home: str, data: str | None, pool: str | None = None, queue: str | None = None
+) -> RunnerDeployment:
     flow = DEPLOYED[name]
     parameters = {"home": home}
     if data and "data" in flow.parameters.properties:
@@ -177,7 +274,16 @@ def _deployment(name: str, home: str, data: str | None) -> RunnerDeployment:
     # One flow name over all, so that every stage is aoi/STAGE; by module, since files move with the package.
     named = flow.with_options(name=FLOW)
     by_module = EntrypointType.MODULE_PATH
-    return RunnerDeployment.from_flow(named, name, parameters=parameters, entrypoint_type=by_module)
+    variables = {"env": run_variables(Home(Path(home)))} if pool else None
+    return RunnerDeployment.from_flow(
+        named,
+        name,
+        parameters=parameters,
+        entrypoint_type=by_module,
+        work_pool_name=pool,
+        work_queue_name=queue,
+        job_variables=variables,
+    )
 
 
 def _keep_what_people_set(deployment: RunnerDeployment, client: SyncPrefectClient, before: dict[str, Any]) -> None:
@@ -198,7 +304,12 @@ def _keep_what_people_set(deployment: RunnerDeployment, client: SyncPrefectClien
     if found.description != before.get("description", found.description):
         deployment.description = found.description
     # Of an existing deployment Prefect replaces what counts as set here, schedules and tags with empty lists too.
-    deployment.model_fields_set.intersection_update({"parameters", "description", "entrypoint", "version"})
+    ours = {"parameters", "description", "entrypoint", "version"}
+    if deployment.work_pool_name:
+        env = {**found.job_variables.get("env", {}), **deployment.job_variables["env"]}
+        deployment.job_variables = {**found.job_variables, "env": env}
+        ours |= {"work_pool_name", "work_queue_name", "job_variables"}
+    deployment.model_fields_set.intersection_update(ours)
 
 
 def merged(ours: dict[str, Any], before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -139,12 +140,23 @@ def shielded(command: Sequence[str]) -> str:
     return "trap '' INT; exec " + shlex.join(command)
 
 
-def end_with(owner: int) -> None:
-    """Waits for another process to end, however it ends, and then ends this one."""
+def end_with(owner: int, seconds: float = 0) -> None:
+    """Waits for another process to end, however it ends, and then ends this one.
+
+    seconds: that this one has left after SIGTERM, to say how it ended; 0: it is not asked. Not on Windows.
+    """
     import psutil
 
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(owner)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(POLL_SECONDS)
+    if seconds and sys.platform != "win32":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
     os._exit(1)
+
+
+def end_with_parent(seconds: float) -> None:
+    """From now on this process ends with the one that started it. seconds: see `end_with`."""
+    threading.Thread(target=end_with, args=(os.getppid(), seconds), daemon=True).start()

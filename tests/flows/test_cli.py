@@ -368,6 +368,7 @@ def test_help_imports_nothing_heavy():
         "evaluate",
         "predict",
         "serve",
+        "deploy",
         "crossval",
         "export",
         "sweep",

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, FlowRunFilterTags
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
@@ -18,7 +19,8 @@ from flows import deployments
 from flows.deployments import DEPLOYED
 from flows.home import Home, Ref
 from flows.inbox import open_inbox
-from flows.runner import _deployment, schedule, start_lot
+from flows.runner import _deployment, deploy, schedule, start_lot
+from flows.servers import only_runner
 from flows.settings import Settings, load_settings
 from model.manifests import EvaluationManifest, ExportManifest, PredictionManifest
 from tfrecords.errors import AoiError
@@ -222,6 +224,46 @@ def test_a_lot_is_asked_for_once_even_where_that_was_not_noted(server, tmp_path)
     }
     assert set(run.tags) == {"inbox", "lot-1"}
     assert inbox.finished(0) == []
+
+
+def test_deployments_on_a_pool_share_a_queue_and_what_people_set_stays(server, tmp_path):
+    home, other = Home(tmp_path / "home"), Home(tmp_path / "other" / "home")
+    queue = deploy(home, "/lot7", "line", None)
+    with get_client(sync_client=True) as client:
+        assert client.read_work_pool("line").type == "process"
+        for name in DEPLOYED:
+            made = client.read_deployment_by_name(f"aoi/{name}")
+            assert (made.work_pool_name, made.work_queue_name, made.entrypoint) == (
+                "line",
+                queue,
+                f"flows.deployments.{name}",
+            )
+            assert not made.pull_steps
+            assert made.parameters["home"] == str(home.root)
+            assert made.job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+        assert client.read_work_queue_by_name(queue, "line").concurrency_limit == 1
+        full = client.read_deployment_by_name("aoi/full")
+        client.create_deployment_schedules(full.id, [(CronSchedule(cron="30 6 * * *"), True)])
+        own = {"env": {"MLFLOW_TRACKING_URI": "https://mlflow.site"}, "stream_output": False}
+        client.update_deployment(
+            full.id, DeploymentUpdate(job_variables=own, parameters={**full.parameters, "force": True})
+        )
+        assert deploy(home, "/lot8", "line", 3) == deploy(home, "/lot8", "line", None) == queue
+        assert client.read_work_queue_by_name(queue, "line").concurrency_limit == 3
+        after = client.read_deployment_by_name("aoi/full")
+        assert [each.schedule.cron for each in after.schedules if not each.slug] == ["30 6 * * *"]
+        assert after.parameters == {"home": str(home.root), "data": "/lot8", "force": True}
+        assert after.job_variables["stream_output"] is False
+        assert {"MLFLOW_TRACKING_URI", "AOI_HOME"} <= set(after.job_variables["env"])
+        (lost,) = client.read_automations_by_name(f"aoi: lost runs of {queue}")
+        assert f"prefect.deployment.{full.id}" in lost.trigger.match_related["prefect.resource.id"]
+    assert deploy(other, None, "line", None) != queue
+
+
+def test_a_home_that_is_served_is_not_deployed_too(server, tmp_path):
+    home = Home(tmp_path / "home")
+    with only_runner(home), pytest.raises(AoiError, match="another aoi serve runs the deployments"):
+        deploy(home, None, "line", None)
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------

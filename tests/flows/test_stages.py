@@ -165,8 +165,12 @@ def test_crossval_makes_a_model_for_every_fold_and_judges_them_on_all_pictures(m
     told = []
     job = Job(home, load_settings(overrides=options), progress=lambda *call: told.append(call))
     ingest(job, str(data))
+    fold = job.settings.train.model_copy(update={"fold": 1})
+    alone = train(replace(job, settings=job.settings.model_copy(update={"train": fold})))  # on another machine, say
+    before = (home.root / alone.folder / "manifest.json").stat().st_mtime_ns
     told.clear()
     ref = crossval(job)
+    assert (home.root / alone.folder / "manifest.json").stat().st_mtime_ns == before
     members = [path for path in home.committed(ModelManifest) if path.name not in ref.folder + refs["train"].folder]
     assert len(members) == 2
     assert "validation accuracy" in ref.note

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,22 @@ def test_a_process_ends_with_another_that_was_killed(reaped):
     assert bound.wait(PATIENCE) == 1
     for each in (owner, bound):
         each.communicate()
+
+
+def test_a_process_may_say_first_how_it_ended():
+    child = """
+        import os, signal, sys
+        from tfrecords.system import end_with_parent
+        signal.signal(signal.SIGTERM, lambda *_: (print("asked", flush=True), os._exit(7)))
+        end_with_parent(60)
+        print("up", flush=True)
+        signal.pause()
+    """
+    owner = python(f"import subprocess; subprocess.run([sys.executable, '-c', {textwrap.dedent(child)!r}])")
+    assert owner.stdout.readline() == "up\n"
+    owner.kill()
+    assert owner.stdout.readline() == "asked\n"
+    owner.communicate()
 
 
 def test_a_process_ends_at_once_with_another_that_is_gone(monkeypatch):
