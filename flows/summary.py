@@ -20,7 +20,7 @@ from model.manifests import (
 )
 from model.network.backbones import BACKBONES
 from model.registry.store import run_address, runs_address, store_of
-from model.settings import NO_WEIGHTS, SUBMISSION, Recipe
+from model.settings import NO_WEIGHTS, SUBMISSION, Decision, Recipe
 from tfrecords.artifacts.manifest import RunRecord
 
 CLASSES_IN_TABLE = 20  # of the report's confusion matrix; of more only its picture is readable
@@ -56,7 +56,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         *(f"  promise: {line}" for line in lot_promises(prediction, evaluated)),
         "",
         f"  submission  {home.root / SUBMISSION}  ({prediction.manifest.pictures:,} pictures)",
-        f"  review      {prediction.path}/review.csv  ({prediction.manifest.decisions['review']:,} to look at)",
+        f"  review      {prediction.path}/review.csv  ({to_people(prediction.manifest):,} to look at)",
         f"  model       {model.path}",
         f"              in MLflow: {store.model_uri}",
         f"  figures     {figures}/confusion.png, mistakes.png, gradcam.png",
@@ -65,6 +65,11 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         f"  next        aoi serve --home {home.root}   # Prefect and MLflow in the browser",
     ]
     return "\n".join(lines)
+
+
+def to_people(prediction: PredictionManifest) -> int:
+    """How many parts of a lot a person looks at."""
+    return sum(prediction.decisions.get(decision, 0) for decision in (Decision.REVIEW, Decision.UNKNOWN))
 
 
 def trained_epochs(model: Model) -> str:
@@ -146,8 +151,10 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
     if sweep := refs.get("sweep"):
         parts += [_table(sweep_rows(home, sweep)), f"![parallel coordinates]({figure}sweep/{FIGURE})"]
     if predicted := refs.get("predict"):
-        pictures = home.open(predicted, PredictionManifest).manifest.pictures
-        parts.append(f"Submission: `{home.root / SUBMISSION}`, {pictures:,} pictures")
+        lot = home.open(predicted, PredictionManifest).manifest
+        parts.append(f"Submission: `{home.root / SUBMISSION}`, {lot.pictures:,} pictures")
+        decided = "\n".join(f"| {decision} | {count:,} |" for decision, count in lot.decisions.items())
+        parts.append(f"| decision | parts |\n|---|---|\n{decided}")
     parts += [f"{stage}: `{home.root / ref.folder}`" for stage, ref in refs.items()]
     return "\n\n".join(parts)
 

@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontEntry, fontManager
 from model.manifests import Promise
 from tfrecords.lettering import fonts_of, legible, names_in_figures, shorten
 
-BLUE, ORANGE, GRAY = "#2166ac", "#d6604d", "#666666"
+BLUE, ORANGE, GRAY, GREEN = "#2166ac", "#d6604d", "#666666", "#4d9221"
 CELL, MATRIX = 0.62, 25.0  # inches: a cell of the confusion matrix, and the most that all cells take
 POINTS_PER_INCH = 72
 MARKED = 60  # epochs that have a mark each at most
@@ -136,6 +136,24 @@ def tradeoff(
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=1)
     axes.spines[["top", "right"]].set_visible(False)
     _write(figure, path)
+
+
+def shares(names: Sequence[str], parts: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
+    """A bar per name, divided into shares that add up to 1. parts: what each part is called, to its share per name."""
+    shown = legible(names)
+    colors = dict(zip(parts, (BLUE, ORANGE, GRAY, GREEN), strict=False))
+    with _literal(shown):
+        figure = Figure(figsize=(8, 1.6 + 0.55 * max(1, len(names))), layout="constrained")
+        axes, left = figure.subplots(), np.zeros(len(names))
+        for part, values in parts.items():
+            axes.barh(range(len(names)), values, left=left, color=colors[part], label=part, height=0.7)
+            left += values
+        axes.set_yticks(range(len(names)), shown, fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xlabel="share of the parts", title=title)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(frameon=False, loc="outside lower center", ncols=max(1, len(parts)))
+        _write(figure, path)
 
 
 def parallel(

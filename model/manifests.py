@@ -48,13 +48,16 @@ class OperatingPoint(Facts):
 
     normal: label of good parts, or None. With one: accept where P(normal) >= accept_at, reject where
     P(normal) <= reject_at, else review. Without: a part is always a defect of some class; reject where the
-    largest probability is >= accept_at, else review; reject_at is not used.
+    largest probability is >= accept_at, else review; reject_at is not used. Whatever these say, a part is unknown whose
+    novelty is above the threshold for `max_false_unknown`, see `model.decisions.novelty`; 0, as in earlier versions:
+    none is.
     """
 
     temperature: float
     normal: int | None = None
     accept_at: float
     reject_at: float
+    max_false_unknown: float = 0.0
 
 
 class Promise(Facts):
@@ -72,17 +75,34 @@ class Promise(Facts):
     confidence: float
     pictures: int
     met: bool
-    missing: int | None
+    missing: int | None = None  # which a manifest leaves out where there is none
+
+
+class PromiseUnknown(Facts):
+    """That on average over trainings and evaluations at most a share of the parts of known classes is called unknown.
+
+    bound: the one that was set; proven: the same where it is met, else the lowest that the pictures prove; pictures:
+    that calibrate; met: whether the bound is proven; missing: how many more such pictures prove it, None where no
+    number does, as after a cross-validation, which proves twice the bound.
+    """
+
+    bound: float
+    proven: float
+    pictures: int
+    met: bool
+    missing: int | None = None  # which a manifest leaves out where there is none
 
 
 class Promised(Facts):
-    """The promises of an operating point: of escapes or wrong names, and of overkill where there is a normal class.
+    """The promises of an operating point: of escapes or wrong names, of overkill where there is a normal class, and of
+    parts called unknown where the model knows novelty.
 
     None in evaluations of earlier versions, whose thresholds were chosen by point estimates.
     """
 
     promise: Promise | None = None
     promise_overkill: Promise | None = None
+    promise_unknown: PromiseUnknown | None = None
 
     @property
     def promises(self) -> tuple[Promise, ...]:
@@ -134,7 +154,10 @@ class Drift(Facts):
 
 
 class PredictionManifest(Manifest):
-    """The named and decided pictures of a lot. counts: by class name; decisions: by decision."""
+    """The named and decided pictures of a lot.
+
+    counts: by class name; decisions: by decision; novelty: whether the model knows it.
+    """
 
     KIND = "prediction"
     FOLDER = "predictions"
@@ -147,6 +170,7 @@ class PredictionManifest(Manifest):
     counts: dict[str, int]
     drift: dict[str, Drift]
     decisions: dict[str, int]
+    novelty: bool = False
 
 
 class ExportCheck(Facts):

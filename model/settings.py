@@ -79,6 +79,7 @@ class Decision(StrEnum):
     ACCEPT = "accept"
     REJECT = "reject"
     REVIEW = "review"
+    UNKNOWN = "unknown"
 
 
 class Precision(StrEnum):
@@ -188,6 +189,9 @@ class EvaluateSettings(StageSettings):
     )
     confidence: float = Field(
         0.95, ge=0.5, lt=1, description="with which each of these two rates is proven to be below its bound"
+    )
+    max_false_unknown: float = Field(
+        0.01, ge=0, le=0.5, description="share of parts of the known classes that may be called unknown; 0: no part is"
     )
     normal_class: int | None = Field(
         None, ge=0, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"

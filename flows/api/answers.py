@@ -81,10 +81,11 @@ class Answers:
                 name: round(float(p), DIGITS) for name, p in zip(classes, answer.probabilities, strict=True)
             },
             "decision": str(answer.decision),
+            "novelty": None if answer.novelty is None else round(answer.novelty, DIGITS),
         }
         if explain:
             result["heat_map"] = _heat_map(answer)
-        self._metrics.answered(served, answer, result["novelty"])
+        self._metrics.answered(served, answer)
         self._pace += PACE * (perf_counter() - began - self._pace)
         return sha256, result
 

@@ -36,11 +36,11 @@ class Metrics:
         self._lock = threading.Lock()
         self._recent: deque[tuple[str, dict[str, float], int]] = deque(maxlen=RECENT)
 
-    def answered(self, served: "Served", answer: "Answer", novelty: float | None) -> None:
+    def answered(self, served: "Served", answer: "Answer") -> None:
         """Counts a picture."""
         self._decisions.labels(answer.decision).inc()
-        if novelty is not None:
-            self._novelty.observe(novelty)
+        if answer.novelty is not None:
+            self._novelty.observe(answer.novelty)
         seen = {**answer.measures, "confidence": float(answer.alone.max())}
         with self._lock:
             self._recent.append((served.model.fingerprint, seen, int(answer.alone.argmax())))

@@ -25,7 +25,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest
 from tfrecords.errors import refuse
 
-VERSION = 6  # raise it when the same model and dataset would give another evaluation
+VERSION = 7  # raise it when the same model and dataset would give another evaluation
 MODEL = Option("a model's folder or name (default: the latest)")
 DATASET = Option("a dataset's folder or name (default: the one that the model was trained on)")
 

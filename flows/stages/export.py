@@ -23,7 +23,7 @@ from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
 
-VERSION = 2  # raise it when the same model would give another export
+VERSION = 3  # raise it when the same model would give another export
 MODEL = Option("a model's folder or name (default: the champion of the product)")
 FORMAT = Option("of the file (default litert)", choices=tuple(FORMATS))
 PRECISION = Option("of weights and activations (default float)", choices=tuple(Precision))

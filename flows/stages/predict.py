@@ -27,7 +27,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset
 from tfrecords.errors import refuse
 
-VERSION = 5  # raise it when the same model and lot would give another prediction
+VERSION = 6  # raise it when the same model and lot would give another prediction
 DATA = Option("a lot: a folder or zip of pictures, or one with test.csv (default: used last)", metavar="DIR")
 EXPLAIN = Option(
     "heat maps of the N parts that are least sure, into explanations/ beside review.csv (default: none)", metavar="N"
@@ -77,6 +77,8 @@ def predict(
     unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
     used = f"model: {describe_model(home, chosen)}"
     told = "".join(f"\n{line}" for line in ingested.told())
+    if not made.manifest.novelty:
+        unusual = f"\nnovelty is not known: the model is of an earlier version; train again to have it{unusual}"
     promised = "".join(f"\npromise: {line}" for line in lot_promises(made, evaluation))
     note = f"{used}\ndecided: {decisions}; see review.csv there{explained}{promised}{told}{unusual}"
     ref = replace(home.finished(made, cached), note=note)

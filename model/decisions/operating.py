@@ -67,8 +67,16 @@ def interval(events: int, trials: int) -> tuple[float, float]:
     return low, high
 
 
-def decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
-    """accept, reject or review for each row of softmax outputs (N, C): str (N,)."""
+def decide(probabilities: np.ndarray, point: OperatingPoint, unknown: np.ndarray | None = None) -> np.ndarray:
+    """accept, reject, review or unknown for each row of softmax outputs (N, C): str (N,).
+
+    unknown: which pictures are unlike all that is known, bool (N,); None: it is not known of any.
+    """
+    decided = _decide(probabilities, point)
+    return decided if unknown is None else np.where(unknown, Decision.UNKNOWN, decided)
+
+
+def _decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
     scaled = calibrate(probabilities, point.temperature) if len(probabilities) else probabilities
     if point.normal is None:
         return np.where(scaled.max(axis=1, initial=0) >= point.accept_at, Decision.REJECT, Decision.REVIEW)
@@ -79,21 +87,22 @@ def decide(probabilities: np.ndarray, point: OperatingPoint) -> np.ndarray:
 
 
 def outcome(decisions: np.ndarray, labels: np.ndarray, predicted: np.ndarray, normal: int | None) -> dict[str, Any]:
-    """What the decisions would have meant for parts whose labels are known: rates, their intervals, review work."""
-    reviewed = {
-        "review_rate": float(np.mean(decisions == Decision.REVIEW)),
-        "reviewed": int(np.sum(decisions == Decision.REVIEW)),
-    }
+    """What the decisions would have meant for parts whose labels are known: rates, their intervals, review work.
+
+    Unknown parts go to a person, so they count as reviewed.
+    """
+    people = np.isin(decisions, [Decision.REVIEW, Decision.UNKNOWN])
+    reviewed = {"review_rate": float(np.mean(people)), "reviewed": int(np.sum(people))}
     if normal is None:
-        decided = decisions != Decision.REVIEW
+        decided = ~people
         misnamed = int(np.sum(decided & (predicted != labels)))
-        return {**_rate("misnamed", misnamed, int(decided.sum())), **reviewed}
+        return {**rate("misnamed", misnamed, int(decided.sum())), **reviewed}
     good = labels == normal
     escaped = int(np.sum(~good & (decisions == Decision.ACCEPT)))
     overkilled = int(np.sum(good & (decisions == Decision.REJECT)))
     return {
-        **_rate("escape", escaped, int((~good).sum())),
-        **_rate("overkill", overkilled, int(good.sum())),
+        **rate("escape", escaped, int((~good).sum())),
+        **rate("overkill", overkilled, int(good.sum())),
         **reviewed,
     }
 
@@ -118,6 +127,7 @@ def curve(
     return thresholds, cost, escapes, np.full(len(thresholds), bad.sum())
 
 
-def _rate(name: str, events: int, trials: int) -> dict[str, Any]:
+def rate(name: str, events: int, trials: int) -> dict[str, Any]:
+    """A rate with its interval, as operating.json has them."""
     low, high = interval(events, trials)
     return {f"{name}_rate": events / trials if trials else 0.0, f"{name}_low": low, f"{name}_high": high}

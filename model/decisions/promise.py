@@ -69,7 +69,13 @@ def choose(found: Evidence, normal: int | None, settings: EvaluateSettings) -> t
     """
     if normal is None:
         accept_at, promise = _misnamed(found, settings)
-        point = OperatingPoint(temperature=found.temperature, normal=None, accept_at=accept_at, reject_at=0.0)
+        point = OperatingPoint(
+            temperature=found.temperature,
+            normal=None,
+            accept_at=accept_at,
+            reject_at=0.0,
+            max_false_unknown=settings.max_false_unknown,
+        )
         return point, Promised(promise=promise)
     good, score = found.labels == normal, found.scaled[:, normal]
     accept_at, escape = _nested("escape", score[~good], settings.max_escape_rate, settings.confidence)
@@ -79,6 +85,7 @@ def choose(found: Evidence, normal: int | None, settings: EvaluateSettings) -> t
         normal=normal,
         accept_at=max(0.5, accept_at),
         reject_at=min(0.5, -negative),
+        max_false_unknown=settings.max_false_unknown,
     )
     return point, Promised(promise=escape, promise_overkill=overkill)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import ceil, floor, log10
 
 from model.decisions.drift import warning
-from model.manifests import Drift, Promise, Promised
+from model.manifests import Drift, Promise, Promised, PromiseUnknown
 
 SUBJECTS = {  # what is promised, and the pictures that prove it
     "escape": ("of the defects are accepted", "defects"),
@@ -15,7 +15,9 @@ SUBJECTS = {  # what is promised, and the pictures that prove it
 
 def promise_lines(promised: Promised) -> list[str]:
     """A line per promise; none for an evaluation of an earlier version, which promises nothing."""
-    return [_line(promise) for promise in promised.promises]
+    lines = [_line(promise) for promise in promised.promises]
+    unknown = promised.promise_unknown
+    return [*lines, _unknown_line(unknown)] if unknown else lines
 
 
 def _line(promise: Promise) -> str:
@@ -30,6 +32,16 @@ def _line(promise: Promise) -> str:
     if promise.missing is None:
         return f"{said}; no number of them proves {_percent(promise.bound)})"
     return f"{said}; {_percent(promise.bound)} takes {promise.missing:,} more without a mistake)"
+
+
+def _unknown_line(promise: PromiseUnknown) -> str:
+    if not promise.pictures:
+        return "no part is called unknown (no validation picture is left to calibrate novelty)"
+    said = f"on average at most {_percent(promise.proven)} of the parts of known classes are called unknown"
+    calibrated = f"{promise.pictures:,} validation pictures"
+    if promise.missing:
+        return f"{said} ({calibrated}; {_percent(promise.bound)} takes {promise.missing:,} more)"
+    return f"{said} ({calibrated})"
 
 
 def void_line(drift: Mapping[str, Drift]) -> str:

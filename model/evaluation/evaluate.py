@@ -13,13 +13,16 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from model import figures
 from model.decisions import drift
 from model.decisions.halves import choosing, with_other_epochs
-from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome
+from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome, rate
 from model.decisions.promise import choose, evidence, unproven, upper
 from model.evaluation.gradcam import draw_gradcam
 from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
+from model.evaluation.novelty import Labelled, summarize, withhold_each, write_withheld
 from model.evaluation.predictions import Predictions
 from model.inference.classifier import Classifier, open_classifier, prediction_table, read_networks
+from model.inference.formats import Outputs, joined
+from model.inference.usual import learned
 from model.manifests import EvaluationManifest, Feature, Model, Operating
 from model.settings import EvaluateSettings
 from tfrecords.dataset import ROWS, Dataset, fold_counts
@@ -45,17 +48,20 @@ def evaluate_model(
     """
     classes = dataset.manifest.classes
     classifier = open_classifier(model.path)
-    seen = _answer(classifier, dataset, progress)
+    seen, outputs = _answer(classifier, dataset, progress)
     predicted = seen.probabilities.argmax(axis=1)
     metrics = measure(seen.labels, predicted, len(classes), normal)
-    operating = _operate(seen, model, dataset, normal, settings, folder)
+    operating = _operate(seen, classifier, model, dataset, normal, settings, folder)
     metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
+    if classifier.novelty:
+        metrics |= _withhold(classifier, seen, outputs, dataset, normal, settings, folder)
     metrics["suspicious_labels"] = write_label_issues(seen, classes, folder)
 
     table = prediction_table(seen.probabilities, classes)
     table.insert(0, "ID", seen.ids)
     table.insert(1, "true_label", seen.labels)
     table.insert(2, "true_name", [classes[label] for label in seen.labels])
+    table = table.assign(novelty=seen.novelty)
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
@@ -83,8 +89,29 @@ def _reference(dataset: Dataset, seen: Predictions) -> dict[str, Feature]:
     return drift.describe(values, seen.probabilities.argmax(axis=1), len(dataset.manifest.classes))
 
 
-def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Predictions:
-    """Every record of the folds that a network of the classifier did not train on, named by those networks.
+def _withhold(
+    classifier: Classifier,
+    seen: Predictions,
+    outputs: Outputs,
+    dataset: Dataset,
+    normal: int | None,
+    settings: EvaluateSettings,
+    folder: Path,
+) -> dict[str, float]:
+    """Withholds each class of defects in turn, of an ensemble from its first network; see `withhold_each`."""
+    network, fold = classifier.networks[0], classifier.folds[0]
+    own = seen.folds == fold
+    held_out = Labelled(outputs.at(own), seen.labels[own])
+    ids = [name for name, is_own in zip(seen.ids, own, strict=True) if is_own]
+    known = Labelled(*learned(network, dataset, fold))
+    table = withhold_each(known, held_out, choosing(dataset, ids), dataset.manifest.classes, normal, settings)
+    write_withheld(table, folder)
+    return summarize(table)
+
+
+def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> tuple[Predictions, Outputs]:
+    """Every record of the folds that a network of the classifier did not train on, named by those networks; and what
+    these give of them.
 
     The rows are in the order of the classifier's folds; within a fold they are in shard order.
     """
@@ -96,20 +123,31 @@ def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> Pre
     done = 0
     progress(done, total, "pictures")
     parts: dict[int, list[dict[str, np.ndarray]]] = defaultdict(list)
+    looked: dict[int, list[Outputs]] = defaultdict(list)
     for batch in read_arrays(dataset, classifier.folds):
         for fold in np.unique(batch["fold"]).tolist():
             own = {key: values[batch["fold"] == fold] for key, values in batch.items()}
-            parts[fold].append({**own, "probabilities": classifier.unseen(own["image"], fold)})
+            given = classifier.unseen(own["image"], fold)
+            looked[fold].append(given)
+            parts[fold].append({**own, "novelty": classifier.novelty_unseen(given, fold)})
             done += len(own["id"])
             progress(done, total, "pictures")
     ordered = [part for fold in classifier.folds for part in parts[fold]]
     whole = {key: np.concatenate([part[key] for part in ordered]) for key in ordered[0] if key != "image"}
     images = [image for part in ordered for image in part["image"]]
-    return Predictions(whole["id"].tolist(), whole["label"], whole["fold"], images, whole["probabilities"])
+    outputs = joined([given for fold in classifier.folds for given in looked[fold]])
+    ids, probabilities, novelty = whole["id"].tolist(), outputs.probabilities, whole["novelty"]
+    return Predictions(ids, whole["label"], whole["fold"], images, probabilities, novelty), outputs
 
 
 def _operate(
-    seen: Predictions, model: Model, dataset: Dataset, normal: int | None, settings: EvaluateSettings, folder: Path
+    seen: Predictions,
+    classifier: Classifier,
+    model: Model,
+    dataset: Dataset,
+    normal: int | None,
+    settings: EvaluateSettings,
+    folder: Path,
 ) -> dict[str, Any]:
     """Chooses the operating point, writes operating.json and tradeoff.png.
 
@@ -120,20 +158,29 @@ def _operate(
     fair = seen.probabilities
     if crossed:
         fair = with_other_epochs(fair, seen.ids, model.path, read_networks(model.path))
-    found = evidence(fair, seen.labels, choosing(dataset, seen.ids), seen.folds if crossed else None)
+    chose = choosing(dataset, seen.ids)
+    found = evidence(fair, seen.labels, chose, seen.folds if crossed else None)
     point, promised = choose(found, normal, settings)
     if not model.manifest.half_chose:
         promised = unproven(promised)
     scaled = calibrate(seen.probabilities, point.temperature)
-    made = outcome(decide(seen.probabilities, point), seen.labels, seen.probabilities.argmax(axis=1), normal)
+    unknown, counted_unknown = None, {}
+    if classifier.novelty:
+        known = classifier.novelty.promise(point.max_false_unknown)
+        promised = promised.model_copy(update={"promise_unknown": known})
+        unknown = classifier.unknown_unseen(seen.novelty, seen.folds, point.max_false_unknown)
+        # Counted on the half that did not calibrate.
+        counted_unknown = rate("false_unknown", int(unknown[chose].sum()), int(chose.sum()))
+    made = outcome(decide(seen.probabilities, point, unknown), seen.labels, seen.probabilities.argmax(axis=1), normal)
     operating = {
         "point": point.model_dump(),
         "max_escape_rate": settings.max_escape_rate,
         "max_overkill_rate": settings.max_overkill_rate,
-        **promised.model_dump(exclude_none=True),
+        **{name: each for name, each in promised.model_dump().items() if each},
         "ece_before": expected_calibration_error(seen.probabilities, seen.labels),
         "ece_after": expected_calibration_error(scaled, seen.labels),
         **made,
+        **counted_unknown,
     }
     (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
     thresholds, cost, escapes, trials = curve(found.scaled, found.labels, normal)

@@ -13,7 +13,7 @@ ID_COLUMNS = 32  # that a picture's id takes in a figure at most
 @dataclass(frozen=True)
 class Predictions:
     """ids; labels and folds int (N,); images uint8 (S, S, 1) of gray or (S, S, 3) of RGB each;
-    probabilities float32 (N, classes).
+    probabilities float32 (N, classes); novelty float (N,), not a number where the model does not know it.
     """
 
     ids: Sequence[str]
@@ -21,6 +21,7 @@ class Predictions:
     folds: np.ndarray
     images: Sequence[np.ndarray]
     probabilities: np.ndarray
+    novelty: np.ndarray
 
     def mistakes(self) -> list[int]:
         """Places of wrong answers, those that the model was surest of first."""

@@ -19,15 +19,17 @@ OK, UNREADABLE = "ok", "unreadable"  # status of a picture
 class Answer:
     """What is said of a picture.
 
-    probabilities: float32 (classes,); alone: those of one network about the picture itself, and measures: what was
-    measured of it, by feature, which drift compares; image: what the networks saw, uint8 (S, S, C); evidence: what
-    spoke for the label at each place, float32 (down, across), where it was asked for and the networks have class maps.
+    probabilities: float32 (classes,). novelty: 0 to below 1, None where the model does not know it. alone: the
+    probabilities of one network about the picture itself, and measures: what was measured of it, by feature; drift
+    compares both. image: what the networks saw, uint8 (S, S, C). evidence: what spoke for the label at each place,
+    float32 (down, across), where it was asked for and the networks have class maps.
     """
 
     label: int
     name: str
     probabilities: np.ndarray
     decision: Decision
+    novelty: float | None
     alone: np.ndarray
     measures: dict[str, float]
     image: np.ndarray
@@ -68,9 +70,11 @@ class Answering:
         answers = [np.stack([outputs.probabilities for outputs in each]) for each in looks]
         probabilities = np.mean([each.mean(axis=0) for each in answers], axis=0)
         label = int(probabilities[0].argmax())
-        decision = Decision.REVIEW
+        usual, decision = self.classifier.novelty, Decision.REVIEW
+        novelty = self.classifier.novelty_of(looks[0])
         if self.point:
-            decision = Decision(decide(probabilities.astype(float), self.point)[0])
+            unknown = usual.unknown(novelty, self.point.max_false_unknown) if usual else None
+            decision = Decision(decide(probabilities.astype(float), self.point, unknown)[0])
         alone = answers[0][turn % len(answers[0]), 0]
         spoke = [outputs.evidence[0, ..., label] for outputs in looks[0] if outputs.evidence is not None]
         return Answer(
@@ -78,6 +82,7 @@ class Answering:
             name=self.classifier.classes[label],
             probabilities=probabilities[0],
             decision=decision,
+            novelty=float(novelty[0]) if usual else None,
             alone=alone,
             measures=measures,
             image=image,
@@ -93,15 +98,16 @@ class Answering:
 
 def columns(classes: Sequence[str]) -> list[str]:
     """Names of the columns of predictions.csv, in their order."""
-    return ["ID", "label", "name", *classes, "decision", "status"]
+    return ["ID", "label", "name", *classes, "decision", "novelty", "status"]
 
 
 def row(id: str, answer: Answer) -> list[str]:
     """An answer as it stands in predictions.csv, under `columns`."""
     probabilities = [f"{probability:.6f}" for probability in answer.probabilities]
-    return [id, str(answer.label), answer.name, *probabilities, str(answer.decision), OK]
+    novelty = "" if answer.novelty is None else f"{answer.novelty:.6f}"
+    return [id, str(answer.label), answer.name, *probabilities, str(answer.decision), novelty, OK]
 
 
 def unreadable_row(id: str, label: int, classes: Sequence[str]) -> list[str]:
     """As `row`, of a picture that can't be read: it is for review. label: that it gets."""
-    return [id, str(label), classes[label], *[""] * len(classes), str(Decision.REVIEW), UNREADABLE]
+    return [id, str(label), classes[label], *[""] * len(classes), str(Decision.REVIEW), "", UNREADABLE]

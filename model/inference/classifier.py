@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.decisions.novelty import Novelty, open_novelty
 from model.inference.formats import Network, Outputs, open_exported
 from model.settings import CARD_FILE
 from tfrecords.pictures.errors import PictureError
@@ -24,16 +25,23 @@ TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
 
 @dataclass(frozen=True)
 class Classifier:
-    """One network, or an ensemble of them, with what belongs to it. folds: what each did not train on."""
+    """One network, or an ensemble of them, with what belongs to it. folds: what each did not train on; novelty: what
+    they are used to, None in models of earlier versions.
+    """
 
     networks: tuple[Network, ...]
     folds: tuple[int, ...]
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
+    novelty: Novelty | None = None
 
     def look(self, images: np.ndarray, evidence: bool = False) -> list[Outputs]:
         """uint8 (N, S, S, C), 0..255, to what one pass of each network gives; evidence: whether class maps too."""
         return [network.look(images, evidence) for network in self.networks]
+
+    def novelty_of(self, looks: Sequence[Outputs]) -> np.ndarray:
+        """Novelty of N pictures from `look`: float (N,), not a number where the model does not know it."""
+        return self.novelty.of(looks) if self.novelty else np.full(len(looks[0].probabilities), np.nan)
 
     def each(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, S, S, C), 0..255, to float32 (networks, N, classes): what every network answers."""
@@ -43,10 +51,23 @@ class Classifier:
         """uint8 (N, S, S, C), 0..255, to float32 (N, classes): the mean over the networks."""
         return self.each(images).mean(axis=0)
 
-    def unseen(self, images: np.ndarray, fold: int) -> np.ndarray:
-        """As `probabilities`, for pictures of a fold, by the networks that did not train on it."""
-        networks = [network for network, own in zip(self.networks, self.folds, strict=True) if own == fold]
-        return np.mean([network(images) for network in networks], axis=0)
+    def unseen(self, images: np.ndarray, fold: int) -> Outputs:
+        """uint8 (N, S, S, C), pictures of a fold, to what the network gives of them that did not train on it."""
+        return self.networks[self.folds.index(fold)].look(images, False)
+
+    def novelty_unseen(self, seen: Outputs, fold: int) -> np.ndarray:
+        """Novelty of N pictures of a fold from `unseen`, as that network alone sees it: float (N,), as `novelty_of`."""
+        if not self.novelty:
+            return np.full(len(seen.probabilities), np.nan)
+        return Novelty((self.novelty.references[self.folds.index(fold)],)).of([seen])
+
+    def unknown_unseen(self, novelty: np.ndarray, folds: np.ndarray, max_false_unknown: float) -> np.ndarray:
+        """Which of N pictures, of folds int (N,), are unknown by their `novelty_unseen`: bool (N,)."""
+        found = np.zeros(len(novelty), dtype=bool)
+        for fold, reference in zip(self.folds, self.novelty.references if self.novelty else (), strict=False):
+            own = folds == fold
+            found[own] = Novelty((reference,)).unknown(novelty[own], max_false_unknown)
+        return found
 
     def read(self, data: bytes) -> tuple[np.ndarray, dict[str, float]]:
         """A picture file to what the networks see of it, uint8 (S, S, C), and what drift needs of it, by feature.
@@ -66,7 +87,8 @@ class Classifier:
         Args:
             pictures: files' bytes.
 
-        Returns: a row per picture: label (int), name, and one probability per class under the class's name.
+        Returns: a row per picture: label (int), name, one probability per class under the class's name, and novelty
+        where the model knows it.
 
         Raises:
             PictureError: names the first picture (by its place) that can't be used.
@@ -78,7 +100,9 @@ class Classifier:
             except PictureError as error:
                 raise PictureError(f"picture {place}: {error}", error.remedy) from None
         images = np.reshape(prepared, (-1, *self.preprocess.shape)).astype(np.uint8)
-        return prediction_table(self.probabilities(images), self.classes)
+        looks = self.look(images)
+        table = prediction_table(np.mean([seen.probabilities for seen in looks], axis=0), self.classes)
+        return table.assign(novelty=self.novelty.of(looks)) if self.novelty else table
 
 
 def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
@@ -125,7 +149,13 @@ def open_classifier(folder: Path, keras: bool = False) -> Classifier:
     card = _read_card(folder)
     networks = tuple((_open_keras if keras else open_exported)(folder, name) for name in card["networks"])
     preprocess = PreprocessSettings(**card["preprocess"])
-    return Classifier(networks, tuple(card["networks"].values()), tuple(card["classes"]), preprocess)
+    return Classifier(
+        networks=networks,
+        folds=tuple(card["networks"].values()),
+        classes=tuple(card["classes"]),
+        preprocess=preprocess,
+        novelty=open_novelty(folder, card["networks"]),
+    )
 
 
 def _open_keras(folder: Path, name: str) -> Network:

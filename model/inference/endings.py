@@ -10,17 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from model.inference.formats import level
+
 OUTPUTS = 8  # where a graph's table keeps the place of its third field
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The last layers of a classifier, as numbers of tensors. maps: pooled to the features, None behind flatten;
-    kernel: of the last layer, float32 (features, classes).
+    """The last layers of a classifier, as numbers of tensors.
+
+    texture: the earlier maps that tell of it; maps: pooled to the features, None behind flatten; kernel: of the last
+    layer, float32 (features, classes).
     """
 
     probabilities: int
     features: int
+    texture: int
     maps: int | None
     kernel: np.ndarray
 
@@ -49,6 +54,14 @@ def ending_of(data: bytes) -> Ending | None:
     if not dense:
         return None
     pooling = behind(dense.Inputs(0), schema.BuiltinOperator.MEAN)
+    before = pooling or behind(dense.Inputs(0), schema.BuiltinOperator.RESHAPE)
+    if not before:
+        return None
+    pads = schema.BuiltinOperator.PAD, schema.BuiltinOperator.PADV2  # of sizes between two layers'
+    shapes = {tensor: graph.Tensors(tensor).ShapeAsNumpy() for tensor, (kind, _) in made_by.items() if kind not in pads}
+    sizes = {tensor: int(shape[1]) for tensor, shape in shapes.items() if len(shape) == 4}  # in the order of the layers
+    fine = level(sizes.values(), int(graph.Tensors(before.Inputs(0)).ShapeAsNumpy()[1]))
+    texture = [tensor for tensor, size in sizes.items() if size == fine][-1]
     kernel = graph.Tensors(dense.Inputs(1))
     weights = np.asarray(model.Buffers(kernel.Buffer()).DataAsNumpy()).view(
         np.int8 if kernel.Type() == schema.TensorType.INT8 else np.float32
@@ -56,7 +69,8 @@ def ending_of(data: bytes) -> Ending | None:
     weights = weights.reshape(kernel.ShapeAsNumpy()).astype(np.float32)
     if kernel.Type() == schema.TensorType.INT8:  # symmetric: their zero is 0
         weights = weights * np.reshape(kernel.Quantization().ScaleAsNumpy(), (-1, 1))
-    return Ending(graph.Outputs(0), dense.Inputs(0), pooling.Inputs(0) if pooling else None, weights.T)
+    maps = pooling.Inputs(0) if pooling else None
+    return Ending(graph.Outputs(0), dense.Inputs(0), texture, maps, weights.T)
 
 
 def giving(data: bytes, tensors: Sequence[int]) -> bytes:

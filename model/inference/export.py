@@ -8,8 +8,10 @@ from time import perf_counter
 import numpy as np
 
 from model.decisions import drift
+from model.decisions.novelty import NOVELTY_FILE, open_novelty, save_reference
 from model.inference.classifier import Classifier, open_classifier, read_networks, write_card
 from model.inference.formats import FORMATS
+from model.inference.usual import unseen
 from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
 from model.network.files import load
 from model.registry import tracking
@@ -44,7 +46,8 @@ def export_model(
     store: Store,
     progress: Progress,
 ) -> ExportManifest:
-    """Writes the networks of `model` into `work` in a format, with the card that opens them, and check.json.
+    """Writes the networks of `model` into `work` in a format, with the card that opens them, and check.json; and what
+    they are used to, where the model knows it.
 
     form: a name of FORMATS. precision: INT8 is calibrated on pictures that the networks trained on. check.json
     compares the answers with Keras' on up to 500 pictures of the dataset, those of the validation folds first:
@@ -64,6 +67,15 @@ def export_model(
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
+    if usual := open_novelty(model.path, networks):
+        # In 8 bits the scores are others: its own calibrate it.
+        asked = {fold: FORMATS[form].open(work / f"{name}{suffix}") for name, fold in networks.items()}
+        held_out = unseen(asked, dataset) if precision == Precision.INT8 else {}
+        for (name, fold), reference in zip(networks.items(), usual.references, strict=True):
+            if fold in held_out:
+                seen, chose = held_out[fold]
+                reference = reference.calibrated(seen.at(~chose))
+            save_reference(reference, work / f"{name}{NOVELTY_FILE}")
     answers = [
         _answers(open_classifier(folder, name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
@@ -88,7 +100,7 @@ def export_model(
     (work / CHECK).write_text(json.dumps(check, indent=1) + "\n")
     tracking.log_export(store, model.manifest.mlflow.run_id, f"{form}-{precision}", check, work)
     fold_of = np.repeat(list(to_check), list(to_check.values()))
-    unseen = [each[fold_of == fold] for each, fold in zip(answers[-1], networks.values(), strict=True)]
+    own = [each[fold_of == fold] for each, fold in zip(answers[-1], networks.values(), strict=True)]
     return ExportManifest(
         model=model.made_from,
         dataset=dataset.made_from,
@@ -97,7 +109,7 @@ def export_model(
         format=form,
         precision=precision,
         check=ExportCheck(**check),
-        reference=_reference(np.concatenate(unseen)),
+        reference=_reference(np.concatenate(own)),
     )
 
 

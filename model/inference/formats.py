@@ -1,6 +1,6 @@
 """The table of export formats: how a Keras network becomes a file, and how the file answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 class Outputs:
     """What one pass of a network gives of N pictures.
 
-    probabilities: float32 (N, classes). features: what the last layer sees, float32 (N, F). evidence: for each class at
+    probabilities: float32 (N, classes). features: what the last layer sees, float32 (N, F). texture: moments of an
+    earlier layer's maps, four times as fine as the last, float32 (N, T), see `moments`. evidence: for each class at
     each place, float32 (N, places down, places across, classes): its mean over the places, with the last layer's bias,
     is what softmax sees (Zhou et al., CAM, CVPR 2016); None where it was not asked for, or where the network has none,
     as behind flatten.
@@ -20,7 +21,32 @@ class Outputs:
 
     probabilities: np.ndarray
     features: np.ndarray
+    texture: np.ndarray
     evidence: np.ndarray | None = None
+
+    def at(self, chosen: np.ndarray) -> "Outputs":
+        """Those of some pictures alone, without evidence. chosen: their places, or bool (N,)."""
+        return Outputs(self.probabilities[chosen], self.features[chosen], self.texture[chosen])
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Those of several passes as of one, without evidence."""
+    names = ("probabilities", "features", "texture")
+    return Outputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def moments(maps: np.ndarray) -> np.ndarray:
+    """Mean and deviation of each map over its places: float32 (h, w, C) to (2 C,)."""
+    places = maps.reshape(-1, maps.shape[-1])
+    mean = places.mean(axis=0)
+    squares = np.einsum("pc,pc->c", places, places) / len(places)
+    return np.concatenate([mean, np.sqrt(np.maximum(squares - mean**2, 0))])
+
+
+def level(sizes: Collection[int], last: int) -> int:
+    """The size of maps that tells of texture, of those that a network has; last: the size of its last maps."""
+    fine = sorted({size for size in sizes if size >= last})
+    return fine[min(2, len(fine) - 1)]  # each is half of the next
 
 
 @dataclass(frozen=True)

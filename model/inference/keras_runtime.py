@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model.inference.formats import Network, Outputs
+from model.inference.formats import Network, Outputs, moments
 from model.network.parts import head_of, pass_through
 
 
@@ -18,9 +18,11 @@ def compiled(network: keras.Model, batch_size: int = 32) -> Network:
         kernel = head_of(network).get_weights()[0] if evidence else np.empty(0)
         parts = []
         for at in starts:
-            probabilities, features, maps = call(tf.constant(images[at : at + batch_size]))
-            pooled = maps.shape[-1] == len(kernel)
-            parts.append([probabilities.numpy(), features.numpy(), *([maps.numpy() @ kernel] if pooled else [])])
+            seen = call(tf.constant(images[at : at + batch_size]))
+            probabilities, features, fine, maps = (each.numpy() for each in seen)
+            texture = np.reshape([moments(each) for each in fine], (-1, 2 * fine.shape[-1]))
+            spoke = [maps @ kernel] if maps.shape[-1] == len(kernel) else []
+            parts.append([probabilities, features, texture.astype(np.float32), *spoke])
         return Outputs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     return Network(look)

@@ -40,7 +40,7 @@ class PngModel:
                 `instances`.
             params: not used; part of MLflow's interface.
 
-        Returns: a row per picture: label, name, and one probability per class.
+        Returns: a row per picture: label, name, one probability per class, and novelty where the model knows it.
 
         Raises:
             UnreadablePicture: names the first picture (by its position, from 0) that can't be read.

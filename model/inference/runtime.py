@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.inference.endings import ending_of, giving
-from model.inference.formats import Network, Outputs
+from model.inference.formats import Network, Outputs, moments
 from model.quiet import stderr_closed
 from tfrecords.errors import refuse
 
@@ -57,7 +57,7 @@ def open_network(source: Path | bytes) -> Network:
             _check(data)
         ending = ending_of(data)
         if ending:
-            wanted = [ending.probabilities, ending.features, ending.maps]
+            wanted = [ending.probabilities, ending.features, ending.texture, ending.maps]
             data = giving(data, [tensor for tensor in wanted if tensor is not None])
         together = _open(data, cores)
     except (ValueError, RuntimeError) as error:
@@ -84,6 +84,7 @@ def open_network(source: Path | bytes) -> Network:
         nonlocal calls
         answers = np.empty((len(images), widths[0]), np.float32)
         features = np.empty((len(images), widths[1] if ending else 0), np.float32)
+        texture = np.empty((len(images), 2 * widths[2] if ending else 0), np.float32)
         spoke: list[np.ndarray | None] = [None] * len(images)
         left = iter(range(len(images)))  # whoever is free takes the next
 
@@ -95,8 +96,9 @@ def open_network(source: Path | bytes) -> Network:
                 answers[place] = _read(interpreter, wanted[0])
                 if ending:
                     features[place] = _read(interpreter, wanted[1])
+                    texture[place] = moments(_read(interpreter, wanted[2]))
                     if evidence and ending.maps is not None:
-                        spoke[place] = _read(interpreter, wanted[2]) @ ending.kernel
+                        spoke[place] = _read(interpreter, wanted[3]) @ ending.kernel
 
         def share(number: int) -> None:
             with lane() as interpreter:
@@ -115,7 +117,7 @@ def open_network(source: Path | bytes) -> Network:
             with lock:
                 calls -= 1
         found = [each for each in spoke if each is not None]
-        return Outputs(answers, features, np.stack(found) if found else None)
+        return Outputs(answers, features, texture, np.stack(found) if found else None)
 
     return Network(look)
 

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from model.inference.formats import level
+
 PICTURE, COLORS, SCALE, DROPOUT, HEAD = "picture", "colors", "scale", "dropout", "probabilities"
 FEATURES = "features"  # in the backbone
 STREAM = 2**24  # steps of training that a dropout layer's numbers last, before they are the next layer's
@@ -27,26 +29,32 @@ def extractor(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.get_layer(DROPOUT).input)
 
 
-def pass_through(network: keras.Model) -> Callable[[Any], tuple[Any, Any, Any]]:
+def pass_through(network: keras.Model) -> Callable[[Any], tuple[Any, Any, Any, Any]]:
     """What it gives in use, and what it gives that from, in one pass.
 
-    Pictures uint8 (B, S, S, C) to tensors: probabilities (B, classes), features (B, F), and the maps which these are
-    pooled or flattened from, float32 (B, h, w, filters).
+    Pictures uint8 (B, S, S, C) to tensors: probabilities (B, classes), features (B, F), the earlier maps that tell of
+    texture, and the last maps, from which the features are pooled or flattened, float32 (B, h, w, filters).
     """
     backbone, head = convolutions_of(network), head_of(network)
     scale = keras.Model(network.input, network.get_layer(SCALE).output)
-    convolutions = keras.Model(backbone.input, [backbone.get_layer(FEATURES).input, backbone.output])
+    maps = backbone.get_layer(FEATURES).input
+    kinds = keras.layers.InputLayer, keras.layers.ZeroPadding2D  # not what a layer makes of a picture
+    made = [layer.output for layer in backbone.layers if not isinstance(layer, kinds)]
+    places = [each for each in made if len(each.shape) == 4]
+    fine = level([each.shape[1] for each in places], maps.shape[1])
+    texture = [each for each in places if each.shape[1] == fine][-1]
+    convolutions = keras.Model(backbone.input, [texture, maps, backbone.output])
 
-    def call(pictures: Any) -> tuple[Any, Any, Any]:
-        maps, features = convolutions(scale(pictures), training=False)
-        return head(features), features, maps
+    def call(pictures: Any) -> tuple[Any, Any, Any, Any]:
+        fine_maps, last, features = convolutions(scale(pictures), training=False)
+        return head(features), features, fine_maps, last
 
     return call
 
 
 def last_maps(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """What its features are pooled or flattened from: pictures uint8 (B, S, S, C) to float32 (B, h, w, filters)."""
-    return keras.ops.convert_to_numpy(pass_through(network)(pictures)[2])
+    return keras.ops.convert_to_numpy(pass_through(network)(pictures)[-1])
 
 
 def seed_dropout(network: keras.Model, seed: int, epoch: int) -> None:

@@ -26,6 +26,7 @@ from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from model.decisions.novelty import NOVELTY_FILE
 from model.registry.databases import check_store
 from model.registry.descriptions import data_text, escaped, metrics_text, picture_text, with_section
 from model.registry.origin import TAGS as ORIGIN_TAGS
@@ -290,11 +291,14 @@ def finish_training(
 def _log_model(store: Store, run_id: str, folder: Path, classes: Sequence[str], example: bytes | None) -> None:
     outputs: list[ColSpec | TensorSpec] = [ColSpec("long", "label"), ColSpec("string", "name")]
     outputs += [ColSpec("float", name) for name in classes]
+    if any(folder.glob(f"[!.]*{NOVELTY_FILE}")):  # an ensemble of members of earlier versions has none
+        outputs.append(ColSpec("double", "novelty"))
     with tempfile.TemporaryDirectory() as place, _quiet(), mlflow.start_run(run_id=run_id):
         served = Path(place, "model")  # MLflow keeps the folder's name
         served.mkdir()
-        for pattern in (CARD_FILE, "[!.]*.keras", "[!.]*.tflite"):  # names with a dot are checkpoints
-            for file in folder.glob(pattern):
+        shutil.copy(folder / CARD_FILE, served)
+        for suffix in (".keras", ".tflite", NOVELTY_FILE):
+            for file in folder.glob(f"[!.]*{suffix}"):  # names with a dot are checkpoints
                 shutil.copy(file, served)
         info = mlflow.pyfunc.log_model(
             name="model",

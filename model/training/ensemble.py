@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.decisions.halves import OTHER_EPOCH
+from model.decisions.novelty import NOVELTY_FILE
 from model.inference.classifier import write_card
 from model.manifests import Model, ModelManifest
 from model.registry import tracking
@@ -29,10 +30,9 @@ def build_ensemble(
     for member in members:
         (fold,) = member.manifest.folds
         networks[f"fold-{fold}"] = fold
-        for suffix in (".keras", ".tflite"):
-            shutil.copyfile(member.path / f"{NETWORK}{suffix}", work / f"fold-{fold}{suffix}")
-        if (other := member.path / f"{NETWORK}{OTHER_EPOCH}").exists():
-            shutil.copyfile(other, work / f"fold-{fold}{OTHER_EPOCH}")
+        for suffix in (".keras", ".tflite", NOVELTY_FILE, OTHER_EPOCH):
+            if (file := member.path / f"{NETWORK}{suffix}").exists():  # not every member has the last two
+                shutil.copyfile(file, work / f"fold-{fold}{suffix}")
     write_card(work, classes, dataset.manifest.settings.preprocess, networks)
     first = members[0].manifest
     bests = [member.manifest.best for member in members]

@@ -1,5 +1,7 @@
 """The frozen recipe: features once, then only the last layer. Minutes where full training takes an hour."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -53,16 +55,24 @@ def fit_linear_probe(
     copies = [features(batches(epoch, light)) for epoch, light in enumerate(lights)]
     x, y = (np.concatenate(parts) for parts in zip(*copies, strict=True))
     held_out = features(validation)
-    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
-    weights = class_weights(counts, settings.class_weights)
+    kernel, bias = fit_last_layer(x, y, class_weights(counts, settings.class_weights))
+    head_of(network).set_weights([kernel, bias])
+
+    seen, unseen = (scores(softmax(each @ kernel + bias, axis=1), truth) for each, truth in ((x, y), held_out))
+    return {"epoch": 1, **seen, **{f"val_{key}": value for key, value in unseen.items()}}
+
+
+def fit_last_layer(features: np.ndarray, labels: np.ndarray, weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (F, classes) and bias (classes,) of a logistic regression on features (N, F), labels int (N,).
+
+    weights: of the classes, each of which has pictures.
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     regression = LogisticRegression(C=REGULARIZATION, max_iter=1000, class_weight=dict(enumerate(weights)))
-    regression.fit((x - mean) / deviation, y)
+    regression.fit((features - mean) / deviation, labels)
     # The scaling goes into the layer, so that the network has the same layers as after full training.
     kernel = (regression.coef_ / deviation).T
     bias = regression.intercept_ - mean @ kernel
     if len(regression.classes_) == 2:  # one row stands for two classes there
         kernel, bias = np.hstack([0 * kernel, kernel]), np.concatenate([0 * bias, bias])
-    head_of(network).set_weights([kernel, bias])
-
-    seen, unseen = (scores(softmax(each @ kernel + bias, axis=1), truth) for each, truth in ((x, y), held_out))
-    return {"epoch": 1, **seen, **{f"val_{key}": value for key, value in unseen.items()}}
+    return kernel, bias

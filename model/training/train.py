@@ -16,13 +16,16 @@ import tensorflow as tf
 
 from model import figures
 from model.decisions.halves import choosing, write_other_epoch
+from model.decisions.novelty import NOVELTY_FILE, save_reference
 from model.inference.classifier import write_card
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
+from model.inference.runtime import open_network
+from model.inference.usual import reference_of
 from model.manifests import ModelManifest, ModelSettings
 from model.network.build import build
 from model.network.files import load, save
-from model.network.parts import seed_dropout
+from model.network.parts import head_of, seed_dropout
 from model.network.weights import weights_digest
 from model.registry import tracking
 from model.registry.store import Store
@@ -54,9 +57,9 @@ def train_model(
 ) -> ModelManifest:
     """Trains in the folder `work`, going on after the last epoch that an earlier try finished there.
 
-    Leaves model.keras (the best epoch by the half of the fold that chooses), the same as model.tflite, card.json,
-    curves.png and history.csv, and model.other_epoch.csv where the other half would choose another epoch; the MLflow
-    run has all of them.
+    Leaves model.keras (the best epoch by the half of the fold that chooses), the same as model.tflite,
+    model.novelty.npz (what it is used to), card.json, curves.png and history.csv, and model.other_epoch.csv where the
+    other half would choose another epoch; the MLflow run has all of them.
 
     Raises: AoiError for weights that can't be had.
     """
@@ -241,7 +244,11 @@ def _finish(
     network = build(settings.model_copy(update={"weights": NO_WEIGHTS}), size, len(classes), channels)
     network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone, in 32 bits
     save(network, work / f"{NETWORK}.keras")
-    (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
+    exported = to_litert(network)
+    (work / f"{NETWORK}.tflite").write_bytes(exported)
+    kernel, bias = head_of(network).get_weights()
+    reference = reference_of(open_network(exported), kernel, bias, dataset, settings.fold)
+    save_reference(reference, work / f"{NETWORK}{NOVELTY_FILE}")
     preprocess = dataset.manifest.settings.preprocess
     write_card(work, classes, preprocess, {NETWORK: settings.fold})
     pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)

@@ -78,7 +78,7 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     for words in (f"accuracy           {accuracy:.4f}", "MobileNet, alpha 0.25, 32 px, 2 epochs", "submission.csv"):
         assert words in given.out
     assert "models:/aoi-tiny@champion" in given.out
-    (promise,) = promise_lines(home.open(refs["evaluate"], EvaluationManifest).manifest.operating)
+    promise, *_ = promise_lines(home.open(refs["evaluate"], EvaluationManifest).manifest.operating)
     prediction = home.open(refs["predict"], PredictionManifest).manifest
     told = void_line(prediction.drift) or promise
     assert f"  promise: {told}\n" in given.out

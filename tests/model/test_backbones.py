@@ -153,10 +153,13 @@ def test_its_file_holds_the_same_names_and_gives_the_same_answers(network, pictu
 
 
 def test_litert_answers_as_keras_does(network, pictures):
-    ours, theirs = open_network(to_litert(network))(pictures), compiled(network)(pictures)
-    assert theirs.std(axis=0).max() > 0.1  # else equality would say nothing
-    np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    ours, theirs = (each.look(pictures, True) for each in (open_network(to_litert(network)), compiled(network)))
+    assert theirs.probabilities.std(axis=0).max() > 0.1  # else equality would say nothing
+    np.testing.assert_array_equal(ours.probabilities.argmax(axis=1), theirs.probabilities.argmax(axis=1))
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4)
+    for part in ("features", "texture", "evidence"):
+        one, other = (getattr(each, part) for each in (ours, theirs))
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
 
 # --- Where it looks -----------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def test_one_pass_gives_the_probabilities_the_features_and_the_maps_that_keras_c
     theirs = compiled(network).look(pictures, True)
     np.testing.assert_allclose(looked.probabilities, theirs.probabilities, atol=1e-4)
     np.testing.assert_allclose(looked.features, theirs.features, atol=1e-4)
+    np.testing.assert_allclose(looked.texture, theirs.texture, atol=1e-3)
     np.testing.assert_allclose(looked.evidence, theirs.evidence, atol=1e-3)
     for place, image in enumerate(pictures[:5]):
         for label in range(CLASSES):
@@ -73,8 +74,10 @@ def test_in_8_bits_they_show_the_same(looked, network, pictures):
 def test_behind_flatten_there_are_features_without_maps(pictures):
     flat = build(TrainSettings(alpha=0.25, weights="none", head="flatten"), SIZE, CLASSES)
     ours = open_network(to_litert(flat)).look(pictures, True)
+    theirs = compiled(flat).look(pictures, True)
     assert ours.evidence is None
-    np.testing.assert_allclose(ours.features, compiled(flat).look(pictures, True).features, atol=1e-4)
+    np.testing.assert_allclose(ours.features, theirs.features, atol=1e-4)
+    np.testing.assert_allclose(ours.texture, theirs.texture, atol=1e-4)
 
 
 def test_what_is_no_classifier_gives_what_it_gives_alone(network, pictures):

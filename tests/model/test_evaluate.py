@@ -28,7 +28,8 @@ from tfrecords.errors import AoiError
 from tfrecords.settings import Equalization, Fit
 
 TABLES = {"metrics.json", "operating.json", "confusion.csv", "per_class.csv", "predictions.csv", "label_audit.csv"}
-FIGURES = {"confusion.png", "mistakes.png", "tradeoff.png", "suspects.png", "gradcam.png"}
+TABLES |= {"novelty.csv"}
+FIGURES = {"confusion.png", "mistakes.png", "tradeoff.png", "suspects.png", "gradcam.png", "novelty.png"}
 FILES = TABLES | FIGURES
 
 

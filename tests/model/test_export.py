@@ -73,6 +73,7 @@ def test_an_export_holds_the_networks_the_card_and_the_check(job, precision):
     artifact = job.home.open(export(job, precision=precision), ExportManifest)
     assert {path.name for path in artifact.path.iterdir()} == {
         "model.tflite",
+        "model.novelty.npz",
         "card.json",
         "check.json",
         "manifest.json",

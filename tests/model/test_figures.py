@@ -41,7 +41,14 @@ def seen():
         probabilities = rng.dirichlet(np.full(classes, 0.5), pictures) + np.eye(classes)[labels] * 0.3
         images = [rng.integers(0, 256, (16, 16, 1), np.uint8) for _ in range(pictures)]
         probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
-        return Predictions([f"{at}.png" for at in range(pictures)], labels, np.zeros(pictures), images, probabilities)
+        return Predictions(
+            [f"{at}.png" for at in range(pictures)],
+            labels,
+            np.zeros(pictures),
+            images,
+            probabilities,
+            np.zeros(pictures),
+        )
 
     return make
 

@@ -89,7 +89,7 @@ def test_it_lies_in_home_too(ask, home, data):
 
 def test_predictions_tell_label_name_and_one_probability_a_class(ask, data):
     given = ask(data)
-    assert list(given.rows[0]) == ["ID", "label", "name", "plain", "rows", "columns", "decision", "status"]
+    assert list(given.rows[0]) == ["ID", "label", "name", "plain", "rows", "columns", "decision", "novelty", "status"]
     for row in given.rows:
         odds = [float(row[name]) for name in ("plain", "rows", "columns")]
         assert sum(odds) == pytest.approx(1, abs=1e-5)
@@ -245,8 +245,9 @@ def test_the_promise_is_void_for_a_lot_that_drifted_and_for_answers_of_another_k
         lot = replace(prediction, manifest=prediction.manifest.model_copy(update=changes))
         return lot_promises(lot, evaluation)
 
-    (usual,) = told()
+    usual, unknown = told()
     assert re.match(r"at most [\d.]+ % of the parts that nobody reviews are misnamed \(95 % confidence, \d+", usual)
+    assert re.match(r"on average at most [\d.]+ % of the parts of known classes are called unknown \(\d+", unknown)
     (drifted,) = told(drifted=True)
     assert drifted.startswith("void for this lot")
     assert "brightness (PSI 0.91)" in drifted

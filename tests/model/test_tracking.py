@@ -138,7 +138,7 @@ def test_it_tells_what_it_takes_and_gives_and_brings_an_example(served):
     (taken,) = served.metadata.get_input_schema().to_dict()
     given = {column["name"]: column["type"] for column in served.metadata.get_output_schema().to_dict()}
     assert taken["type"] == "binary"
-    assert given == {"label": "long", "name": "string", **dict.fromkeys(CLASSES, "float")}
+    assert given == {"label": "long", "name": "string", **dict.fromkeys(CLASSES, "float"), "novelty": "double"}
 
 
 def test_its_input_example_is_a_picture_file_as_the_camera_wrote_it(logged, served):
@@ -150,7 +150,12 @@ def test_its_input_example_is_a_picture_file_as_the_camera_wrote_it(logged, serv
 def test_it_has_the_networks_and_the_card_and_no_checkpoint_of_the_training(logged, second_run):
     run_id = second_run(checkpoints=[".epoch-001.keras"])
     (model,) = logged_models(second_run.store, run_id)
-    assert files_in(second_run.store, model, "data/model") == ["card.json", "model.keras", "model.tflite"]
+    assert files_in(second_run.store, model, "data/model") == [
+        "card.json",
+        "model.keras",
+        "model.novelty.npz",
+        "model.tflite",
+    ]
 
 
 def test_a_dataset_of_an_earlier_version_has_no_example_and_its_model_neither(second_run):
@@ -174,7 +179,8 @@ def test_served_png_bytes_get_the_answers_of_the_predict_stage(form, logged, ser
         answers = pd.concat([served.predict(picture) for picture in pictures], ignore_index=True)
     else:
         answers = served.predict(FORMS[form](pictures))
-    assert list(answers.columns) == ["label", "name", *CLASSES]
+    assert list(answers.columns) == ["label", "name", *CLASSES, "novelty"]
+    np.testing.assert_allclose(answers["novelty"], [float(row["novelty"]) for row in expected], atol=1e-6)
     assert answers["label"].tolist() == [int(row["label"]) for row in expected]
     assert answers["name"].tolist() == [row["name"] for row in expected]
     probabilities = [[float(row[name]) for name in CLASSES] for row in expected]
@@ -371,8 +377,8 @@ def test_class_names_of_any_marks_are_logged_and_served(classes, second_run, mon
     monkeypatch.setattr(sys, "path", list(sys.path))
     served = mlflow.pyfunc.load_model(f"models:/{logged_models(second_run.store, run.info.run_id)[0]}")
     answers = served.predict([(second_run.data / "test_images" / "test_000.png").read_bytes()])
-    assert list(answers.columns) == ["label", "name", *classes]
-    assert served.metadata.get_output_schema().input_names() == ["label", "name", *classes]
+    assert list(answers.columns) == ["label", "name", *classes, "novelty"]
+    assert served.metadata.get_output_schema().input_names() == ["label", "name", *classes, "novelty"]
 
 
 def test_more_classes_than_mlflow_takes_parameters_at_once_are_logged(tmp_path):

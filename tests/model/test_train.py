@@ -26,7 +26,8 @@ from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 from tfrecords.records.reader import validation_batches, validation_ids
 
-FOLDER = {"model.keras", "model.tflite", "card.json", "curves.png", "history.csv", "manifest.json"}
+NETWORK = {"model.keras", "model.tflite", "model.novelty.npz"}
+FOLDER = NETWORK | {"card.json", "curves.png", "history.csv", "manifest.json"}
 OTHER = f"model{OTHER_EPOCH}"  # where the halves of the fold would choose different epochs
 
 
