@@ -13,10 +13,12 @@ from flows.stages.predict import predict
 from flows.stages.stage import Job
 from model.inference.classifier import open_classifier
 from model.inference.export import LABELS_THAT_DIFFER
+from model.inference.formats import FORMATS, Format
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
 from model.manifests import ExportManifest
+from model.network.files import load, save
 from model.settings import Runtime
 from tfrecords.errors import MISSED, AoiError
 
@@ -83,6 +85,25 @@ def test_an_export_holds_the_networks_the_card_and_the_check(job, precision):
     assert check["labels_differ"] <= 1
     assert check["bytes"] < check["keras_bytes"]
     assert open_classifier(artifact.path).classes == ("plain", "rows", "columns")
+
+
+def test_another_format_is_a_row_of_the_table(job, monkeypatch, tmp_path):
+    """What CONTRIBUTING.md says of a new one."""
+
+    def write(network, calibration):
+        save(network, tmp_path / "whole.keras")
+        return (tmp_path / "whole.keras").read_bytes()
+
+    row = Format(".keras", write, lambda path: compiled(load(path)))
+    monkeypatch.setitem(FORMATS, "keras", row)
+    artifact = job.home.open(export(job, format="keras"), ExportManifest)
+    assert (artifact.path / "model.keras").exists()
+    assert json.loads((artifact.path / "check.json").read_text())["labels_differ"] == 0
+    seen = np.zeros((2, *artifact.manifest.settings.preprocess.shape), np.uint8)
+    theirs = open_classifier(job.home.open(export(job), ExportManifest).path)
+    np.testing.assert_allclose(
+        open_classifier(artifact.path).probabilities(seen), theirs.probabilities(seen), atol=1e-4
+    )
 
 
 def test_an_export_is_made_once_and_tells_what_it_takes_to_load_and_to_answer(job):
