@@ -162,6 +162,8 @@ class TrainSettings(StageSettings):
     @classmethod
     def _divides_a_step(cls, devices: Any, info: ValidationInfo) -> Any:
         pictures = info.data.get("batch_size", devices)  # missing where it was refused itself
+        if devices is True:  # which equals 1
+            raise PydanticCustomError("devices", "Input should be a number or auto")
         if devices != AUTO and pictures % devices:
             raise PydanticCustomError("devices", f"Input should divide train.batch_size, which is {pictures}")
         return devices

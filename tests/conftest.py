@@ -24,7 +24,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Small enough to train in a second, large enough to learn.
 QUICK = ("preprocess.image_size_px=32", "train.alpha=0.25", "train.epochs=2", "train.learning_rate=0.003")
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 CLASSES = ("plain", "rows", "columns")
+SHARED = Path(__file__).resolve().parents[2] / "shared"  # real data and weights, beside the project on some machines
 
 
 def picture(label: int, seed: int, size: int = 48) -> np.ndarray:

@@ -18,8 +18,6 @@ from typing import Protocol
 
 import numpy as np
 
-from model.manifests import PromiseUnknown
-
 NOVELTY_FILE = ".novelty.npz"  # behind a network's name
 MOST_DIRECTIONS, MOST_NUMBERS = 128, 2_000_000  # of a density: main directions, and the numbers that they take
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
@@ -175,27 +173,6 @@ class Novelty:
         enough = int(np.ceil((1 - max_false_unknown) * most - 1e-9))
         return (min(enough, pictures) - 0.5) / most
 
-    def promise(self, max_false_unknown: float) -> PromiseUnknown | None:
-        """What is promised of the share of known parts that are called unknown; None where none is.
-
-        The p-value of a picture like the calibrating ones is at most any share in at most this share of cases (split
-        conformal prediction); the mean of several in at most twice this share (Vovk and Wang, Combining p-values via
-        averaging, Biometrika, 2020).
-        """
-        if not max_false_unknown:
-            return None
-        pictures, networks = self.calibrating, len(self.references)
-        lowest = max(max_false_unknown, networks / (pictures + networks))
-        needed = int(np.ceil(1 / max_false_unknown - 1e-9)) - 1
-        met = networks == 1 and lowest == max_false_unknown
-        return PromiseUnknown(
-            bound=max_false_unknown,
-            proven=min(1.0, lowest * min(2, networks)),
-            pictures=pictures,
-            met=met,
-            missing=0 if met else None if networks > 1 else needed - pictures,
-        )
-
 
 def save_reference(reference: Reference, path: Path) -> None:
     """Writes a reference. The same bytes every time."""
@@ -215,7 +192,7 @@ def open_novelty(folder: Path, networks: Iterable[str]) -> Novelty | None:
 
 
 def _load_reference(path: Path) -> Reference:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(path) as file:
         arrays = dict(file)
     features, texture = (
         Density(**{key: arrays[f"{name}.{key}"] for key in DENSITY}) for name in ("features", "texture")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta, binom
 
+from model.decisions.novelty import Novelty
 from model.decisions.operating import calibrate, fit_temperature
-from model.manifests import OperatingPoint, Promise, Promised
+from model.manifests import OperatingPoint, Promise, Promised, PromiseUnknown
 from model.settings import EvaluateSettings
 
 STEPS = 100  # thresholds of confidence that are tested where there is no normal class: equal shares of the pictures
@@ -186,4 +187,26 @@ def _promise(of: str, bound: float, confidence: float, met: bool, events: int, p
         pictures=pictures,
         met=met,
         missing=0 if met else None if enough is None else enough - pictures,
+    )
+
+
+def promise_unknown(novelty: Novelty, max_false_unknown: float) -> PromiseUnknown | None:
+    """What is promised of the share of known parts that are called unknown; None where none is.
+
+    The p-value of a picture like the calibrating ones is at most any share in at most this share of cases (split
+    conformal prediction); the mean of several in at most twice this share (Vovk and Wang, Combining p-values via
+    averaging, Biometrika, 2020).
+    """
+    if not max_false_unknown:
+        return None
+    pictures, networks = novelty.calibrating, len(novelty.references)
+    lowest = max(max_false_unknown, networks / (pictures + networks))
+    needed = int(np.ceil(1 / max_false_unknown - 1e-9)) - 1
+    met = networks == 1 and lowest == max_false_unknown
+    return PromiseUnknown(
+        bound=max_false_unknown,
+        proven=min(1.0, lowest * min(2, networks)),
+        pictures=pictures,
+        met=met,
+        missing=0 if met else None if networks > 1 else needed - pictures,
     )

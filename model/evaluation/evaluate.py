@@ -14,7 +14,7 @@ from model import figures
 from model.decisions import drift
 from model.decisions.halves import choosing, with_other_epochs
 from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome, rate
-from model.decisions.promise import choose, evidence, unproven, upper
+from model.decisions.promise import choose, evidence, promise_unknown, unproven, upper
 from model.evaluation.gradcam import draw_gradcam
 from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
@@ -166,7 +166,7 @@ def _operate(
     scaled = calibrate(seen.probabilities, point.temperature)
     unknown, counted_unknown = None, {}
     if classifier.novelty:
-        known = classifier.novelty.promise(point.max_false_unknown)
+        known = promise_unknown(classifier.novelty, point.max_false_unknown)
         promised = promised.model_copy(update={"promise_unknown": known})
         unknown = classifier.unknown_unseen(seen.novelty, seen.folds, point.max_false_unknown)
         # Counted on the half that did not calibrate.

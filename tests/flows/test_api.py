@@ -249,9 +249,9 @@ def test_what_there_is_not_is_told_alike(server):
 def test_a_full_queue_is_503_with_the_time_to_wait():
     started, go = threading.Event(), threading.Event()
 
-    def slow(data, turn):
+    def slow(data, turn, explain):
         started.set()
-        go.wait()
+        go.wait(60)
         raise Refusal(500, "done", "")
 
     served = SimpleNamespace(answering=SimpleNamespace(answer=slow))
@@ -259,7 +259,7 @@ def test_a_full_queue_is_503_with_the_time_to_wait():
 
     async def ask():
         first = asyncio.create_task(answers.results(served, [Picture(None, b"")] * 3, False))  # alone it may be large
-        await asyncio.to_thread(started.wait)
+        assert await asyncio.to_thread(started.wait, 60)
         with pytest.raises(Refusal, match="3 pictures wait") as told:
             await answers.results(served, [Picture(None, b"")], False)
         go.set()

@@ -96,6 +96,8 @@ def as_toml(values: dict[str, str]) -> bytes:
 
 def right(rng: np.random.Generator, name: str) -> str:
     """A literal that the setting takes."""
+    if name == "train.devices":  # another number may not divide train.batch_size
+        return str(rng.choice(['"auto"', "1"]))
     if name in WORDS:
         word = WORDS[name][rng.integers(len(WORDS[name]))]
         return str(word) if isinstance(word, int) else f'"{word}"'

@@ -8,11 +8,10 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from tiny import picture, png
+from tiny import SHARED, picture, png
 
 from flows.stages.predict import predict
 from flows.stages.stage import Job

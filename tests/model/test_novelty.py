@@ -16,6 +16,7 @@ from flows.stages.predict import predict
 from flows.stages.stage import Job
 from model.decisions.novelty import NOVELTY_FILE, Density, Novelty, Reference, density_of, learn
 from model.decisions.operating import decide, outcome
+from model.decisions.promise import promise_unknown
 from model.evaluation.novelty import Labelled, summarize, withhold_each, write_withheld
 from model.inference.answers import Answering
 from model.inference.classifier import open_classifier
@@ -66,7 +67,7 @@ def test_on_average_no_more_known_parts_are_called_unknown_than_is_promised(netw
         novelty = Novelty(tuple(world.reference(calibrating) for _ in range(networks)))
         seen = world.pictures(lot)[0]
         unknown += int(novelty.unknown(novelty.of([seen] * networks), bound).sum())
-    proven = novelty.promise(bound).proven
+    proven = promise_unknown(novelty, bound).proven
     # Parts of one lot share their calibration, so chance is that of the lots: an exact bound over-disperses.
     deviation = np.sqrt(proven / lots * (1 / lot + 1 / calibrating))
     assert unknown / (lots * lot) <= proven + 3 * deviation
@@ -108,7 +109,7 @@ def test_a_part_is_unknown_exactly_where_its_p_value_is_within_the_bound_or_none
 
 @given(counts, st.floats(0.001, 0.5))
 def test_what_is_promised_is_what_so_many_pictures_prove(numbers, bound):
-    promise, total = usual(*numbers).promise(bound), sum(numbers)
+    promise, total = promise_unknown(usual(*numbers), bound), sum(numbers)
     assert promise.pictures == total
     assert promise.met == (promise.proven <= bound)
     if len(numbers) == 1 and not promise.met:

@@ -16,7 +16,7 @@ from model.settings import Decision
 
 NORMAL = 0
 
-ACCEPT, REJECT, REVIEW = Decision
+ACCEPT, REJECT, REVIEW = Decision.ACCEPT, Decision.REJECT, Decision.REVIEW
 
 
 def two(normal):
