@@ -158,12 +158,17 @@ class TrainSettings(StageSettings):
         False, description="16 bits where 32 are not needed, which saves time and memory on GPUs alone"
     )
 
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, devices: Any) -> Any:
+        if devices is True:  # which equals 1
+            raise PydanticCustomError("devices", "Input should be auto or a number")
+        return devices
+
     @field_validator("devices")
     @classmethod
     def _divides_a_step(cls, devices: Any, info: ValidationInfo) -> Any:
         pictures = info.data.get("batch_size", devices)  # missing where it was refused itself
-        if devices is True:  # which equals 1
-            raise PydanticCustomError("devices", "Input should be a number or auto")
         if devices != AUTO and pictures % devices:
             raise PydanticCustomError("devices", f"Input should divide train.batch_size, which is {pictures}")
         return devices

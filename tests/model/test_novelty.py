@@ -114,13 +114,13 @@ def test_what_is_promised_is_what_so_many_pictures_prove(numbers, bound):
     assert promise.met == (promise.proven <= bound)
     if len(numbers) == 1 and not promise.met:
         assert promise.proven == 1 / (total + 1)
-        assert usual(total + promise.missing).promise(bound).met
-        assert not usual(total + promise.missing - 1).promise(bound).met
+        assert promise_unknown(usual(total + promise.missing), bound).met
+        assert not promise_unknown(usual(total + promise.missing - 1), bound).met
 
 
 def test_a_bound_of_nothing_calls_no_part_unknown_and_promises_nothing():
     assert not usual(500).unknown(np.ones(1) * 500 / 501, 0.0).any()
-    assert usual(500).promise(0.0) is None
+    assert promise_unknown(usual(500), 0.0) is None
 
 
 def test_without_a_picture_to_calibrate_no_part_is_unknown():
