@@ -55,11 +55,11 @@ def open_network(source: Path | bytes) -> Network:
     try:
         with stderr_closed():  # the first of a process greets there
             _check(data)
-        ending = ending_of(data)
-        if ending:
-            wanted = [ending.probabilities, ending.features, ending.texture, ending.maps]
-            data = giving(data, [tensor for tensor in wanted if tensor is not None])
-        together = _open(data, cores)
+            ending = ending_of(data)
+            if ending:
+                wanted = [ending.probabilities, ending.features, ending.texture, ending.maps]
+                data = giving(data, [tensor for tensor in wanted if tensor is not None])
+            together = _open(data, cores)
     except (ValueError, RuntimeError) as error:
         name = source if isinstance(source, Path) else "the network"
         raise refuse(name, f"not a network that LiteRT runs ({str(error)[:200]})", "Train again with --force")

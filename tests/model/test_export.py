@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -61,6 +63,16 @@ def test_several_threads_may_ask_at_once(network, pictures):
     with ThreadPoolExecutor(4) as pool:
         for together in pool.map(ask, [pictures] * 8):
             np.testing.assert_array_equal(together, alone)
+
+
+def test_the_first_network_of_a_process_is_opened_without_a_word(network, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(to_litert(network))
+    code = (
+        f"from pathlib import Path; from model.inference.runtime import open_network; open_network(Path({str(path)!r}))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout + told.stderr == ""
 
 
 def test_a_file_that_is_no_network_is_refused_by_name(tmp_path):
