@@ -162,6 +162,15 @@ def test_litert_answers_as_keras_does(network, pictures):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
 
+def test_in_8_bits_it_answers_and_explains_and_its_file_is_smaller(network, pictures):
+    whole, file = to_litert(network), to_litert(network, list(pictures))
+    assert len(file) < 0.6 * len(whole)
+    ours, theirs = (open_network(each).look(pictures, True) for each in (file, whole))
+    np.testing.assert_allclose(ours.probabilities.sum(axis=1), 1, atol=0.02)
+    assert ours.evidence.shape == theirs.evidence.shape
+    assert ours.features.shape == theirs.features.shape
+
+
 # --- Where it looks -----------------------------------------------------------------------------------------
 
 
