@@ -1,6 +1,6 @@
 """What a network is used to, from the dataset that it was trained on; see `model.decisions.novelty`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy as np
 from model.decisions.halves import choosing
 from model.decisions.novelty import Reference, learn
 from model.inference.formats import Network, Outputs, joined
-from tfrecords.dataset import Dataset, training_counts
-from tfrecords.records.arrays import BATCH, read_arrays
+from tfrecords.dataset import Dataset
+from tfrecords.records.arrays import BATCH, first_of_each, read_arrays
 
 MOST_LEARNED = 1000  # pictures that tell what a network learned from, as many of every class where they are there
 
@@ -26,20 +26,9 @@ def reference_of(network: Network, kernel: np.ndarray, bias: np.ndarray, dataset
 
 def learned(network: Network, dataset: Dataset, fold: int) -> tuple[Outputs, np.ndarray]:
     """What a network gives of pictures that it trained on, the first of each class, and their labels int (N,)."""
-    counts = training_counts(dataset, fold)
-    missing = [min(max(1, MOST_LEARNED // len(counts)), count) for count in counts]
-
-    def pictures() -> Iterator[tuple[np.ndarray, int]]:
-        batches = read_arrays(dataset, set(range(dataset.manifest.settings.ingest.folds)) - {fold})
-        while any(missing):
-            batch = next(batches)
-            for picture, label in zip(batch["image"], batch["label"].tolist(), strict=True):
-                if missing[label]:
-                    missing[label] -= 1
-                    yield picture, label
-
+    most = max(1, MOST_LEARNED // len(dataset.manifest.classes))
+    chosen = first_of_each(dataset, fold, most)
     parts, labels = [], []
-    chosen = pictures()
     while chunk := list(islice(chosen, BATCH)):
         images, named = zip(*chunk, strict=True)
         parts.append(network.look(np.stack(images), False))

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from model.settings import Flips, Mirror
 from tfrecords.dataset import Dataset, training_counts
-from tfrecords.records.arrays import read_arrays
+from tfrecords.records.arrays import first_of_each
 
 AXES = {Mirror.HORIZONTAL: 1, Mirror.VERTICAL: 0}  # of a picture (rows, columns), that is turned round
 FEWEST, MOST = 10, 40  # pictures of a class that tell: of two classes of 10, mirrored, some 9 are lost and none won
@@ -31,16 +31,7 @@ def harmless_flips(dataset: Dataset, fold: int, wanted: Flips) -> tuple[Mirror, 
     each = min(MOST, ALL // len(counts))
     if min(each, *counts) < FEWEST:
         return ()
-    missing = [min(each, count) for count in counts]
-    pictures, labels = [], []
-    batches = read_arrays(dataset, set(range(dataset.manifest.settings.ingest.folds)) - {fold})
-    while any(missing):
-        batch = next(batches)
-        for picture, label in zip(batch["image"], batch["label"].tolist(), strict=True):
-            if missing[label]:
-                missing[label] -= 1
-                pictures.append(picture)
-                labels.append(label)
+    pictures, labels = zip(*first_of_each(dataset, fold, each), strict=True)
     return without_harm(pictures, np.array(labels))
 
 

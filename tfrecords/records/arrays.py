@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.dataset import Dataset, fold_counts, image_shape, record_count
+from tfrecords.dataset import Dataset, fold_counts, image_shape, record_count, training_counts
 from tfrecords.errors import AoiError, refuse
 from tfrecords.records.schema import Record, RecordError, read
 
@@ -59,6 +59,23 @@ def read_first(dataset: Dataset, counts: Mapping[int, int]) -> dict[int, np.ndar
             found[fold].append(batch["image"][batch["fold"] == fold][:count])
             missing[fold] -= len(found[fold][-1])
     return {fold: np.concatenate(parts) for fold, parts in found.items()}
+
+
+def first_of_each(dataset: Dataset, fold: int, most: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The first `most` training pictures of each class in shard order; the pass ends with the last of them.
+
+    fold: validates, is not read. A class that has fewer gives all.
+
+    Yields: uint8 (size, size, channels), label. Raises: AoiError, see `read_arrays`.
+    """
+    missing = [min(most, count) for count in training_counts(dataset, fold)]
+    batches = read_arrays(dataset, set(range(dataset.manifest.settings.ingest.folds)) - {fold})
+    while any(missing):
+        batch = next(batches)
+        for picture, label in zip(batch["image"], batch["label"].tolist(), strict=True):
+            if missing[label]:
+                missing[label] -= 1
+                yield picture, label
 
 
 def _arrays(records: list[Record], shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
