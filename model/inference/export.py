@@ -67,15 +67,7 @@ def export_model(
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
-    if usual := open_novelty(model.path, networks):
-        # In 8 bits the scores are others: its own calibrate it.
-        asked = {fold: FORMATS[form].open(work / f"{name}{suffix}") for name, fold in networks.items()}
-        held_out = unseen(asked, dataset) if precision == Precision.INT8 else {}
-        for (name, fold), reference in zip(networks.items(), usual.references, strict=True):
-            if fold in held_out:
-                seen, chose = held_out[fold]
-                reference = reference.calibrated(seen.at(~chose))
-            save_reference(reference, work / f"{name}{NOVELTY_FILE}")
+    _write_references(model, networks, dataset, form, precision, work)
     answers = [
         _answers(open_classifier(folder, name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
@@ -111,6 +103,27 @@ def export_model(
         check=ExportCheck(**check),
         reference=_reference(np.concatenate(own)),
     )
+
+
+def _write_references(
+    model: Model, networks: Mapping[str, int], dataset: Dataset, form: str, precision: Precision, work: Path
+) -> None:
+    """Puts what the networks are used to beside them, where the model knows it. networks: folds by name.
+
+    In 8 bits the scores are others, so the networks' own calibrate it.
+    """
+    usual = open_novelty(model.path, networks)
+    if usual is None:
+        return
+    references = dict(zip(networks, usual.references, strict=True))
+    if precision == Precision.INT8:
+        opened = {fold: FORMATS[form].open(work / f"{name}{FORMATS[form].suffix}") for name, fold in networks.items()}
+        held_out = unseen(opened, dataset)
+        for name, fold in networks.items():
+            seen, chose = held_out[fold]
+            references[name] = references[name].calibrated(seen.at(~chose))
+    for name, reference in references.items():
+        save_reference(reference, work / f"{name}{NOVELTY_FILE}")
 
 
 def _answers(classifier: Classifier, pictures: np.ndarray, name: str, progress: Progress) -> np.ndarray:
