@@ -18,6 +18,7 @@ from model import figures
 from model.decisions.halves import choosing, write_other_epoch
 from model.decisions.novelty import NOVELTY_FILE, save_reference
 from model.inference.classifier import write_card
+from model.inference.formats import Network
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
 from model.inference.runtime import open_network
@@ -169,16 +170,10 @@ def _epochs(
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
-        parts = [(ask(images.numpy()), labels.numpy()) for images, labels in validation]
-        answers, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
-        row |= _validated(answers, labels)
-        np.save(_answers(work, epoch + 1), answers[chose])
+        whole, halves = _validate(ask, validation, chose, _answers(work, epoch + 1))
+        row |= whole
         # A half without pictures leaves the choice to all; then there is next to nothing to prove with.
-        halves = [
-            {"epoch": epoch + 1, **_validated(answers[half], labels[half])} if half.any() else row
-            for half in (chose, ~chose)
-        ]
-        state["halves"].append(halves)
+        state["halves"].append([{"epoch": epoch + 1, **(half or row)} for half in halves])
         best = _best(state, 0, settings, planned)
         _checkpoint_epoch(network, state, row, perf_counter() - began, work, best)
         yield
@@ -191,6 +186,20 @@ def _epochs(
 def _best(state: dict[str, Any], half: int, settings: TrainSettings, planned: Sequence[int]) -> int:
     """The epoch that a half of validation keeps: 0, the one that chooses, or 1. planned: epochs of the rounds."""
     return best_epoch(may_be_kept([halves[half] for halves in state["halves"]], settings, planned))
+
+
+def _validate(
+    ask: Network, validation: tf.data.Dataset, chose: np.ndarray, path: Path
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """`_validated` of all pictures, and of each half of them, the one that chooses first; of none nothing.
+
+    chose: which pictures choose, bool (N,); path: where the answers about them are kept.
+    """
+    parts = [(ask(images.numpy()), labels.numpy()) for images, labels in validation]
+    answers, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    np.save(path, answers[chose])
+    halves = [_validated(answers[half], labels[half]) if half.any() else {} for half in (chose, ~chose)]
+    return _validated(answers, labels), halves
 
 
 def _validated(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
