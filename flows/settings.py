@@ -145,6 +145,8 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
                 shown = "a text that holds a secret" if issue["type"] == SECRET else _shown(issue["input"])
                 problems.append(Problem(origin, f"{name} is {shown}", remedy))
         raise AoiError(problems)
+    except RecursionError:  # an enum tells what it does not know with all that is in it
+        raise refuse(origin, "a value has too many others inside it", "Give each setting one number or one word")
 
 
 def describe() -> Iterator[tuple[str, str, str, str]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from model.network.backbones import BACKBONES, BackboneName
+from model.network.backbones import ANY_WIDTH, BACKBONES, BackboneName
 from tfrecords.settings import AUTO, StageSettings
 
 IMAGENET = "imagenet"
@@ -117,7 +117,10 @@ class TrainSettings(StageSettings):
         BackboneName.MOBILENET, strict=False, description="network of keras.applications that finds the features"
     )
     alpha: float = Field(
-        1.0, gt=0, le=2, description="width of the backbone, as a factor; imagenet has some widths of each alone"
+        1.0,
+        ge=ANY_WIDTH[0],
+        le=ANY_WIDTH[1],
+        description="width of the backbone, as a factor; imagenet has some widths of each alone",
     )
     weights: str = Field(
         default_factory=lambda: os.environ.get("AOI_WEIGHTS", IMAGENET),

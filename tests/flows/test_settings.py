@@ -141,7 +141,7 @@ def test_within_a_known_section_only_its_own_names_are_listed():
         ("preprocess.equalize=CLAHE", ("preprocess.equalize is 'CLAHE'", "'clahe', 'histogram' or 'none'")),
         ("preprocess.image_size_px=31", ("preprocess.image_size_px is 31", "greater than or equal to 32")),
         ("train.backbone=resnet", ("train.backbone is 'resnet'", "'mobilenet', 'mobilenet_v2',")),
-        ("train.alpha=0.01", ("train.alpha is 0.01", "from 0.03125 to 2, the widths of mobilenet")),
+        ("train.alpha=0.01", ("train.alpha is 0.01", "greater than or equal to 0.03125")),
         ("ingest.folds=1", ("ingest.folds is 1", "greater than or equal to 2")),
         ("evaluate.minimum_accuracy=99", ("evaluate.minimum_accuracy is 99", "less than or equal to 1")),
         ("train.epochs=" + "9" * 5000, ("train.epochs is",)),
@@ -154,6 +154,11 @@ def test_a_value_of_the_wrong_kind_or_range_is_told_with_what_is_right(override,
     for words in told:
         assert words in message
     assert len(message) < 500
+
+
+def test_tables_within_tables_beyond_all_bounds_are_refused(tmp_path):
+    message = refused(config=toml(tmp_path, f"[train]\nflips{'.a' * 1400} = 1"))
+    assert "too many others inside it. Give each setting one number or one word" in message
 
 
 def test_a_width_that_the_backbone_has_not_is_refused_with_those_it_has():

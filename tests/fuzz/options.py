@@ -98,6 +98,8 @@ def right(rng: np.random.Generator, name: str) -> str:
     """A literal that the setting takes."""
     if name == "train.devices":  # another number may not divide train.batch_size
         return str(rng.choice(['"auto"', "1"]))
+    if name == "train.alpha":  # another width may not be one of train.backbone
+        return "1.0"
     if name in WORDS:
         word = WORDS[name][rng.integers(len(WORDS[name]))]
         return str(word) if isinstance(word, int) else f'"{word}"'

@@ -199,7 +199,7 @@ def reference(data: bytes) -> list[tuple[str, int]]:
         text, signs = rest, first[4]
     for sign in signs:
         header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=sign)
-        columns = ["".join(c for c in cell.lower() if c not in " _-\u3000") for cell in header]
+        columns = ["".join(c for c in cell.lower() if c not in "_-" and not c.isspace()) for cell in header]
         ids = [at for at, name in enumerate(columns) if name in ("id", "filename", "imageid", "file", "image", "path")]
         labels = [at for at, name in enumerate(columns) if name in ("label", "class", "labels")]
         if ids and labels:
