@@ -73,6 +73,7 @@ def _beam_joined(argv: Sequence[str]) -> list[str]:
 def quiet_libraries() -> None:
     """Leaves the terminal to our own words: of others only errors, of ours warnings too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads about every package that is installed
     logging.getLogger().setLevel(logging.ERROR)
     for ours in ("flows", "model", "pipeline", "tfrecords"):
         logging.getLogger(ours).setLevel(logging.WARNING)

@@ -17,7 +17,14 @@ PIXELS, SHARES = re.compile(r"[0-9]{1,9}(,[0-9]{1,9}){3}"), re.compile(r"(0\.[0-
 class StageSettings(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent conversion of types, nothing without bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_max_length=4096)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        str_max_length=4096,
+        defer_build=True,  # most are validated within others alone
+    )
 
     @field_validator("*")
     @classmethod

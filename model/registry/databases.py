@@ -3,7 +3,6 @@
 MLflow and Prefect try for minutes on end, and say the address with all that is in it.
 """
 
-import asyncio
 from functools import cache
 from typing import Any
 
@@ -51,6 +50,8 @@ def _ask(url: Any) -> None:
 
 
 def _ask_asyncpg(url: Any) -> None:
+    import asyncio  # which takes longer to import than a store that is no database takes to be checked
+
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 

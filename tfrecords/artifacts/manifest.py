@@ -17,7 +17,7 @@ ASIDE = (RECORD, CHECKSUM, LENIENCES, LOCATION)  # entries that are no part of t
 class Facts(BaseModel):
     """Base of everything in a manifest: frozen; entries that a later version adds are passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)  # most stand within others alone
 
 
 class FileEntry(Facts):
