@@ -19,7 +19,7 @@ from model.registry.champion import Judged, judge
 from model.registry.databases import check_store
 from model.registry.store import CHALLENGER, CHAMPION, store_of
 from pipeline.location import fetch
-from tfrecords.artifacts.artifact import verify
+from tfrecords.artifacts.artifact import read, verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest
@@ -49,11 +49,14 @@ def evaluate(
 
 def trained_on(job: Job, model: Model) -> Dataset:
     """The dataset that a model was trained on. Raises: AoiError where it is gone or damaged."""
-    dataset = job.home.find(DatasetManifest, model.manifest.dataset.fingerprint)
-    if dataset is None:
-        seen = f"the dataset that {model.path.name} was trained on is not there, or damaged"
-        raise refuse(job.home.folder(DatasetManifest), seen, INGEST_FIRST)
-    return dataset
+    fingerprint = model.manifest.dataset.fingerprint
+    if dataset := job.home.find(DatasetManifest, fingerprint):
+        return dataset
+    for path in job.home.committed(DatasetManifest):
+        if fingerprint in path.name:
+            return read(path, DatasetManifest)  # which tells what is wrong with it
+    seen = f"the dataset that {model.path.name} was trained on is not there"
+    raise refuse(job.home.folder(DatasetManifest), seen, INGEST_FIRST)
 
 
 def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluation, bool]:

@@ -1121,8 +1121,17 @@ def prefect(lab: Lab, kind: str) -> Iterator[Outcome]:
             f"{api}/{path}", method=method, data=json.dumps(body).encode() if body is not None else None
         )
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
+
+        def answered() -> Any:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return [json.loads(answer.read() or b"null")]
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database is busy; Prefect's own programs ask again then, too
+                    raise
+                return None
+
+        return until(answered)[0]
 
     def run_train() -> str:
         deployment = ask("GET", "deployments/name/aoi/train")["id"]

@@ -280,6 +280,14 @@ def test_an_upstream_that_lost_a_file_is_refused_by_the_file_s_name(made, copy_h
         evaluate(Job(home, made[2]))
 
 
+def test_a_changed_manifest_of_the_dataset_is_told_by_its_file(made, copy_home, tmp_path):
+    home = copy_home(tmp_path / "home")
+    manifest = home.root / made[3]["ingest"].folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"records": ', '"records": 1'))
+    with pytest.raises(AoiError, match=re.escape(f"{manifest}: it was changed after it was written")):
+        evaluate(Job(home, made[2]))
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
