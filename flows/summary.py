@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from flows.home import Home, Ref, name_of
@@ -50,6 +50,7 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         "",
         f"  {BACKBONES[train.backbone].constructor}, alpha {train.alpha:g}, {size} px, {trained}, trained {start}",
         f"  training pictures mirrored: {mirrored}",
+        *_answered(model.manifest.mirrors),
         f"  on {evaluation.metrics['pictures']:,} validation pictures that it did not train on:",
         f"    {'normal class':<18} {normal_of(model, evaluation)}",
         *(f"    {name:<18} {value}" for name, value in rates_of(evaluation.metrics)),
@@ -65,6 +66,11 @@ def summary(home: Home, refs: dict[str, Ref]) -> str:
         f"  next        aoi serve --home {home.root}   # Prefect and MLflow in the browser",
     ]
     return "\n".join(lines)
+
+
+def _answered(mirrors: Sequence[str]) -> list[str]:
+    """How answers come about, where that is not from a picture alone."""
+    return [f"  answers: the mean over a picture and its mirror images, {' and '.join(mirrors)}"] if mirrors else []
 
 
 def to_people(prediction: PredictionManifest) -> int:

@@ -24,6 +24,7 @@ class ModelManifest(RecordedManifest):
 
     folds: that its networks did not train on, in their order; parameters: numbers that the network holds; members:
     of an ensemble, the models of its folds; flips: how training pictures were mirrored, None where it is not known;
+    mirrors: how the pictures are mirrored that answers are the mean over, none: they are a picture's alone;
     best: metrics of the epoch that was kept, or their mean and spread; half_chose: half of the fold's pictures alone
     chose the epoch, so that the others can prove (earlier versions: all).
     """
@@ -38,6 +39,7 @@ class ModelManifest(RecordedManifest):
     parameters: int | None = None
     members: tuple[MadeFrom, ...] | None = None
     flips: tuple[str, ...] | None = None
+    mirrors: tuple[str, ...] = ()
     best: dict[str, float]
     versions: dict[str, str]
     half_chose: bool = False

@@ -65,6 +65,14 @@ class Flips(StrEnum):
         return {Flips.NONE: (), Flips.BOTH: tuple(Mirror)}.get(self) or tuple(m for m in Mirror if m == self.value)
 
 
+class MirrorCopies(StrEnum):
+    """Whether a model answers with the mean over a picture and its mirror images."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class Runtime(StrEnum):
     """What computes the answers of a trained network."""
 
@@ -148,6 +156,12 @@ class TrainSettings(StageSettings):
         Flips.AUTO,
         strict=False,
         description="mirrored training pictures: those that a test on them finds harmless, none, or the ones named",
+    )
+    mirror_copies: MirrorCopies = Field(
+        MirrorCopies.AUTO,
+        strict=False,
+        description="answer with the mean over a picture and its harmless mirror images, which takes up to four times "
+        "as long; auto: where one round of training was not enough",
     )
     light_fraction: float = Field(
         0.2, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"

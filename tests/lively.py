@@ -55,7 +55,7 @@ def lively_home(made, own):
     network = lively_network(np.stack([prepare(file.read_bytes(), settings.preprocess)[..., None] for file in files]))
 
     def build(work):
-        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0})
+        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0}, {})
         (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
         save(network, work / f"{NETWORK}.keras")
         return other.manifest

@@ -25,7 +25,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest, image_shape, record_count
 from tfrecords.errors import refuse
 
-VERSION = 11  # raise it when the same settings and inputs would give another model
+VERSION = 12  # raise it when the same settings and inputs would give another model
 INGEST_FIRST = "Run aoi ingest --data DIR first"
 DATASET = Option("a dataset's folder or name (default: the latest)")
 

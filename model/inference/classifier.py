@@ -1,8 +1,9 @@
 """A trained model in use: picture files or record pixels in, classes and probabilities out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from model.decisions.novelty import Novelty, open_novelty
 from model.inference.formats import Network, Outputs, open_exported
-from model.settings import CARD_FILE
+from model.settings import CARD_FILE, Mirror
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.light import light
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd  # half a second, which who asks for one answer does without
 
 TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
+AXES = {Mirror.HORIZONTAL: 2, Mirror.VERTICAL: 1}  # of pictures (N, rows, columns, C), that are turned round
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,26 @@ def shifted(images: np.ndarray, copies: int) -> list[np.ndarray]:
     return [images, *(padded[:, row : row + size, column : column + size] for row, column in corners)]
 
 
+def mirrored(network: Network, mirrors: Collection[str]) -> Network:
+    """The network that answers with the mean over a picture and its mirror images; all else is the picture's own.
+
+    mirrors: "horizontal", "vertical", or both, which are three images; none: the network as it is.
+    """
+    axes = [AXES[Mirror(each)] for each in mirrors]
+    turns = [turn for count in range(1, len(axes) + 1) for turn in combinations(axes, count)]
+    if not turns:
+        return network
+
+    def look(images: np.ndarray, evidence: bool) -> Outputs:
+        seen = network.look(np.concatenate([images, *(np.flip(images, turn) for turn in turns)]), evidence)
+        own = slice(len(images))
+        answers = seen.probabilities.reshape(1 + len(turns), len(images), seen.probabilities.shape[1])
+        spoke = None if seen.evidence is None else seen.evidence[own]
+        return Outputs(answers.mean(axis=0), seen.features[own], seen.texture[own], spoke)
+
+    return Network(look)
+
+
 def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> "pd.DataFrame":
     """float32 (N, classes) to a table: label, name, and one probability per class under the class's name."""
     import pandas as pd
@@ -124,19 +146,34 @@ def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> "pd.D
 
 
 def write_card(
-    folder: Path, classes: Sequence[str], preprocess: PreprocessSettings, networks: Mapping[str, int]
+    folder: Path,
+    classes: Sequence[str],
+    preprocess: PreprocessSettings,
+    networks: Mapping[str, int],
+    mirrors: Mapping[str, Sequence[str]],
 ) -> None:
     """Puts beside the networks what they are of no use without.
 
-    networks: a name, of which the files NAME.keras and NAME.tflite have theirs, to the fold it did not train on.
+    networks: a name, of which the files NAME.keras and NAME.tflite have theirs, to the fold it did not train on;
+    mirrors: of those that answer with the mean over mirror images, the name to what `mirrored` takes.
     """
-    card = {"classes": list(classes), "preprocess": preprocess.model_dump(), "networks": dict(networks)}
+    card = {
+        "classes": list(classes),
+        "preprocess": preprocess.model_dump(),
+        "networks": dict(networks),
+        "mirrors": {name: list(each) for name, each in mirrors.items() if each},
+    }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_networks(folder: Path) -> dict[str, int]:
     """Names of the networks in a model's folder, with the fold that each did not train on."""
     return _read_card(folder)["networks"]
+
+
+def read_mirrors(folder: Path) -> dict[str, list[str]]:
+    """Names of the networks in a model's folder that answer with mirror images, with what `mirrored` takes."""
+    return _read_card(folder).get("mirrors", {})  # cards of earlier versions have none
 
 
 def open_classifier(folder: Path, keras: bool = False) -> Classifier:
@@ -147,7 +184,8 @@ def open_classifier(folder: Path, keras: bool = False) -> Classifier:
     Raises: AoiError where a network can't be loaded.
     """
     card = _read_card(folder)
-    networks = tuple((_open_keras if keras else open_exported)(folder, name) for name in card["networks"])
+    open_one, mirrors = _open_keras if keras else open_exported, read_mirrors(folder)
+    networks = tuple(mirrored(open_one(folder, name), mirrors.get(name, ())) for name in card["networks"])
     preprocess = PreprocessSettings(**card["preprocess"])
     return Classifier(
         networks=networks,

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.decisions import drift
 from model.decisions.novelty import NOVELTY_FILE, open_novelty, save_reference
-from model.inference.classifier import Classifier, open_classifier, read_networks, write_card
+from model.inference.classifier import Classifier, open_classifier, read_mirrors, read_networks, write_card
 from model.inference.formats import FORMATS
 from model.inference.usual import unseen
 from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
@@ -66,8 +66,9 @@ def export_model(
     for name in networks:
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
-    write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks)
-    _write_references(model, networks, dataset, form, precision, work)
+    mirrors = read_mirrors(model.path)
+    write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks, mirrors)
+    _write_references(model, networks, dataset, precision, work)
     answers = [
         _answers(open_classifier(folder, name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
@@ -106,9 +107,9 @@ def export_model(
 
 
 def _write_references(
-    model: Model, networks: Mapping[str, int], dataset: Dataset, form: str, precision: Precision, work: Path
+    model: Model, networks: Mapping[str, int], dataset: Dataset, precision: Precision, work: Path
 ) -> None:
-    """Puts what the networks are used to beside them, where the model knows it. networks: folds by name.
+    """Puts what the networks in `work` are used to beside them, where the model knows it. networks: folds by name.
 
     In 8 bits the scores are others, so the networks' own calibrate it.
     """
@@ -117,8 +118,8 @@ def _write_references(
         return
     references = dict(zip(networks, usual.references, strict=True))
     if precision == Precision.INT8:
-        opened = {fold: FORMATS[form].open(work / f"{name}{FORMATS[form].suffix}") for name, fold in networks.items()}
-        held_out = unseen(opened, dataset)
+        opened = open_classifier(work)
+        held_out = unseen(dict(zip(opened.folds, opened.networks, strict=True)), dataset)
         for name, fold in networks.items():
             seen, chose = held_out[fold]
             references[name] = references[name].calibrated(seen.at(~chose))

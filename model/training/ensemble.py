@@ -8,7 +8,7 @@ import numpy as np
 
 from model.decisions.halves import OTHER_EPOCH
 from model.decisions.novelty import NOVELTY_FILE
-from model.inference.classifier import write_card
+from model.inference.classifier import read_mirrors, write_card
 from model.manifests import Model, ModelManifest
 from model.registry import tracking
 from model.registry.store import Store
@@ -26,14 +26,15 @@ def build_ensemble(
     In MLflow: a parent run with mean and spread of the members' metrics, whose runs become its children.
     """
     classes = dataset.manifest.classes
-    networks = {}
+    networks, mirrors = {}, {}
     for member in members:
         (fold,) = member.manifest.folds
         networks[f"fold-{fold}"] = fold
+        mirrors[f"fold-{fold}"] = read_mirrors(member.path).get(NETWORK, ())
         for suffix in (".keras", ".tflite", NOVELTY_FILE, OTHER_EPOCH):
             if (file := member.path / f"{NETWORK}{suffix}").exists():  # not every member has the last two
                 shutil.copyfile(file, work / f"fold-{fold}{suffix}")
-    write_card(work, classes, dataset.manifest.settings.preprocess, networks)
+    write_card(work, classes, dataset.manifest.settings.preprocess, networks, mirrors)
     first = members[0].manifest
     bests = [member.manifest.best for member in members]
     spread: dict[str, float] = {}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from model.settings import EPOCHS, STEPS, TrainSettings
+from model.settings import EPOCHS, STEPS, MirrorCopies, TrainSettings
 
 LONG_EPOCHS, LONG_STEPS = 18, 1200  # of both rounds together
 MOST_STEPS = 1800  # at 16 pictures of 224 px: under twenty minutes on two cores
@@ -85,3 +85,12 @@ def has_ended(history: Sequence[Mapping[str, float]], best: int, settings: Train
     if settings.epochs:
         return len(history) - best >= settings.patience
     return len(history) in made[:-1] and history[best - 1]["val_balanced_accuracy"] >= ENOUGH
+
+
+def copies_of(flips: Sequence[str], settings: TrainSettings, epochs: int, made: Sequence[int]) -> Sequence[str]:
+    """How the pictures are mirrored that the model's answers are the mean over.
+
+    flips: that do no harm; epochs: that were trained; made: epochs of the rounds.
+    """
+    wanted = {MirrorCopies.ALWAYS: True, MirrorCopies.NEVER: False, MirrorCopies.AUTO: epochs > made[0]}
+    return flips if wanted[settings.mirror_copies] else []

@@ -17,11 +17,10 @@ import tensorflow as tf
 from model import figures
 from model.decisions.halves import choosing, write_other_epoch
 from model.decisions.novelty import NOVELTY_FILE, save_reference
-from model.inference.classifier import write_card
+from model.inference.classifier import mirrored, open_classifier, write_card
 from model.inference.formats import Network
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
-from model.inference.runtime import open_network
 from model.inference.usual import reference_of
 from model.manifests import ModelManifest, ModelSettings
 from model.network.build import build
@@ -37,7 +36,7 @@ from model.training.devices import on_devices
 from model.training.flips import harmless_flips
 from model.training.fused import fused
 from model.training.linear_probe import fit_linear_probe
-from model.training.schedule import has_ended, learning_rate, length_of, may_be_kept, rounds
+from model.training.schedule import copies_of, has_ended, learning_rate, length_of, may_be_kept, rounds
 from tfrecords.artifacts.files import write_whole
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
@@ -109,6 +108,7 @@ def train_model(
         settings=ModelSettings(preprocess=made_with.preprocess, ingest=made_with.ingest, train=named),
         folds=(settings.fold,),
         flips=tuple(state["flips"]),
+        mirrors=tuple(state["mirrors"]),
         parameters=parameters,
         best={key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
         half_chose=True,
@@ -170,17 +170,19 @@ def _epochs(
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
         )
         row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
-        whole, halves = _validate(ask, validation, chose, _answers(work, epoch + 1))
+        whole, halves = _validate(ask, validation, chose)
         row |= whole
         # A half without pictures leaves the choice to all; then there is next to nothing to prove with.
         state["halves"].append([{"epoch": epoch + 1, **(half or row)} for half in halves])
-        best = _best(state, 0, settings, planned)
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best)
+        best, other = (_best(state, half, settings, planned) for half in (0, 1))
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best, other)
         yield
-    other = _best(state, 1, settings, planned)
-    if other != state["best"]:
+    state["mirrors"] = copies_of(state["flips"], settings, len(state["history"]), planned)
+    if (other := _best(state, 1, settings, planned)) != state["best"]:
+        theirs = mirrored(compiled(load(_checkpoint(work, other))), state["mirrors"])
+        answers = np.concatenate([theirs(images.numpy()) for images, _ in validation])[chose]
         names = [name for name, is_chosen in zip(ids, chose, strict=True) if is_chosen]
-        write_other_epoch(work, NETWORK, names, np.load(_answers(work, other)), dataset.manifest.classes)
+        write_other_epoch(work, NETWORK, names, answers, dataset.manifest.classes)
 
 
 def _best(state: dict[str, Any], half: int, settings: TrainSettings, planned: Sequence[int]) -> int:
@@ -189,15 +191,14 @@ def _best(state: dict[str, Any], half: int, settings: TrainSettings, planned: Se
 
 
 def _validate(
-    ask: Network, validation: tf.data.Dataset, chose: np.ndarray, path: Path
+    ask: Network, validation: tf.data.Dataset, chose: np.ndarray
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """`_validated` of all pictures, and of each half of them, the one that chooses first; of none nothing.
 
-    chose: which pictures choose, bool (N,); path: where the answers about them are kept.
+    chose: which pictures choose, bool (N,).
     """
     parts = [(ask(images.numpy()), labels.numpy()) for images, labels in validation]
     answers, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
-    np.save(path, answers[chose])
     halves = [_validated(answers[half], labels[half]) if half.any() else {} for half in (chose, ~chose)]
     return _validated(answers, labels), halves
 
@@ -218,7 +219,7 @@ def _probe(
     if not state["history"]:
         began = perf_counter()
         row = fit_linear_probe(network, dataset, settings, progress)
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best=1)
+        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best=1, other=1)
         yield
 
 
@@ -229,17 +230,18 @@ def _checkpoint_epoch(
     seconds: float,
     work: Path,
     best: int,
+    other: int,
 ) -> None:
     """Network first, then the state that names it; a kill between the two repeats the epoch.
 
-    best: the epoch to keep.
+    best: the epoch to keep; other: the one that the other half of validation would keep.
     """
     save(network, _checkpoint(work, int(row["epoch"])))
     state["history"].append(row)
     state["seconds"].append(seconds)
     state["best"] = best
     _write_state(work, state)
-    kept = {_checkpoint(work, len(state["history"])), _checkpoint(work, state["best"])}
+    kept = {_checkpoint(work, each) for each in (len(state["history"]), best, other)}
     for old in work.glob(".epoch-*.keras"):
         if old not in kept:
             old.unlink()
@@ -253,29 +255,26 @@ def _finish(
     network = build(settings.model_copy(update={"weights": NO_WEIGHTS}), size, len(classes), channels)
     network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone, in 32 bits
     save(network, work / f"{NETWORK}.keras")
-    exported = to_litert(network)
-    (work / f"{NETWORK}.tflite").write_bytes(exported)
-    kernel, bias = head_of(network).get_weights()
-    reference = reference_of(open_network(exported), kernel, bias, dataset, settings.fold)
-    save_reference(reference, work / f"{NETWORK}{NOVELTY_FILE}")
+    (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = dataset.manifest.settings.preprocess
-    write_card(work, classes, preprocess, {NETWORK: settings.fold})
+    write_card(work, classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state["mirrors"]})
+    kernel, bias = head_of(network).get_weights()
+    (in_use,) = open_classifier(work).networks
+    reference = reference_of(in_use, kernel, bias, dataset, settings.fold)
+    save_reference(reference, work / f"{NETWORK}{NOVELTY_FILE}")
     pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
     figures.training_curves(state["history"], state["best"], work / "curves.png")
 
 
 def _read_state(work: Path) -> dict[str, Any]:
     path = work / STATE
-    start: dict[str, Any] = {"run": None, "flips": None, "history": [], "halves": [], "seconds": [], "best": 0}
+    start: dict[str, Any] = {"run": None, "flips": None, "mirrors": [], "best": 0}
+    start |= {"history": [], "halves": [], "seconds": []}  # a row per epoch
     return json.loads(path.read_text()) if path.exists() else start
 
 
 def _write_state(work: Path, state: dict[str, Any]) -> None:
     write_whole(work / STATE, json.dumps(state))
-
-
-def _answers(work: Path, epoch: int) -> Path:
-    return work / f".answers-{epoch:03d}.npy"
 
 
 def _checkpoint(work: Path, epoch: int) -> Path:

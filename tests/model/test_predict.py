@@ -187,7 +187,7 @@ def lively(network, made, tmp_path):
     model, dataset, evaluation = (home.open(refs[stage], kind) for stage, kind in kinds.items())
     folder = tmp_path / "model"
     folder.mkdir()
-    write_card(folder, CLASSES, settings.preprocess, {"model": 0})
+    write_card(folder, CLASSES, settings.preprocess, {"model": 0}, {})
     (folder / "model.tflite").write_bytes(to_litert(network))
     manifest = ExportManifest.model_construct(reference={})
 

@@ -348,7 +348,7 @@ def second_run(made, copy_home, tmp_path):
 
     def log(classes=CLASSES, example=b"file", checkpoints=()):
         folder = shutil.copytree(model.path, tmp_path / "model")
-        write_card(folder, classes, open_classifier(folder).preprocess, {"model": 0})
+        write_card(folder, classes, open_classifier(folder).preprocess, {"model": 0}, {})
         for name in checkpoints:
             (folder / name).write_bytes(b"")
         params = {f"counts.{name}": at for at, name in enumerate(classes)}
