@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -113,7 +114,7 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
             remedy = "Send the header Authorization: Bearer TOKEN"
             raise Refusal(401, "no token, or another one", remedy, {"WWW-Authenticate": "Bearer"})
 
-    app = FastAPI(
+    app = FastAPIOffline(  # whose page of /docs needs no internet
         title="aoi",
         version="1",
         description="Names the defect on inspection pictures, and decides what becomes of the part.",
