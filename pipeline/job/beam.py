@@ -6,6 +6,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,9 @@ CANCEL_SECONDS = 8.0  # that an engine has to end a job
 
 @dataclass(frozen=True)
 class Runner:
-    """How the shards are run. beam: Beam's runner, None: here, without Beam. options: Beam's; threads: of a shard."""
+    """How the shards are run. beam: Beam's runner, None: Beam's own on this machine, opened where there are several
+    shards. options: Beam's; threads: of a shard.
+    """
 
     beam: Any
     options: Sequence[str]
@@ -163,10 +166,14 @@ def run_shards(
 
 def _work(plans: Sequence[Plan], runner: Runner) -> None:
     if runner.beam is None:
-        for plan in plans:
-            plan.do()
-    else:
-        _wait(_submit(plans, runner))
+        with ThreadPoolExecutor(1) as aside:
+            # Beam takes a second to be imported, on one core. Meanwhile the first part is done; alone it needs no Beam.
+            opened = aside.submit(open_runner, ()) if len(plans) > 1 else None
+            plans[0].do()
+        if opened is None:
+            return
+        runner = opened.result()
+    _wait(_submit(plans, runner))
 
 
 def _wait(result: Any) -> None:

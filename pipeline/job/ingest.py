@@ -126,8 +126,7 @@ def _build(
     progress: Progress,
 ) -> DatasetManifest:
     shards = list(shard_rows(inputs, settings, math.prod(preprocess.shape)))
-    # Of one shard Beam has nothing to spread, and it takes longer to start than most of them to convert.
-    runner = open_runner(options) if options or len(shards) > 1 else Runner(None, (), os.cpu_count() or 1)
+    runner = open_runner(options) if options else Runner(None, (), os.cpu_count() or 1)
     plans = [
         ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options), location)
         for file, rows, folds in shards

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 import zlib
@@ -20,7 +21,7 @@ from pipeline.inputs import depth as depths
 from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
 from pipeline.inputs.rows import Reject, Row, Rows
-from pipeline.job import ingest
+from pipeline.job import beam, ingest
 from pipeline.job import shard as convert
 from pipeline.job.beam import refuse_lossy
 from pipeline.job.plan import shard_rows
@@ -279,6 +280,24 @@ assert "apache_beam" not in sys.modules
     (alone,) = (tmp_path / "alone").iterdir()
     by_beam = ingested(data, tmp_path / "by_beam", settings=IngestSettings(shards=1), beam="--direct_num_workers=1")
     assert contents(by_beam) == {path.name: path.read_bytes() for path in alone.iterdir()}
+
+
+def test_the_first_shard_is_made_while_beam_is_imported(whole, tmp_path, monkeypatch):
+    data, dataset = whole
+    first_is_made, write, open_runner = threading.Event(), convert.write_shard, beam.open_runner
+
+    def written(plan, check=lambda: None):
+        file = write(plan, check)
+        first_is_made.set()
+        return file
+
+    def opened(options):
+        assert first_is_made.wait(60), "nothing was made meanwhile"
+        return open_runner(options)
+
+    monkeypatch.setattr(convert, "write_shard", written)
+    monkeypatch.setattr(beam, "open_runner", opened)
+    assert contents(ingested(data, tmp_path / "datasets")) == contents(dataset)
 
 
 def test_a_place_whose_name_is_full_of_marks_is_a_place_like_any_other(whole, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 PERIODS = (8, 16, 32)  # pixels; fewer are not worth it
 ALONE = 1 << 18  # multiplications of a product of matrices that OpenBLAS starts no threads of its own for
-AT_ONCE = 1 << 17  # pixels: as floats they stay in a core's cache
+AT_ONCE = 1 << 15  # pixels: as floats they stay in a core's cache, and malloc does not ask the system for them
 
 
 def averaged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
