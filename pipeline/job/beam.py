@@ -100,7 +100,7 @@ def run_shards(
     """Does the parts of a job on a runner. Meanwhile tells of those that are done, and of an engine that does nothing.
 
     Raises:
-        AoiError: the engine failed, or wrote nothing for stall_seconds. However this ends, a job that was handed over
+        AoiError: the engine failed, or wrote nothing for stall_seconds. However this ends, a job that is still at work
             is cancelled before.
     """
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -144,8 +144,7 @@ def run_shards(
             tell()  # by their reports, which every runner leaves behind
             silence.check(len(done), result)
     except BaseException:
-        if runner.remote:
-            _cancel(plans, result)
+        _cancel(plans, result)
         raise
     finally:
         threading.excepthook = told
@@ -169,7 +168,7 @@ def _work(plans: Sequence[Plan], runner: Runner) -> None:
         with ThreadPoolExecutor(1) as aside:
             # Beam takes a second to be imported, on one core. Meanwhile the first part is done; alone it needs no Beam.
             opened = aside.submit(open_runner, ()) if len(plans) > 1 else None
-            plans[0].do()
+            do_planned(write_plan(plans[0]))
         if opened is None:
             return
         runner = opened.result()

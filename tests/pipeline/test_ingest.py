@@ -579,6 +579,29 @@ def test_what_stops_the_conversion_is_told_and_how_to_go_on(data, tmp_path, monk
     assert not list((tmp_path / "datasets").glob("**/.*.tmp"))
 
 
+@pytest.mark.parametrize("beam", ["", "--direct_running_mode=in_memory"])
+def test_an_interruption_ends_a_shard_that_is_being_made(data, tmp_path, monkeypatch, beam):
+    begun, stopped = threading.Event(), threading.Event()
+
+    def writing(plan, check):
+        begun.set()
+        try:
+            while True:
+                check()
+                time.sleep(0.01)
+        finally:
+            stopped.set()
+
+    def interrupted(*_):
+        if begun.is_set():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "write_shard", writing)
+    with pytest.raises(KeyboardInterrupt):
+        ingested(data, tmp_path / "datasets", settings=IngestSettings(shards=1), beam=beam, progress=interrupted)
+    assert stopped.wait(60)
+
+
 def times(work: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in work.glob("*.tfrecord")}
 
