@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -164,15 +165,17 @@ def run_shards(
 
 
 def _work(plans: Sequence[Plan], runner: Runner) -> None:
-    if runner.beam is None:
-        with ThreadPoolExecutor(1) as aside:
-            # Beam takes a second to be imported, on one core. Meanwhile the first part is done; alone it needs no Beam.
-            opened = aside.submit(open_runner, ()) if len(plans) > 1 else None
-            do_planned(write_plan(plans[0]))
-        if opened is None:
-            return
-        runner = opened.result()
-    _wait(_submit(plans, runner))
+    if runner.beam is not None:
+        _wait(_submit(plans, runner))
+        return
+    left = deque(plans)
+    with ThreadPoolExecutor(1) as aside:
+        # Beam takes a second to be imported, on one core: meanwhile parts are done without it. One alone needs none.
+        opened = aside.submit(open_runner, ()) if len(plans) > 1 else None
+        while left and not (opened and opened.done()):
+            do_planned(write_plan(left.popleft()))
+    if opened and left:
+        _wait(_submit(left, opened.result()))
 
 
 def _wait(result: Any) -> None:

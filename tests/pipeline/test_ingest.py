@@ -282,17 +282,19 @@ assert "apache_beam" not in sys.modules
     assert contents(by_beam) == {path.name: path.read_bytes() for path in alone.iterdir()}
 
 
-def test_the_first_shard_is_made_while_beam_is_imported(whole, tmp_path, monkeypatch):
+def test_shards_are_made_while_beam_is_imported(whole, tmp_path, monkeypatch):
     data, dataset = whole
-    first_is_made, write, open_runner = threading.Event(), convert.write_shard, beam.open_runner
+    two_are_made, write, open_runner = threading.Barrier(2), convert.write_shard, beam.open_runner
+    made = []
 
     def written(plan, check=lambda: None):
-        file = write(plan, check)
-        first_is_made.set()
-        return file
+        made.append(write(plan, check))
+        if len(made) == 2:
+            two_are_made.wait(60)
+        return made[-1]
 
     def opened(options):
-        assert first_is_made.wait(60), "nothing was made meanwhile"
+        two_are_made.wait(60)
         return open_runner(options)
 
     monkeypatch.setattr(convert, "write_shard", written)
