@@ -2,9 +2,13 @@
 
 import csv
 import io
+import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from pipeline.inputs import files
 from tfrecords.dataset import Lenience
@@ -18,6 +22,12 @@ ALIASES = {
 }
 SEPARATORS = (",", ";", "\t")
 NAMES_OF_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+LONGEST_LINES = 4096  # letters in which the first two lines lie
+LOOKED_AT = 50  # rows that tell what a column holds whose name does not
+EMPTY_LINES = re.compile(r"(?:[ \t,;]*(?:\r\n|\r|\n))+")
+# Chinese has words of several letters, or letters that stand alone; a single one behind a Latin letter is an accent.
+CHINESE = re.compile(r"[^\x00-\x7f]{2}|(?<![A-Za-z])[^\x00-\x7f]")
+END_OF_DOS = "\x1a"  # mark at the end of a file
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls under another name
 BIG5 = "cp950"  # Big5, as Windows writes it in Taiwan
@@ -57,17 +67,22 @@ def read_table(path: str, labelled: bool) -> Table:
         AoiError: no file, no text, no column of IDs (or labels), no CSV, no row.
     """
     text, leniences, guessed = read_text(path)
-    first, _, rest = text.partition("\n")
     skipped = 0
+    if before := EMPTY_LINES.match(text):
+        skipped, text = len(before[0].splitlines()), text[before.end() :]
+    first, _, rest = text.partition("\n")
     separators: Sequence[str] = SEPARATORS
     hint = first.rstrip("\r")
     if len(hint) == 5 and hint.lower().startswith("sep="):  # Excel's hint for itself
-        skipped, text, separators = 1, rest, hint[4]
+        skipped, text, separators = skipped + 1, rest, hint[4]
         leniences.append(Lenience(kind="Excel's first line sep=", count=1, example=repr(separators[0])))
-    separator, header, found = _header(path, text, separators, skipped + 1, labelled)
-    if separator != "," and not skipped:
+    form, header, found = _header(path, text, separators, skipped + 1, labelled)
+    separator = form.separator
+    if separator != "," and separators is SEPARATORS:
         name = NAMES_OF_SEPARATORS[separator]
         leniences.append(Lenience(kind=f"{name} between the fields", count=1, example=separator.join(header)[:80]))
+    if form.blanks:
+        leniences.append(Lenience(kind="blanks before quotes", count=1, example=first.strip()[:80]))
     leniences += [
         Lenience(kind=f"another name of the column {name}", count=1, example=repr(header[place][:80]))
         for name, place in found.items()
@@ -78,8 +93,9 @@ def read_table(path: str, labelled: bool) -> Table:
     problems: list[Problem] = []
     empty: list[int] = []
     other_width: list[int] = []
+    again: list[int] = []
     needed, id_at, label_at = max(found.values()) + 1, found[ID], found.get(LABEL) if labelled else None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = form.reader(text)
     line = skipped
     try:
         next(reader)
@@ -93,17 +109,22 @@ def read_table(path: str, labelled: bool) -> Table:
                 if len(cells) < needed or "".join(cells[len(header) :]).strip():
                     named += cells[id_at : id_at + 1]
                     seen = f"{len(cells)} fields, and the header has {len(header)}"
-                    problems.append(Problem(path, seen, f"Write {len(header)}", line))
+                    remedy = f"Write {len(header)}, with {NAMES_OF_SEPARATORS.get(separator, separator)} between them"
+                    problems.append(Problem(path, seen, remedy, line))
                     continue
                 other_width.append(line)
             if not cells[id_at].strip() and not "".join(cells).strip():
                 empty.append(line)
                 continue
+            if cells == header:
+                again.append(line)
+                continue
             rows.append(TableRow(line, cells[id_at], "" if label_at is None else cells[label_at]))
     except csv.Error as error:  # what follows is unread, so nothing can be said about it
         problems.append(Problem(path, f"not readable as CSV ({error})", QUOTES, line + 1))
         raise AoiError(problems if guessed is None else [guessed])
-    for kind, lines in (("empty rows", empty), ("empty fields too many or too few", other_width)):
+    passed = {"empty rows": empty, "the header again": again, "empty fields too many or too few": other_width}
+    for kind, lines in passed.items():
         if lines:
             leniences.append(Lenience(kind=kind, count=len(lines), example=f"row {lines[0]}"))
     if not rows and not problems:
@@ -127,6 +148,7 @@ def read_text(path: str) -> tuple[str, list[Lenience], Problem | None]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise AoiError([_not_utf8(path, data, error, encoding)])
+    text = text.rstrip(END_OF_DOS)
     if "\0" in text:
         row = text[: text.index("\0")].count("\n") + 1
         raise refuse(path, "it holds a NUL character", "Save it as plain UTF-8 text", row)
@@ -160,7 +182,8 @@ def _encoding(data: bytes) -> str:
         for encoding, zeros in (("utf-16-le", data[1:4096:2]), ("utf-16-be", data[0:4096:2])):
             if zeros.count(0) > len(zeros) // 2 and _decodes(data, encoding):
                 return encoding
-    return BIG5 if not _decodes(data, "utf-8") and _decodes(data, BIG5) else "utf-8"
+    is_big5 = not _decodes(data, "utf-8") and _decodes(data, BIG5) and CHINESE.search(data.decode(BIG5))
+    return BIG5 if is_big5 else "utf-8"
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
@@ -177,24 +200,40 @@ def _not_utf8(path: str, data: bytes, error: UnicodeDecodeError, read_as: str) -
     return Problem(path, f"byte {error.start} is {told}", UTF8, row)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How the fields of a CSV are written. blanks: whether some stand before the quotes of a field."""
+
+    separator: str
+    blanks: bool = False
+
+    def reader(self, text: str) -> Any:
+        """csv.reader of a text."""
+        return csv.reader(
+            io.StringIO(text, newline=""), delimiter=self.separator, strict=True, skipinitialspace=self.blanks
+        )
+
+
 def _header(
     path: str, text: str, separators: Sequence[str], line: int, labelled: bool
-) -> tuple[str, list[str], dict[str, int]]:
-    """Separator, header cells, and the place of each column that is needed and there."""
+) -> tuple[_Form, list[str], dict[str, int]]:
+    """Form of the fields, header cells, and the place of each column that is needed and there."""
     wanted = (ID, LABEL) if labelled else (ID,)
-    best: tuple[str, list[str], dict[str, int]] = separators[0], [], {}
+    best: tuple[_Form, list[str], dict[str, int]] = _Form(separators[0]), [], {}
     unreadable: AoiError | None = None
     for separator in separators:
+        form = _Form(separator, _has_blanks(text, separator))
         try:
-            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), [])
+            header = next(form.reader(text), [])
         except csv.Error as error:
             if separator == separators[0]:
                 unreadable = refuse(path, f"not readable as CSV ({error})", QUOTES, line)
             continue
         found = {name: place for name in wanted if (place := _column(header, name)) is not None}
+        found = _by_content(form, text, header, found, wanted)
         if len(found) > len(best[2]) or not best[1]:
-            best = separator, header, found
-    header, found = best[1], best[2]
+            best = form, header, found
+    form, header, found = best
     if unreadable and not found:
         raise unreadable
     if missing := [name for name in wanted if name not in found]:
@@ -202,7 +241,64 @@ def _header(
         if several := [cell for name in missing for cell in header if _plain(cell) in ALIASES[name]]:
             seen += f", and {' and '.join(map(repr, several))} may each be meant"
         raise refuse(path, seen, f"Begin it with the line {','.join(wanted)}", line)
-    return best
+    return form, header, _without_numbers(form, text, header, found)
+
+
+def _has_blanks(text: str, separator: str) -> bool:
+    """Whether the first lines show blanks between a separator and the quotes of a field."""
+    blanks = re.compile(f'{re.escape(separator)} +"[^"]*" *({re.escape(separator)}|$)')
+    return separator != " " and any(blanks.search(line) for line in text[:LONGEST_LINES].splitlines()[:2])
+
+
+def _by_content(
+    form: _Form, text: str, header: Sequence[str], found: dict[str, int], wanted: Sequence[str]
+) -> dict[str, int]:
+    """The columns that are found, and those that what they hold tells: names of pictures, and the only one beside them.
+
+    So a header may be in any language. A column that two aliases may mean is left to a person.
+    """
+    missing = [name for name in wanted if name not in found]
+    if not missing or any(_plain(cell) in ALIASES[name] for name in missing for cell in header):
+        return found
+    try:
+        rows = [cells for cells in islice(form.reader(text), 1, LOOKED_AT) if "".join(cells).strip()]
+    except csv.Error:
+        return found
+    if not rows or any(len(cells) != len(header) for cells in rows):
+        return found
+    named = [at for at, cell in enumerate(header) if cell.strip() and not cell.lower().startswith("unnamed:")]
+    pictures = [at for at in named if all(files.is_picture(cells[at].strip()) for cells in rows)]
+    if ID in missing and len(pictures) == 1 and not files.is_picture(header[pictures[0]]):
+        found = {ID: pictures[0], **found}
+    others = [at for at in named if at != found.get(ID)]
+    if LABEL in missing and ID in found and len(others) == 1:
+        found = {**found, LABEL: others[0]}
+    return found
+
+
+def _without_numbers(form: _Form, text: str, header: Sequence[str], found: dict[str, int]) -> dict[str, int]:
+    """The columns, where one named ID numbers the rows, and another one names the pictures: then that one is the ID.
+
+    An ID that is the name of its row's picture without its ending numbers nothing.
+    """
+    others = [at for at, cell in enumerate(header) if _plain(cell) in ALIASES[ID] and at != found[ID]]
+    if len(others) != 1:
+        return found
+    names: list[str] = []
+    numbers: list[str] = []
+    try:
+        for cells in islice(form.reader(text), 1, None):
+            if len(cells) <= max(found[ID], others[0]) or not "".join(cells).strip():
+                continue
+            number, name = cells[found[ID]].strip(), cells[others[0]].strip()
+            if not number.isdecimal() or not (files.is_picture(name) or "." not in name):
+                return found
+            numbers.append(number.lstrip("0"))
+            names.append(os.path.splitext(name.replace("\\", "/").rpartition("/")[2])[0].lstrip("0"))
+    except csv.Error:  # told where the rows are read
+        return found
+    different = names != numbers and len(set(names)) == len(names)
+    return {**found, ID: others[0]} if different else found
 
 
 def _column(header: Sequence[str], name: str) -> int | None:

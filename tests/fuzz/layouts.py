@@ -185,7 +185,7 @@ def spoil(rng: Rng, made: Set) -> None:
         case 3:
             made.labels, how = [str(number + 1) for number in made.numbers], "labels from 1 on"
         case 4:
-            made.labels[at], how = one(rng, ("", "nothing", "-1", "9", "1e0", "0x0")), "a bad label"
+            made.labels[at], how = one(rng, ("", "nothing", "-1", "9", "1.5", "0x0")), "a bad label"
         case 5:
             made.ids[at], how = (
                 one(rng, ("../{}", "/etc/{}", "C:\\{}", "\\\\host\\{}", "s3://b/{}")),

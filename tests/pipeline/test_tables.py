@@ -151,3 +151,78 @@ def test_a_workbook_is_told_by_what_it_is(path, data):
 
 def test_the_first_of_two_equal_columns_counts(path):
     assert pairs(read(path, "ID,Label,Label\na.png,0,1\n")) == [("a.png", "0")]
+
+
+# --- What else people write ----------------------------------------------------------------------------------
+
+
+def test_quotes_behind_blanks_are_quotes(path):
+    table = read(path, '"ID", "Label"\n"a, b.png", "0"\n"c.png",  "1"\n')
+    assert pairs(table) == [("a, b.png", "0"), ("c.png", "1")]
+    assert [lenience.kind for lenience in table.leniences] == ["blanks before quotes"]
+    assert pairs(read(path, 'ID,Label\n"a.png", "0"\n')) == [("a.png", "0")]
+
+
+def test_a_file_of_several_that_were_put_together_has_its_header_several_times(path):
+    table = read(path, "ID,Label\na.png,0\nID,Label\nb.png,1\n")
+    assert pairs(table) == [("a.png", "0"), ("b.png", "1")]
+    assert [(each.kind, each.example) for each in table.leniences] == [("the header again", "row 3")]
+
+
+@pytest.mark.parametrize("before", ["\n\n", ",\n", "\r\n;;\r\n", " \t\n"])
+def test_empty_lines_before_the_header_are_passed_over_and_counted(path, before):
+    table = read(path, f"{before}ID,Label\na.png,0\n")
+    assert pairs(table) == [("a.png", "0")]
+    assert table.rows[0].line == before.count("\n") + 2
+
+
+def test_the_end_mark_of_dos_is_no_row(path):
+    assert pairs(read(path, "ID,Label\r\na.png,0\r\n\x1a")) == [("a.png", "0")]
+
+
+@pytest.mark.parametrize("header", ["檔名,標籤", "Datei;Klasse", "文件名\t缺陷", "img,y", ",影像,類別", "標籤,檔名"])
+def test_a_header_in_any_language_is_told_by_what_the_columns_hold(path, header):
+    separator = next(sign for sign in ",;\t" if sign in header.strip(","))
+    rows = [["a.png", "0"], [" b.JPG", "1"]]
+    if header.startswith(","):
+        rows = [["7", *row] for row in rows]
+    if header.startswith("標籤"):
+        rows = [row[::-1] for row in rows]
+    table = read(path, "\n".join([header, *(separator.join(row) for row in rows)]))
+    assert pairs(table) == [("a.png", "0"), (" b.JPG", "1")]
+    kinds = [lenience.kind for lenience in table.leniences]
+    assert kinds[-2:] == ["another name of the column ID", "another name of the column Label"]
+
+
+@pytest.mark.parametrize(
+    "text", ["檔名,標籤,班別\na.png,0,1\n", "甲,乙\na.png,b.png\n", "甲,乙\na,0\n", "a.png,0\nb.png,1\n"]
+)
+def test_columns_that_could_be_more_than_one_thing_are_refused(path, text):
+    with pytest.raises(AoiError, match="the header is"):
+        read(path, text)
+
+
+@pytest.mark.parametrize("names", [["b.png", "a.png"], ["x/1.png", "x/0.png"], ["img_1", "img_0"]])
+def test_a_column_that_numbers_the_rows_is_no_id_where_another_names_the_pictures(path, names):
+    table = read(path, "id,filename,label\n" + "".join(f"{at},{name},{at}\n" for at, name in enumerate(names)))
+    assert [row.id for row in table.rows] == names
+    assert "another name of the column ID" in [lenience.kind for lenience in table.leniences]
+
+
+@pytest.mark.parametrize(
+    "names", [["0.png", "1.png"], ["x/000.png", "x/001.png"], ["s.dat", "t.dat"], ["same", "same"]]
+)
+def test_a_number_that_is_the_picture_s_own_is_its_id(path, names):
+    table = read(path, "ID,path,Label\n" + "".join(f"{at},{name},{at}\n" for at, name in enumerate(names)))
+    assert [row.id for row in table.rows] == ["0", "1"]
+
+
+@pytest.mark.parametrize("word", ["Größe", "défaut", "Schäden"])
+def test_accents_of_western_letters_are_not_taken_for_chinese(path, word):
+    with pytest.raises(AoiError, match="not UTF-8"):
+        read(path, f"ID,Label\na.png,{word}\nb.png,OK\n".encode("cp1252"))
+
+
+def test_a_row_of_too_few_fields_is_told_what_separates_them(path):
+    (problem,) = read(path, "ID;Label\na.png,0\n").problems
+    assert problem.remedy == "Write 2, with semicolons between them"
