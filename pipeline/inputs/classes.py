@@ -6,10 +6,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from unicodedata import category
 
 from pipeline.inputs import files
-from pipeline.inputs.tables import TableRow, once, read_text
+from pipeline.inputs.tables import TableRow, read_text
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.lettering import as_seen
@@ -22,7 +23,9 @@ LONGEST_NAME = 1000  # letters; a CSV field has an end too
 JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi words
 NAME_CLASSES = f"Write {CLASSES} with the names of your classes, one per line in label order"
 FROM_ONE = "Take 1 off every label, or write the names of the classes in their place"
-WHOLE_NUMBER = re.compile(r"([0-9]{1,9})(?:[.,]0+)?")
+NUMBER = re.compile(r"(-?[0-9]{1,9})(?:[.,]([0-9]*)(?:e([+-]?[0-9]{1,2}))?)?", re.IGNORECASE)
+NUMBERED = re.compile(r"([0-9]{1,9})(?: *[:.,;)=\t-] *| +)([^\s\d].*)")  # not "0-1 mm"
+MOST = 10**9  # a larger number is no label
 SHOWN = 3  # examples in one message
 
 
@@ -40,7 +43,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Labels:
-    """numbers: a label for every row, None where it has none that can be used; problems: of these rows, told once."""
+    """numbers: a label for every row, None where it has none that can be used; problems: of these rows."""
 
     classes: Classes
     numbers: tuple[int | None, ...]
@@ -61,6 +64,9 @@ def read_classes(data: str) -> Classes | None:
     text, leniences, _ = read_text(path)
     lines = [line.strip() for line in io.StringIO(text, newline=None)]
     named = [(row, name) for row, name in enumerate(lines, 1) if name]
+    if numbered := _without_numbers(named):
+        leniences.append(Lenience(kind="numbers before the names", count=len(named), example=named[0][1][:80]))
+        named = numbered
     problems = _bad_names(path, named)
     if len(named) < 2:
         seen = f"{len(named)} class name(s)"
@@ -69,6 +75,18 @@ def read_classes(data: str) -> Classes | None:
         raise AoiError(problems)
     told = [lenience.model_copy(update={"kind": f"{lenience.kind}, in {CLASSES}"}) for lenience in leniences]
     return Classes(tuple(name for _, name in named), tuple(told))
+
+
+def _without_numbers(named: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Lines such as "0 OK" or "1: NG" in the order of their numbers, without these; [] where not all are of this kind.
+
+    The numbers are those from 0 on, each once, and what is left names each class.
+    """
+    found = [(NUMBERED.fullmatch(name), row) for row, name in named]
+    split = sorted((int(each[1]), row, each[2].strip()) for each, row in found if each)
+    is_whole = [number for number, _, _ in split] == list(range(len(named))) and len(split) > 1
+    names = [(row, name) for _, row, name in split]
+    return names if is_whole and len({_alike(name) for _, name in names}) == len(names) else []
 
 
 def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> Labels:
@@ -93,9 +111,9 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
     if from_one and not any(cell in names for cell in number_of):
         seen = f"the labels begin at 1 and end at {len(names)}; the first name in {CLASSES} is of class 0"
         raise refuse(table, seen, FROM_ONE)
-    looks = Counter(map(_alike, names))
+    looks = Counter(map(_loose, names))
     by_name = {name: label for label, name in enumerate(names)}
-    by_look = {look: label for label, look in enumerate(map(_alike, names)) if looks[look] == 1}
+    by_look = {look: label for label, look in enumerate(map(_loose, names)) if looks[look] == 1}
     numeric_names = any(_number(name) is not None for name in names) and not all_in_range
     label_of: dict[str, int] = {}
     told: dict[str, list[str]] = {}
@@ -107,7 +125,7 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
         elif number is not None and number < len(names):
             label_of[cell] = number
             kind = "" if cell.isascii() and cell.isdigit() else "whole numbers written otherwise, as labels"
-        elif number is None and (label := by_look.get(_alike(cell))) is not None:
+        elif number is None and (label := by_look.get(_loose(cell))) is not None:
             label_of[cell], kind = label, "class names in other letters, as labels"
         if kind and (classes.listed or number is not None):
             told.setdefault(kind, []).append(cell)
@@ -115,7 +133,7 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
         leniences.append(Lenience(kind=kind, count=sum(used[cell] for cell in found), example=found[0][:80]))
     numbers = tuple(label_of.get(cell) for cell in cells)
     bad = [row for row, number in zip(rows, numbers, strict=True) if number is None]
-    return Labels(classes, numbers, tuple(leniences), tuple(once(_bad_labels(table, bad, names))))
+    return Labels(classes, numbers, tuple(leniences), tuple(_bad_labels(table, bad, names)))
 
 
 def sorted_classes(table: str, names: Iterable[str]) -> Classes:
@@ -145,20 +163,28 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
     words = [(row, cell) for row, cell in zip(rows, cells, strict=True) if cell and _number(cell) is None]
     if not numbers:
         return sorted_classes(table, (cell for _, cell in words))
+    if words and all(NUMBER.fullmatch(cell) for _, cell in words):
+        seen = f"the label {words[0][1][:40]!r} is no whole number from 0 on"
+        raise refuse(
+            table,
+            seen,
+            f"Number the classes 0, 1, 2 and so on, or {NAME_CLASSES[:1].lower()}{NAME_CLASSES[1:]}",
+            words[0][0].line,
+        )
     if words:
         others = [(row, cell) for row, cell in zip(rows, cells, strict=True) if _number(cell) is not None]
         few, many = sorted((words, others), key=len)
         shown = ", ".join(f"{cell[:40]!r} in row {row.line}" for row, cell in few[:SHOWN])
         seen = f"the labels mix names and numbers: {shown}; {len(many):,} others are such as {many[0][1][:40]!r}"
         raise refuse(table, seen, f"Write either names or numbers, or {CLASSES} with the names in label order")
+    if len(numbers) < 2:
+        raise refuse(table, f"all rows have the label {max(numbers)}", "Give pictures of at least two classes")
     if min(numbers) == 1 and numbers == set(range(1, len(numbers) + 1)):
         raise refuse(table, f"the labels begin at 1 and end at {max(numbers)}; the first class is 0", FROM_ONE)
     if numbers != set(range(len(numbers))):
         gap = min(set(range(max(numbers) + 1)) - numbers)
         seen = f"the labels are numbers up to {max(numbers)}, but no row has {gap}, and there is no {CLASSES}"
         raise refuse(table, seen, f"{NAME_CLASSES}; number the labels from 0 without a gap, or add pictures of it")
-    if len(numbers) < 2:
-        raise refuse(table, "all rows have the label 0", "Give pictures of at least two classes")
     if len(numbers) == len(AIDEA_CLASSES):
         example = f"0 is {AIDEA_CLASSES[0]}, the good parts; {CLASSES} would name others"
         return Classes(
@@ -170,9 +196,12 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
 
 
 def _number(cell: str) -> int | None:
-    """The whole number that a label is: 1, 01, 1.0, 1,0, or in full width. None for anything else."""
-    found = WHOLE_NUMBER.fullmatch(unicodedata.normalize("NFKC", cell).strip())
-    return int(found[1]) if found else None
+    """The whole number that a label is: 1, 01, 1.0, 1,0, 1.0e+00, or in full width. None for anything else."""
+    found = NUMBER.fullmatch(unicodedata.normalize("NFKC", cell).strip())
+    if not found:
+        return None
+    number = Decimal(f"{found[1]}.{found[2] or 0}e{found[3] or 0}")
+    return int(number) if number == number.to_integral_value() and 0 <= number < MOST else None
 
 
 def _bad_labels(table: str, rows: Iterable[TableRow], names: Sequence[str]) -> Iterable[Problem]:
@@ -221,6 +250,11 @@ def _repeated(name: str, rows: Mapping[str, tuple[int | None, str]]) -> tuple[st
 def _alike(name: str) -> str:
     """What names have in common that differ in case or width of letters alone."""
     return unicodedata.normalize("NFKC", _look(name)).casefold()
+
+
+def _loose(name: str) -> str:
+    """What a label and the class that it names have in common: blanks, - and _ are written for each other."""
+    return " ".join(re.sub("[-_]", " ", _alike(name)).split())
 
 
 def _look(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import lzma
 import os
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from pipeline import store
 from pipeline.store import is_remote as is_remote
+from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
 from tfrecords.errors import refuse
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import SUFFIXES
@@ -25,8 +27,11 @@ READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-# Folders that a Mac, a NAS or a recycle bin adds; names that begin with a dot are passed over too.
-NOT_BY_PEOPLE = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+# Folders that a Mac, a NAS or a recycle bin adds, in lower case; names that begin with a dot are passed over too.
+NOT_BY_PEOPLE = {
+    *("__macosx", "@eadir", "$recycle.bin", "recycler", "system volume information", "lost+found"),
+    *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "~snapshot", "@tmp", "@sharebin"),
+}
 AS_STORED = ""  # the encoding of names that are taken as they are
 ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
 # Out of memory, handles or space; a mount or a network that is away. Windows lacks some of them.
@@ -150,7 +155,38 @@ def is_picture(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a name, or a folder in it, is one that systems and programs make, not people."""
     parts = name.replace("\\", "/").split("/")
-    return any(part in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
+    return any(part.lower() in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
+
+
+def is_made_here(folder: str) -> bool:
+    """Whether a folder is a HOME or a finished result: pictures in it are figures, and no person's."""
+    if os.path.isfile(join(folder, "latest/data.json")):
+        return True
+    try:
+        return CHECKSUM in json.loads(Path(folder, MANIFEST).read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def holds_picture(folder: str) -> bool:
+    """Whether there is a picture in a folder or below it, that a person put there."""
+    waiting, entered = [folder], set()
+    for top in waiting:
+        if os.path.islink(top) and _leads_back(top):
+            return True  # listing the folder refuses the link
+        real = os.path.realpath(top)
+        if real in entered or is_made_here(top):
+            continue
+        entered.add(real)
+        with suppress(OSError), os.scandir(top) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                elif is_picture(entry.name):
+                    return True
+    return False
 
 
 def _path(name: str) -> str:
@@ -177,7 +213,7 @@ def _spellings(names: Sequence[str], doubtful: Mapping[str, bytes]) -> tuple[tup
     """
     wrong = {} if doubtful else {name: _unread(name) for name in names if not name.isascii()}
     known: dict[str, dict[str, str]] = {AS_STORED: {}}
-    for encoding, bytes_of in (("utf-8", doubtful), ("cp950", doubtful), ("cp950", wrong)):
+    for encoding, bytes_of in (("utf-8", doubtful), ("cp950", doubtful), ("utf-8", wrong), ("cp950", wrong)):
         with suppress(UnicodeError):
             if bytes_of:
                 known[encoding] = {name: data.decode(encoding) for name, data in bytes_of.items()}
@@ -225,6 +261,7 @@ def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
                 folders.clear()
                 continue
             entered.add(real)
+            folders[:] = [name for name in folders if not is_made_here(os.path.join(folder, name))]
             waiting += sorted(path for name in folders if os.path.islink(path := os.path.join(folder, name)))
             inside = Path(folder).relative_to(container).as_posix()
             whole = (name for name in names if os.path.isfile(os.path.join(folder, name)))

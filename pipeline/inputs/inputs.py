@@ -22,7 +22,6 @@ from pipeline.inputs.classes import (
 )
 from pipeline.inputs.files import READ_ERRORS, reason
 from pipeline.inputs.layouts import (
-    SPLITS,
     Container,
     Kind,
     Layout,
@@ -30,6 +29,7 @@ from pipeline.inputs.layouts import (
     find_layout,
     inner_folder,
     inner_set,
+    is_split,
     read_listing,
 )
 from pipeline.inputs.locate import INVISIBLE
@@ -143,6 +143,15 @@ def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None)
     found = read(layout, split, known)
     if split == "train" and (problems := _too_few(found, folds, bool(known))):
         raise AoiError(problems)
+    if (
+        layout.kind == Kind.CSV
+        and not files.is_remote(data)
+        and not os.path.samefile(os.path.dirname(layout.table), data)
+    ):
+        place = Lenience(
+            kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.table, data)
+        )
+        found = replace(found, leniences=(place, *found.leniences))
     if data == given:
         return found
     inner = Lenience(kind="a folder around the set", count=1, example=os.path.basename(data))
@@ -212,7 +221,7 @@ def _folder_labels(
         seen = f"{len(outside):,} picture(s) lie in no folder of a class, such as {some(outside)}"
         raise refuse(container, seen, "Put each picture into the folder of its class, or write train.csv")
     folders = sorted({each.partition("/")[0] for each in ids})
-    if sets := [each for each in folders if each.lower() in SPLITS]:
+    if sets := [each for each in folders if is_split(each)]:
         seen = f"it holds {' and '.join(sets)}, which are no classes"
         raise refuse(container, seen, "Name the folder that holds them; where it is a zip, unpack it first")
     if known is None:
@@ -252,7 +261,9 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None) -> _Located:
             raise AoiError(problems)
         labels = label_rows(layout.table, rows, known) if split == "train" else _no_labels(rows, known)
         placed = place(layout, split, rows, unusable)
-        problems = sorted([*problems, *labels.problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
+        # A row without a picture is told as that alone: it may be no row at all.
+        label_problems = once(each for each in labels.problems if each.row not in placed.missing)
+        problems = sorted([*problems, *label_problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
         if problems:
             raise AoiError(problems)
     except AoiError:

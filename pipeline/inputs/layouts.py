@@ -1,6 +1,7 @@
 """Where the pictures of a split lie, and what says their labels."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,13 +9,22 @@ from typing import Literal
 
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, Listing, reason
-from tfrecords.errors import refuse, sentence
+from tfrecords.errors import AoiError, refuse, sentence
 
 Split = Literal["train", "test"]
-SPLITS = ("train_images", "test_images", "train", "test")  # names that are never those of classes
+# Names of a split's own folder or zip, which are never those of classes: train, Training, test_images, "test set".
+OF_SPLIT: dict[Split, re.Pattern[str]] = {
+    split: re.compile(rf"{split}(ing)?[ _-]?(set|data|images?|pictures?)?", re.IGNORECASE)
+    for split in ("train", "test")
+}
+AROUND = ("images", "image", "imgs", "pictures", "photos", "data", "dataset")  # folders around those of the classes
+ARCHIVES = (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")  # that are not read
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods")  # files that may be meant to be the CSV
+DEEPEST = 5  # folders around a set
 MARKS = tuple(
     f"{split}{ending}" for split in ("train", "test") for ending in (".csv", "_images", "_images.zip", "", ".zip")
 )
+EXAMPLES = 3  # in one message
 LIKE = "Put the pictures into train_images/, with train.csv beside it, or into a folder per class: train/CLASS/"
 
 
@@ -58,60 +68,129 @@ def find_layout(data: str, split: Split) -> Layout:
     """
     if files.is_zip(data):
         return Layout(Kind.CLASSES if split == "train" else Kind.PICTURES, data, (Container(data),))
-    if table := files.child(data, f"{split}.csv"):
+    own = _own(data, split)
+    if table := files.child(data, f"{split}.csv") or (own and files.child(own, f"{split}.csv")):
         return Layout(Kind.CSV, table, tuple(_containers(data, split)))
     if split == "train":
-        if own := files.child(data, "train", "train.zip"):
+        if own and (os.path.basename(own).lower() in ("train", "train.zip") or _has_folders(own)):
             return Layout(Kind.CLASSES, own, (Container(own),))
         if folders := class_folders(data):
             return Layout(Kind.CLASSES, data, (Container(data),), frozenset(_entries(data)) - set(folders))
-        seen = "there is no such file"
-        raise refuse(files.join(data, "train.csv"), seen, f"Put it there, with the columns ID,Label. {LIKE}")
-    if own := files.child(data, "test_images", "test_images.zip", "test", "test.zip"):
+        raise _no_table(data)
+    if own:
         return Layout(Kind.PICTURES, own, (Container(own),))
-    if files.child(data, *(mark for mark in MARKS if mark.startswith("train"))):
+    if _own(data, "train") or files.child(data, "train.csv"):
         seen = "neither test.csv nor pictures are there: no test_images/, test_images.zip, test/ or test.zip"
         raise refuse(data, seen, "Put the pictures without labels into one of these, or name the folder of a lot")
     return Layout(Kind.PICTURES, data, (Container(data),))
 
 
-def inner_set(data: str, split: Split) -> str:
-    """The folder of the set: `data`, or the one folder in it, as unpacking makes one around what it unpacks.
+def _no_table(data: str) -> AoiError:
+    """What is told where nothing tells the labels of a training set."""
+    path, around = files.join(data, "train.csv"), os.path.dirname(data.rstrip("/"))
+    if is_split(os.path.basename(data.rstrip("/"))) and files.child(around, "train.csv"):
+        return refuse(path, "there is no such file, and one beside this folder", f"Name the folder around it: {around}")
+    seen = "there is no such file"
+    alike = [
+        name
+        for name in _entries(data)
+        if name.lower().endswith(TABLES) and name.lower() not in ("classes.txt", "test.csv")
+    ]
+    if alike := [name for name in alike if not files.is_hidden(name)]:
+        seen += f"; there is {', '.join(alike[:EXAMPLES])}"
+        return refuse(path, seen, f"Save what tells the labels as train.csv, with the columns ID,Label. {LIKE}")
+    return refuse(path, seen, f"Put it there, with the columns ID,Label. {LIKE}")
 
-    Raises: AoiError where `data` is not there.
+
+def is_split(name: str) -> bool:
+    """Whether a folder's name is that of a split, and of no class."""
+    return any(_has_name(name, split) for split in OF_SPLIT)
+
+
+def _has_name(path: str, split: Split) -> bool:
+    name = os.path.basename(path)
+    return OF_SPLIT[split].fullmatch(name[:-4] if files.is_zip(name) else name) is not None
+
+
+def _own(data: str, split: Split) -> str | None:
+    """The split's own folder or zip: by its usual names, else the only one whose name is alike; None for none."""
+    usual = ("train", "train.zip", "train_images", "train_images.zip")
+    if split == "test":
+        usual = ("test_images", "test_images.zip", "test", "test.zip")
+    if found := files.child(data, *usual):
+        return found
+    alike = [files.join(data, name) for name in _entries(data) if _has_name(name, split)]
+    alike = [path for path in alike if files.is_zip(path) or os.path.isdir(path)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _has_folders(container: str) -> bool:
+    """Whether there are folders with pictures in a folder or zip."""
+    if not files.is_zip(container):
+        return bool(class_folders(container))
+    names = [each.spellings[0] for each in read_container(container).pictures if not each.hidden]
+    prefix = inner_folder(names, container)
+    return any("/" in name.removeprefix(prefix) for name in names)
+
+
+def inner_set(data: str, split: Split) -> str:
+    """The folder or zip of the set: `data`, or the one folder in it, as unpacking makes one around what it unpacks.
+
+    Raises: AoiError where `data` is not there, or is no folder or zip.
     """
     if not files.exists(data):
         raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
-    there = [name for name in _entries(data) if not files.is_hidden(name)]
-    if len(there) != 1 or there[0].lower() in SPLITS:
+    if os.path.isfile(data) and not files.is_zip(data):
+        raise refuse(
+            data, "it is a file, and no folder or zip", f"Name the folder that holds it: {os.path.dirname(data)}"
+        )
+    if files.is_zip(data) or files.is_remote(data):
         return data
-    inside = files.join(data, there[0])
-    is_set = bool(files.child(inside, *MARKS)) or (split == "train" and len(class_folders(inside)) > 1)
-    return inner_set(inside, split) if is_set and os.path.isdir(inside) else data
+    place = data
+    for _ in range(DEEPEST):
+        if files.child(place, *MARKS) or any(map(is_split, _folders(place))):
+            return place
+        if split == "train" and len(class_folders(place)) > 1:
+            return place
+        folders = _folders(place)
+        if _has_pictures(place) or len(folders) != 1:
+            break
+        place = files.join(place, folders[0])
+    zips = [name for name in _entries(data) if files.is_zip(name) and not files.is_hidden(name)]
+    if len(zips) == 1 and not _folders(data) and not _has_pictures(data):
+        return files.join(data, zips[0])
+    return data
 
 
 def has_test(data: str) -> bool:
     """Whether a folder holds a test split beside its training split."""
     data = inner_set(data, "train")
-    return not files.is_zip(data) and bool(files.child(data, *(mark for mark in MARKS if mark.startswith("test"))))
+    return not files.is_zip(data) and bool(files.child(data, "test.csv") or _own(data, "test"))
 
 
 def class_folders(data: str) -> list[str]:
-    """Names of the folders in `data` that may be classes: all but those of a split and those that no person made."""
-    return [
-        name
-        for name in _entries(data)
-        if name.lower() not in SPLITS and not files.is_hidden(name) and os.path.isdir(files.join(data, name))
-    ]
+    """Names of the folders in `data` that may be classes: those with pictures, but for a split's."""
+    return [name for name in _folders(data) if not is_split(name) and files.holds_picture(files.join(data, name))]
+
+
+def _folders(data: str) -> list[str]:
+    """Names of the folders in `data` that a person made, sorted."""
+    found = [name for name in _entries(data) if not files.is_hidden(name)]
+    return [name for name in found if os.path.isdir(path := files.join(data, name)) and not files.is_made_here(path)]
+
+
+def read_container(path: str) -> Listing:
+    """What a folder or zip holds. Raises: AoiError where it can't be read."""
+    try:
+        return files.list_pictures(path)
+    except READ_ERRORS as error:
+        remedy = files.remedy(error, "copy or download it again")
+        raise refuse(path, f"it can't be read ({reason(error)})", sentence(remedy))
 
 
 def read_listing(layout: Layout, container: Container) -> Listing:
-    """What the container holds of the split. Raises: AoiError where it can't be read, or holds no picture."""
-    try:
-        listing = files.list_pictures(container.path)
-    except READ_ERRORS as error:
-        remedy = files.remedy(error, "copy or download it again")
-        raise refuse(container.path, f"it can't be read ({reason(error)})", sentence(remedy))
+    """What the container holds of the split. Raises: AoiError where it can't be read."""
+    listing = read_container(container.path)
     if layout.but:
         pictures = tuple(each for each in listing.pictures if each.name.partition("/")[0] not in layout.but)
         listing = Listing(pictures, listing.encodings, listing.others)
@@ -121,7 +200,8 @@ def read_listing(layout: Layout, container: Container) -> Listing:
 def inner_folder(names: Sequence[str], container: str, least: int = 0) -> str:
     """The one folder that all names lie in, with its slash: what a zip or its unpacking put around them. '' for none.
 
-    least: folders that stay in every name. In a folder it counts only where it has the folder's own name.
+    least: folders that stay in every name. In a folder it counts only where it has the folder's own name, or, around
+    folders of classes, one that is no class's.
     """
     stem = os.path.splitext(os.path.basename(container.rstrip("/")))[0].lower()
     prefix = ""
@@ -129,7 +209,8 @@ def inner_folder(names: Sequence[str], container: str, least: int = 0) -> str:
         first = names[0][len(prefix) :].partition("/")
         if not first[1] or not all(name.startswith(f"{prefix}{first[0]}/") for name in names):
             break
-        if not files.is_zip(container) and first[0].lower() != stem:
+        known = first[0].lower() in (stem, *(AROUND if least else ())) or (least and is_split(first[0]))
+        if not files.is_zip(container) and not known:
             break
         if any(name[len(prefix) + len(first[0]) + 1 :].count("/") < least for name in names):
             break
@@ -140,19 +221,26 @@ def inner_folder(names: Sequence[str], container: str, least: int = 0) -> str:
 def _containers(data: str, split: Split) -> Iterator[Container]:
     """Where the pictures of a CSV may lie. Raises: AoiError where there is no place for them."""
     usual, archive = f"{split}_images", f"{split}_images.zip"
-    found = []
+    found: list[Container] = []
     for name, own, known in (
         *((usual, True, True), (archive, True, True)),
         *((split, True, False), (f"{split}.zip", True, False)),
+        *((os.path.basename(_own(data, split) or usual), True, False),),
         *((name, False, False) for name in ("images", "images.zip", "pictures", "pictures.zip")),
     ):
-        if path := files.child(data, name):
+        path = files.child(data, name)
+        if path and path not in [each.path for each in found]:
             found.append(Container(path, own, known))
     if not found and (_has_pictures(data) or class_folders(data)):
         found.append(Container(data, False, False))
+    zips = [name for name in _entries(data) if files.is_zip(name) and not is_split(name)]
+    if not found and len(zips) == 1:
+        found.append(Container(files.join(data, zips[0]), False, False))
     if not found:
-        seen = f"neither this folder nor {archive} is there"
-        raise refuse(files.join(data, usual), seen, "Put the pictures into one of the two")
+        seen, remedy = f"neither this folder nor {archive} is there", "Put the pictures into one of the two"
+        if packed := [name for name in _entries(data) if name.lower().endswith(ARCHIVES)]:
+            seen, remedy = f"{seen}, but {packed[0]}, which is not read", f"Unpack it into {usual}/"
+        raise refuse(files.join(data, usual), seen, remedy)
     yield from found
 
 

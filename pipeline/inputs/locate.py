@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from tfrecords.pictures.formats import SUFFIXES
 
 INVISIBLE = " \t\r\n\v\f\u00a0\u3000\u200b\u200e\u200f\u2060\ufeff"  # blanks that copying leaves around an ID
 TRIED = 20  # folders or prefixes, of the first row's candidates
 ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+FRACTION = re.compile(r"(?<=[0-9])\.0$")
+NOT_IN_WINDOWS = re.compile(r'[<>:"|?*]')
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,10 @@ def visible(name: str) -> str:
 
 
 def without_ending(name: str) -> str:
-    """A name without the ending of a picture's file."""
-    low = name.lower()
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix)), name).rstrip()
+    """A name without the ending of a picture's file, or several."""
+    while suffix := next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), ""):
+        name = name[: -len(suffix)].rstrip()  # a.png.png, where a system hid the first one
+    return name.rstrip()
 
 
 def _stripped(name: str) -> str:
@@ -157,6 +161,10 @@ def _bold(ids: Sequence[str], names: Sequence[str], rows: list[int], free: list[
     if none_yet or not any("/" in each for each in ended.ids):
         yield "names of files alone, in other folders", _alone(ended.pairs(_file_name), ended, ids, names, _file_name)
     if none_yet:
+        if all(each.replace(".", "").isdecimal() for each in ended.ids):
+            yield "numbers with .0, as IDs", ended.pairs(lambda name: FRACTION.sub("", name))
+        yield "_ for marks that Windows allows in no name", ended.pairs(lambda name: NOT_IN_WINDOWS.sub("_", name))
+        yield "letters written as in an address", ended.pairs(unquote)
         if not any(ZEROS.search(each) for each in ended.ids):
             yield "zeros at the beginning of a number", ended.pairs(lambda name: ZEROS.sub("", name))
         yield "a prefix of all names", _by_prefix(ended)

@@ -17,6 +17,7 @@ from tfrecords.pictures.formats import SUFFIXES
 
 MANY = 1000  # pictures of one fault, of which no list helps any more
 EXAMPLES = 3  # in one message
+ALIKE = "Write the ID as the picture is named, or the other way round"
 NEAR = 200  # rows and pictures that are left, up to which those of almost the same name are told together
 
 
@@ -28,12 +29,14 @@ def repeated_row(path: str, row: TableRow, line: int) -> Problem:
 
 @dataclass(frozen=True)
 class Placed:
-    """The pictures of rows. pictures: (ID, name as stored) of each row, where none is a problem."""
+    """The pictures of rows. pictures: (ID, name as stored) of each row, where none is a problem; missing: lines of the
+    rows without one."""
 
     container: str
     pictures: list[tuple[str, str]]
     leniences: tuple[Lenience, ...]
     problems: list[Problem]
+    missing: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,10 @@ def place(layout: Layout, split: Split, rows: Sequence[TableRow], unusable: Sequ
             break
     assert best is not None
     found, container = best.found, best.container
-    told = _missing(layout.table, rows, best) if found.missing else _Told([])
     known = {os.path.basename(visible(each)) for each in unusable}
-    left = [
-        at for at in best.left if best.names[at] not in told.about and os.path.basename(best.names[at]) not in known
-    ]
+    unnamed = [at for at in best.left if os.path.basename(best.names[at]) not in known]
+    told = _missing(layout.table, rows, best, unnamed) if found.missing else _Told([])
+    left = [at for at in unnamed if best.names[at] not in told.about]
     problems = [*best.twice, *told.problems]
     if not told.whole:
         problems += _unnamed(layout.table, [best.pictures[at].name for at in left], best)
@@ -89,7 +91,8 @@ def place(layout: Layout, split: Split, rows: Sequence[TableRow], unusable: Sequ
     taken = {at for at in found.places if at is not None}
     leniences = told_of(best.listing, best.encoding, container, {best.pictures[at].name for at in taken})
     leniences += _ways(rows, best)
-    return Placed(container.path, pictures, tuple(leniences), problems)
+    missing = frozenset(rows[at].line for at in found.missing)
+    return Placed(container.path, pictures, tuple(leniences), problems, missing)
 
 
 def _tries(layout: Layout, split: Split, ids: Sequence[str]) -> Iterator[_Try]:
@@ -137,30 +140,41 @@ class _Told:
     whole: bool = False
 
 
-def _missing(table: str, rows: Sequence[TableRow], tried: _Try) -> _Told:
-    """What is told of rows without a picture: the one cause where most have none, else each by itself."""
+def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequence[int]) -> _Told:
+    """What is told of rows without a picture: the one cause where most have none, else each by itself.
+
+    Rows and pictures that are left, as many of the one as of the other, are told together: they are likely the same.
+    unnamed: pictures without a row.
+    """
     container, missing = tried.container, [rows[at] for at in tried.found.missing]
     if not any(not picture.hidden for picture in tried.pictures):
         return _Told([no_picture(container, tried.listing)], whole=True)
     if _is_whole(len(missing), len(rows)):
         return _Told([_cause(table, rows, tried)], whole=True)
     line_of = {visible(row.id): row.line for row, at in zip(rows, tried.found.places, strict=True) if at is not None}
-    left = [tried.names[at] for at in tried.left]
+    left = [tried.names[at] for at in unnamed]
     few = len(missing) <= NEAR and len(left) <= NEAR
     problems = []
+    alone = []
     about = set()
     for row in missing:
         if (line := line_of.setdefault(visible(row.id), row.line)) != row.line:
             problems.append(repeated_row(table, row, line))
             continue
         near = get_close_matches(row.id, left, 1, 0.8) if few else []
-        seen, remedy = f"no picture {shown(row.id)}", f"Put the picture into {container.path} or take the row out"
-        if near:
-            left.remove(near[0])
-            about.add(near[0])
-            seen = f"{seen}, but {shown(near[0])}, which no row names"
-            remedy = "Write the ID as the picture is named, or the other way round"
-        problems.append(Problem(table, seen, remedy, row.line))
+        if not near:
+            alone.append(row)
+            continue
+        left.remove(near[0])
+        about.add(near[0])
+        seen = f"no picture {shown(row.id)}, but {shown(near[0])}, which no row names"
+        problems.append(Problem(table, seen, ALIKE, row.line))
+    if alone and len(alone) == len(left):
+        seen = f"no picture {some([row.id for row in alone])}, but {some(left)}, which no row names"
+        more = f"; {len(alone):,} rows have no picture, and as many pictures no row" if len(alone) > 1 else ""
+        return _Told([*problems, Problem(table, seen + more, ALIKE, alone[0].line)], frozenset(about.union(left)))
+    remedy = f"Put the picture into {container.path} or take the row out"
+    problems += [Problem(table, f"no picture {shown(row.id)}", remedy, row.line) for row in alone]
     return _Told(problems, frozenset(about))
 
 

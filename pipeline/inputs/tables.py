@@ -25,8 +25,7 @@ NAMES_OF_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 LONGEST_LINES = 4096  # letters in which the first two lines lie
 LOOKED_AT = 50  # rows that tell what a column holds whose name does not
 EMPTY_LINES = re.compile(r"(?:[ \t,;]*(?:\r\n|\r|\n))+")
-# Chinese has words of several letters, or letters that stand alone; a single one behind a Latin letter is an accent.
-CHINESE = re.compile(r"[^\x00-\x7f]{2}|(?<![A-Za-z])[^\x00-\x7f]")
+LATIN = re.compile("[A-Za-z]")
 END_OF_DOS = "\x1a"  # mark at the end of a file
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls under another name
@@ -182,8 +181,18 @@ def _encoding(data: bytes) -> str:
         for encoding, zeros in (("utf-16-le", data[1:4096:2]), ("utf-16-be", data[0:4096:2])):
             if zeros.count(0) > len(zeros) // 2 and _decodes(data, encoding):
                 return encoding
-    is_big5 = not _decodes(data, "utf-8") and _decodes(data, BIG5) and CHINESE.search(data.decode(BIG5))
+    is_big5 = not _decodes(data, "utf-8") and _decodes(data, BIG5) and _is_chinese(data.decode(BIG5))
     return BIG5 if is_big5 else "utf-8"
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether text that was read as Big5 is, and is not Western words, whose accents then look like single letters."""
+    for found in re.finditer(r"[^\x00-\x7f]+", text):
+        before, after = text[max(0, found.start() - 1) : found.start()], text[found.end() : found.end() + 1]
+        in_word = LATIN.fullmatch(before) and (LATIN.fullmatch(after) or found[0].encode(BIG5)[1:].islower())
+        if len(found[0]) > 1 or not found[0].isalpha() or not in_word:
+            return True
+    return False
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
@@ -220,19 +229,20 @@ def _header(
     """Form of the fields, header cells, and the place of each column that is needed and there."""
     wanted = (ID, LABEL) if labelled else (ID,)
     best: tuple[_Form, list[str], dict[str, int]] = _Form(separators[0]), [], {}
+    rank = (0, 0)  # columns that are found, and those of them by their names
     unreadable: AoiError | None = None
     for separator in separators:
         form = _Form(separator, _has_blanks(text, separator))
         try:
-            header = next(form.reader(text), [])
+            header: list[str] = next(form.reader(text), [])
         except csv.Error as error:
             if separator == separators[0]:
                 unreadable = refuse(path, f"not readable as CSV ({error})", QUOTES, line)
             continue
-        found = {name: place for name in wanted if (place := _column(header, name)) is not None}
-        found = _by_content(form, text, header, found, wanted)
-        if len(found) > len(best[2]) or not best[1]:
-            best = form, header, found
+        named = {name: place for name in wanted if (place := _column(header, name)) is not None}
+        found = _by_content(form, text, header, named, wanted)
+        if (len(found), len(named)) > rank or not best[1]:
+            best, rank = (form, header, found), (len(found), len(named))
     form, header, found = best
     if unreadable and not found:
         raise unreadable

@@ -17,6 +17,7 @@ from tfrecords.errors import AoiError
 FOLDS = 2
 NAMES = ("a.png", "b.png", "sub/c.png", "d e.png", "é.png", 'f,"g".png', "圖.png", "h.PNG")
 ROWS = [(name, str(index % 2)) for index, name in enumerate(NAMES)]
+IDS, LABELS = ("id", "filename", "imageid", "file", "image", "path"), ("label", "class", "labels")
 BAD_LABELS = ("", "-1", "2", "+1", "1.5", "1e0", "one", "0x1", "٠", "1 0", "9" * 5000, "True", "NaN", "1\x1d0")
 ODD_LABELS = {"0": ("0.0", "０", " 00 ", "good", "Good", "０，００"), "1": ("1.00", "１", "01", "bad", "ＢＡＤ", "1,0")}
 BAD_IDS = ("", " ", "../a.png", "/etc/hosts.png", "a\\b.png", "C:a.png", "gs://b/a.png", "a\x1b[2J.png", "a\u202e.png")
@@ -92,6 +93,8 @@ def odd_row(rng: np.random.Generator) -> Case:
     ]
     rows[at] = changes[rng.integers(len(changes))]
     headers = (("ID", "Label"), ("id", "label"), (" ID", "Label "), ("File Name", "class"), ("image_id", "LABEL"))
+    if len(rows[at]) == 2 and rows[at][0].lower().endswith(".png"):
+        headers = (*headers, ("檔名", "類別"))
     rows[0] = headers[rng.integers(len(headers))]
     rows[at:at] = [("", " ")] * int(rng.integers(3))
     return Case(f"odd row {rows[at]!r:.60}", write(rows).encode(), WHOLE)
@@ -121,7 +124,7 @@ def spoilt_table(rng: np.random.Generator) -> Case:
         "empty": "",
         "the header alone": "ID,Label\r\n",
         "no header": write(rows[1:]),
-        "another header": text.replace("ID,Label", "name,value"),
+        "another header": text.replace("ID,Label", "name,value,more"),
         "two columns that may be meant": text.replace("ID,Label", "file,image,Label"),
         "a row twice": write([*rows, rows[at]]),
         "a row without a picture": write([*rows, ("z.png", "0")]),
@@ -200,8 +203,15 @@ def reference(data: bytes) -> list[tuple[str, int]]:
     for sign in signs:
         header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=sign)
         columns = ["".join(c for c in cell.lower() if c not in "_-" and not c.isspace()) for cell in header]
-        ids = [at for at, name in enumerate(columns) if name in ("id", "filename", "imageid", "file", "image", "path")]
-        labels = [at for at, name in enumerate(columns) if name in ("label", "class", "labels")]
+        ids = [at for at, name in enumerate(columns) if name in IDS]
+        labels = [at for at, name in enumerate(columns) if name in LABELS]
+        if not (ids and labels) and len(columns) == 2:  # told by what they hold
+            ids = [
+                at
+                for at in (0, 1)
+                if all(row[at].strip().lower().endswith(".png") for row in rows if "".join(row).strip())
+            ]
+            labels = [at for at in (0, 1) if at not in ids]
         if ids and labels:
             break
     numbers = {"good": 0, "bad": 1}

@@ -622,6 +622,22 @@ def test_a_name_that_can_not_work_is_refused_by_its_row_with_a_remedy(data, cont
     assert remedy in problem.remedy
 
 
+@pytest.mark.parametrize("form", ["{} {}", "{}: {}", "{}\t{}", "{}, {}", "{}. {}", "{}) {}"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_numbers_before_the_names_are_their_labels(data, form, order):
+    names = ("good", "bad", "edge 2")
+    (data / "classes.txt").write_text("\n".join(form.format(label, names[label]) for label in order))
+    assert names_of(data) == names
+
+
+@pytest.mark.parametrize(
+    "lines", ["0 mm\n1 mm", "0-1 mm\n1-2 mm", "1 good\n2 bad", "0 good\n0 bad", "0 good\nbad", "0\n1"]
+)
+def test_numbers_that_are_part_of_the_names_stay(data, lines):
+    (data / "classes.txt").write_text(lines)
+    assert names_of(data) == tuple(lines.splitlines())
+
+
 def test_all_bad_names_are_told_at_once(data):
     (data / "classes.txt").write_text("ID\none\none\nt\x1bwo\n")
     assert [problem.row for problem in refused(data)] == [1, 3, 4]

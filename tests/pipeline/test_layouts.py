@@ -220,6 +220,140 @@ def test_a_set_in_a_folder_of_its_own(data, tmp_path):
     assert read(outer).classes == ("OK", "dent", "scratch")
 
 
+def outer(*folders: str) -> Callable[[Path, Path], Path]:
+    """Folders around the set."""
+
+    def put(data: Path, root: Path) -> Path:
+        (root / "outer").joinpath(*folders[:-1]).mkdir(parents=True, exist_ok=True)
+        data.rename((root / "outer").joinpath(*folders))
+        return root / "outer"
+
+    return put
+
+
+def beside(name: str) -> Callable[[Path, Path], Path]:
+    """A folder around the set, with something else in it."""
+
+    def put(data: Path, root: Path) -> Path:
+        around = outer("aidea")(data, root)
+        (around / name).write_bytes(b"x")
+        return around
+
+    return put
+
+
+AROUND = {
+    "one folder": outer("aidea"),
+    "two folders": outer("a", "b"),
+    "three folders": outer("a", "b", "c"),
+    "its zip": beside("aidea.zip"),
+    "a text": beside("read me.txt"),
+    "a file of Windows": beside("desktop.ini"),
+}
+
+
+@pytest.mark.parametrize("how", AROUND)
+@pytest.mark.parametrize("form", ["csv", "classes"])
+def test_a_set_is_found_in_the_folders_that_unpacking_makes_around_it(data, tmp_path, how, form):
+    if form == "classes":
+        shutil.rmtree(data)
+        write(data, PER_CLASS)
+    plain = read(data)
+    inputs = read(AROUND[how](data, tmp_path))
+    assert inputs.digest == plain.digest
+    assert inputs.leniences[0].kind == "a folder around the set"
+
+
+@pytest.mark.parametrize("place", ["train_images", "train"])
+def test_a_csv_in_the_folder_of_the_pictures(data, place):
+    plain = read(data)
+    (data / "train_images").rename(data / place)
+    (data / "train.csv").rename(data / place / "train.csv")
+    inputs = read(data)
+    assert inputs.digest == plain.digest
+    assert inputs.leniences[0].kind == "a CSV in the folder of the pictures"
+
+
+@pytest.mark.parametrize(
+    "place", ["train_images", "Training", "train set", "train-data", "train/images", "Train/train"]
+)
+def test_folders_of_classes_in_the_split_s_own_folder_by_any_of_its_names(tmp_path, place):
+    write(tmp_path / place, PER_CLASS)
+    write(tmp_path / "testing", PER_CLASS)
+    inputs = read(tmp_path)
+    assert inputs.classes == ("OK", "dent", "scratch")
+    assert [row.id for row in inputs.rows] == sorted(PER_CLASS)
+    assert has_test(str(tmp_path))
+    assert len(read(tmp_path, "test").rows) == len(PER_CLASS)
+
+
+@pytest.mark.parametrize("pair", [("testing", "training"), ("test_set", "train_set"), ("Test Images", "Train Images")])
+def test_the_two_splits_are_never_taken_for_classes(tmp_path, pair):
+    for name in pair:
+        write(tmp_path / name, PER_CLASS)
+    assert read(tmp_path).classes == ("OK", "dent", "scratch")
+
+
+def test_what_was_made_here_is_no_picture_of_a_set_or_lot(tmp_path):
+    write(tmp_path, PER_CLASS)
+    plain, lot = read(tmp_path), read(tmp_path, "test")
+    write(tmp_path / "aoi-home" / "mlartifacts", ("confusion.png", "mistakes.png"))
+    (tmp_path / "aoi-home" / "latest").mkdir()
+    (tmp_path / "aoi-home" / "latest" / "data.json").write_text("{}")
+    write(tmp_path / "OK" / "out" / "explanations", ("1.png",))
+    (tmp_path / "OK" / "out" / "manifest.json").write_text('{"checksum": ""}')
+    assert read(tmp_path) == plain
+    assert read(tmp_path, "test") == lot
+
+
+@pytest.mark.parametrize("place", ["docs", "annotations/voc"])
+def test_a_folder_without_pictures_is_no_class(tmp_path, place):
+    write(tmp_path, PER_CLASS)
+    plain = read(tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "notes.xml").write_text("x")
+    assert read(tmp_path) == plain
+
+
+def test_a_link_that_leads_back_from_a_folder_of_classes_is_refused(tmp_path):
+    write(tmp_path / "data", PER_CLASS)
+    os.symlink("../..", tmp_path / "data" / "dent" / "back")
+    (tmp_path / "data" / "dent" / "2.png").unlink()
+    (tmp_path / "data" / "dent" / "a b.png").unlink()
+    (problem,) = refused(tmp_path / "data")
+    assert problem.remedy == "Take the link away"
+
+
+@pytest.mark.parametrize("name", ["train.csv.csv", "train.xlsx", "labels.csv", "train (1).csv"])
+def test_a_csv_of_another_name_is_named_where_train_csv_is_missing(data, name):
+    (data / "train.csv").rename(data / name)
+    (problem,) = refused(data)
+    assert problem.seen == f"there is no such file; there is {name}"
+    assert problem.remedy.startswith("Save what tells the labels as train.csv")
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train_images/part_00.png", "train_images"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_part_of_a_set_in_place_of_its_folder_is_refused_with_the_folder(data, name, split):
+    if name == "train_images" and split == "test":
+        assert len(read(data / name, "test").rows) == len(IDS)
+        return
+    (problem,) = refused(data / name, split)
+    assert problem.remedy in (
+        f"Name the folder that holds it: {(data / name).parent}",
+        f"Name the folder around it: {data}",
+    )
+
+
+@pytest.mark.parametrize("name", ["train_images.rar", "pictures.7z"])
+def test_an_archive_that_is_not_read_is_named(data, name):
+    shutil.rmtree(data / "train_images")
+    (data / name).write_bytes(b"x")
+    (problem,) = refused(data)
+    assert problem.seen.endswith(f"but {name}, which is not read")
+    assert problem.remedy == "Unpack it into train_images/"
+
+
 # --- Lots without a CSV -------------------------------------------------------------------------------------
 
 
@@ -259,7 +393,20 @@ def lot_ids_alone(root: Path) -> Path:
     return root / "lot"
 
 
-LOTS = (lot_folder, lot_zip, lot_zip_with_a_folder, lot_test_images, lot_test_zip, lot_test, lot_ids_alone)
+def lot_zip_in_a_folder(root: Path) -> Path:
+    pack(root / "lot" / "lot 7.zip", IDS)
+    return root / "lot"
+
+
+def lot_testing(root: Path) -> Path:
+    write(root / "lot" / "Testing")
+    return root / "lot"
+
+
+LOTS = (
+    *(lot_zip_in_a_folder, lot_testing),
+    *(lot_folder, lot_zip, lot_zip_with_a_folder, lot_test_images, lot_test_zip, lot_test, lot_ids_alone),
+)
 
 
 @pytest.mark.parametrize("make", LOTS, ids=lambda make: make.__name__)
@@ -330,6 +477,16 @@ def zipped(change: Callable[[str], str]) -> Callable[[Path], None]:
     return apply
 
 
+def zipped_as(archive: str) -> Callable[[Path], None]:
+    """A zip of another name in place of the folder."""
+
+    def apply(data: Path) -> None:
+        shutil.rmtree(data / "train_images")
+        pack(data / archive, IDS)
+
+    return apply
+
+
 def moved(place: str) -> Callable[[Path], None]:
     """The pictures in another folder of the set."""
 
@@ -370,6 +527,11 @@ NAMES = {
     "images/": moved("images"),
     "beside the CSV": moved("."),
     "Train_Images/": moved("Train_Images"),
+    "train images/": moved("train images"),
+    "an ending twice": renamed(lambda name: f"{name}.png"),
+    "an ending twice in the IDs": other_ids(lambda name: f"{name}.PNG"),
+    "letters as in an address": other_ids(lambda name: name.replace("_", "%5F")),
+    "a zip of another name": zipped_as("lot 7.zip"),
 }
 
 
@@ -412,6 +574,34 @@ def test_a_colon_may_stand_in_an_id(tmp_path):
     write(tmp_path / "train_images", names)
     table(tmp_path, names)
     assert [row.id for row in read(tmp_path).rows] == list(names)
+
+
+def test_colons_that_windows_wrote_as_underscores(tmp_path):
+    write(tmp_path / "train_images", tuple(f"cam1_10_22_{number}.png" for number in range(4)))
+    table(tmp_path, tuple(f"cam1_10:22:{number}.png" for number in range(4)))
+    assert [row.name for row in read(tmp_path).rows] == [f"cam1_10_22_{number}.png" for number in range(4)]
+
+
+def test_numbers_that_pandas_wrote_with_a_point(tmp_path):
+    write(tmp_path / "train_images", tuple(f"{number}.png" for number in range(12)))
+    table(tmp_path, tuple(f"{number}.0" for number in range(12)))
+    assert [row.name for row in read(tmp_path).rows] == [f"{number}.png" for number in range(12)]
+
+
+def test_rows_and_pictures_that_are_left_in_the_same_number_are_one_problem(data):
+    table(data, ("left.png", *IDS[1:-1], "right.png"))
+    (problem,) = refused(data)
+    assert problem.row == 2
+    assert problem.seen == (
+        "no picture left.png, right.png, but part_00.png, part_07.png, which no row names; "
+        "2 rows have no picture, and as many pictures no row"
+    )
+
+
+def test_a_row_that_is_none_is_told_once(data):
+    table(data, (*IDS, "Total"), [*"01010101", "8"])
+    (problem,) = refused(data)
+    assert (problem.row, problem.seen) == (10, "no picture Total")
 
 
 @pytest.mark.parametrize("names", [("a.png", "A.png", "b.png", "c.png"), ("a.png", "a.PNG", "A.png", "b.png")])
@@ -504,6 +694,12 @@ def test_names_that_were_unpacked_in_the_encoding_of_dos(tmp_path):
     assert [row.id for row in read(tmp_path).rows] == [*CHINESE[:2], "a.png", "b.png"]
 
 
+def test_names_in_utf8_that_were_unpacked_in_the_encoding_of_dos(tmp_path):
+    write(tmp_path / "train_images", (*(name.encode().decode("cp437") for name in CHINESE[:2]), "a.png", "b.png"))
+    table(tmp_path, (*CHINESE[:2], "a.png", "b.png"))
+    assert [row.id for row in read(tmp_path).rows] == [*CHINESE[:2], "a.png", "b.png"]
+
+
 def test_names_in_the_encoding_of_dos_itself(tmp_path):
     names = ["é_1.png", "é_2.png", "b.png", "c.png"]
     raw_zip(tmp_path / "train_images.zip", names, "cp437")
@@ -524,7 +720,20 @@ def test_names_of_a_folder_in_bytes_of_big5(tmp_path):
 # --- What programs put beside pictures ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["", ".ipynb_checkpoints/", "@eaDir/", ".thumbnails/", "__MACOSX/", "sub/__MACOSX/"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        ".ipynb_checkpoints/",
+        "@eaDir/",
+        "#recycle/",
+        "@Recycle/",
+        "$Recycle.Bin/",
+        ".thumbnails/",
+        "__MACOSX/",
+        "sub/__MACOSX/",
+    ],
+)
 @pytest.mark.parametrize("how", ["folder", "zip"])
 def test_what_programs_put_there_is_passed_over_and_told_once(data, how, place):
     junk = tuple(f"{place}{'._' if not place else ''}{name}" for name in IDS)
@@ -557,6 +766,9 @@ def test_a_hidden_picture_that_a_row_names_is_taken(data):
         (["ok", "ng"] * 4, "class names in other letters, as labels"),
         (["ＯＫ", "NG "] * 4, "class names in other letters, as labels"),
         ([" 0", "01"] * 4, ""),
+        (["0.", "1."] * 4, "whole numbers written otherwise, as labels"),
+        (["-0.0", "1.0"] * 4, "whole numbers written otherwise, as labels"),
+        (["0.000000e+00", "1.000000E+00"] * 4, "whole numbers written otherwise, as labels"),
     ],
 )
 def test_a_label_may_be_written_in_several_ways(data, labels, kind):
@@ -567,6 +779,15 @@ def test_a_label_may_be_written_in_several_ways(data, labels, kind):
     assert inputs.digest == plain.digest
     assert {each.kind for each in inputs.leniences} - {"labels given by the class's name"} <= {kind}
     assert bool(kind) == bool(inputs.leniences)
+
+
+def test_blanks_and_dashes_in_a_class_s_name_are_written_for_each_other(data):
+    (data / "classes.txt").write_text("edge defect\ngood_part\n")
+    table(data, labels=["edge_defect", "Good-Part"] * 4)
+    assert [row.label for row in read(data).rows][:2] == [0, 1]
+    (data / "classes.txt").write_text("a b\na_b\n")
+    table(data, labels=["a b", "a-b"] * 4)
+    assert "'a-b' of part_01.png is none of the classes" in refused(data)[0].seen
 
 
 def test_numbers_count_before_names_that_are_numbers(data):
@@ -614,6 +835,9 @@ def test_without_classes_txt_the_labels_tell_the_classes_and_that_is_said(data, 
         (["1.0", "2.0", "3.0"], "the labels begin at 1 and end at 3", "Take 1 off every label"),
         (["0", "2"], "no row has 1", "number the labels from 0"),
         (["0"], "all rows have the label 0", "two classes"),
+        (["1"], "all rows have the label 1", "two classes"),
+        (["-1", "1"], "the label '-1' is no whole number from 0 on", "Number the classes 0, 1, 2"),
+        (["0.5", "1"], "the label '0.5' is no whole number from 0 on", "Number the classes 0, 1, 2"),
         (["OK"], "1 class(es): OK", "two classes"),
         (["OK", "NG", "1"], "the labels mix names and numbers: '1' in row 4, '1' in row 7", "either names or numbers"),
         ([""], "the column Label is empty", "a label in every row"),

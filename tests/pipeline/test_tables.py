@@ -217,12 +217,22 @@ def test_a_number_that_is_the_picture_s_own_is_its_id(path, names):
     assert [row.id for row in table.rows] == ["0", "1"]
 
 
-@pytest.mark.parametrize("word", ["Größe", "défaut", "Schäden"])
+@pytest.mark.parametrize("word", ["Größe", "défaut", "Schäden", "Maße"])
 def test_accents_of_western_letters_are_not_taken_for_chinese(path, word):
     with pytest.raises(AoiError, match="not UTF-8"):
         read(path, f"ID,Label\na.png,{word}\nb.png,OK\n".encode("cp1252"))
 
 
+@pytest.mark.parametrize("words", [("A面", "B面"), ("正常", "défaut"), ("A\u3000", "B\u3000")])
+def test_single_letters_of_chinese_are_read(path, words):
+    text = "".join(f"{at}.png,{word}\n" for at, word in enumerate(words)).replace("é", "e")
+    assert pairs(read(path, f"ID,Label\n{text}".encode("cp950")))[0] == ("0.png", words[0])
+
+
 def test_a_row_of_too_few_fields_is_told_what_separates_them(path):
     (problem,) = read(path, "ID;Label\na.png,0\n").problems
     assert problem.remedy == "Write 2, with semicolons between them"
+
+
+def test_a_column_found_by_its_name_counts_before_one_found_by_what_it_holds(path):
+    assert [row.id for row in read(path, "No.\tID\n1\ta.png\n2\tb.png\n", labelled=False).rows] == ["a.png", "b.png"]
