@@ -248,8 +248,8 @@ def _stage(arguments: argparse.Namespace) -> int:
         settings = load_settings(arguments.config, overrides)
     home = _home(arguments)
     ref = _watched(arguments.name, stage, Job(home, settings, arguments.force), given)
-    if stage.show:
-        print(stage.show(home, ref))
+    if stage.show and (text := stage.show(home, ref)):
+        print(text)
     print(f"{ref.kind:<11} {home.root / ref.folder}")
     return 0
 

@@ -20,6 +20,7 @@ from flows.stages import load_stages
 from flows.stages.chain import chain
 from flows.stages.stage import Job, Options, Stage, options_of
 from flows.summary import audit_rows, confusion_rows, report
+from model.manifests import MeasurementManifest
 from tfrecords.system import end_with_parent
 
 FLOW = "aoi"
@@ -28,6 +29,7 @@ HOME = os.environ.get("AOI_HOME", "aoi-home")
 DEFAULTS = Settings()
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # of a process that a runner or a worker started for a run
 LEAVE_SECONDS = 15.0
+MEASURED = MeasurementManifest.KIND  # what evaluate makes of a labelled lot
 
 
 def _stage_flow(name: str, stage: Stage) -> Flow[..., Any]:
@@ -42,7 +44,7 @@ def _stage_flow(name: str, stage: Stage) -> Flow[..., Any]:
         if ref.note:
             logger.warning(ref.note)
         if not flow_run.parent_flow_run_id:
-            _publish(place, {name: ref})
+            _publish(place, {MEASURED if ref.kind == MEASURED else name: ref})
         if ref.cached:
             return Completed(name="Cached", message=f"{ref.folder} was there", data=ref)
         return ref
@@ -112,6 +114,10 @@ def _publish(home: Home, refs: dict[str, Ref]) -> None:
 
 _STAGES = {name: _stage_flow(name, stage) for name, stage in load_stages().items()}
 DEPLOYED: dict[str, Flow[..., Any]] = {FULL: _full_flow(_STAGES), **_STAGES}
+# Flows that work on the data which `aoi serve` was started with, where a run names no other.
+ON_SERVED_DATA = {FULL} | {
+    name for name, stage in load_stages().items() if (data := stage.options().get("data")) and data[1].given
+}
 
 
 def __getattr__(name: str) -> Flow[..., Any]:

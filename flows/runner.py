@@ -35,7 +35,7 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
-from flows.deployments import DEPLOYED, FLOW
+from flows.deployments import DEPLOYED, FLOW, ON_SERVED_DATA
 from flows.home import Home, data_name, open_home
 from flows.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
 from flows.servers import only_runner, run_variables
@@ -269,7 +269,7 @@ def _deployment(
 ) -> RunnerDeployment:
     flow = DEPLOYED[name]
     parameters = {"home": home}
-    if data and "data" in flow.parameters.properties:
+    if data and name in ON_SERVED_DATA:
         parameters["data"] = data
     # One flow name over all, so that every stage is aoi/STAGE; by module, since files move with the package.
     named = flow.with_options(name=FLOW)

@@ -13,6 +13,7 @@ from model.evaluation.sweep import BEST, FIGURE, SECONDS, WORSE, read_table
 from model.manifests import (
     EvaluationManifest,
     ExportManifest,
+    MeasurementManifest,
     Model,
     ModelManifest,
     PredictionManifest,
@@ -125,11 +126,15 @@ def sweep_rows(home: Home, ref: Ref) -> list[dict[str, str]]:
 def sweep_table(home: Home, ref: Ref) -> str:
     """A sweep as lines of aligned columns, headed by the settings' and figures' names."""
     rows = sweep_rows(home, ref)
+    told = '"worse": told from the best by their mistakes (McNemar, 5 %); between the others chance may decide'
+    return "\n".join(["", *table_of(rows), "", told, ""])
+
+
+def table_of(rows: list[dict[str, str]]) -> list[str]:
+    """Rows as lines of aligned columns, headed by their keys."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    told = '"worse": told from the best by their mistakes (McNemar, 5 %); between the others chance may decide'
-    return "\n".join(["", *table, "", told, ""])
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def report(home: Home, refs: dict[str, Ref]) -> str:
@@ -152,6 +157,10 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         if len(confusion) <= CLASSES_IN_TABLE:
             parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion))
         parts += [f"![{name}]({figure}evaluation/{name}.png)" for name in ("confusion", "mistakes")]
+    if measured := refs.get(MeasurementManifest.KIND):
+        rates = rates_of(home.open(measured, MeasurementManifest).manifest.metrics)
+        parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
+        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion_rows(home, measured)))
     if "train" in refs:
         parts.append(f"![curves]({figure}training/curves.png)")
     if sweep := refs.get("sweep"):
@@ -176,8 +185,8 @@ def _promises(home: Home, refs: dict[str, Ref]) -> list[str]:
 
 def _record(home: Home, refs: dict[str, Ref]) -> RunRecord | None:
     """The MLflow run of the model that was trained, evaluated, exported or used to predict, or of the sweep."""
-    kinds: dict[str, type[EvaluationManifest | PredictionManifest | ExportManifest]] = {
-        kind.KIND: kind for kind in (EvaluationManifest, PredictionManifest, ExportManifest)
+    kinds: dict[str, type[EvaluationManifest | PredictionManifest | ExportManifest | MeasurementManifest]] = {
+        kind.KIND: kind for kind in (EvaluationManifest, PredictionManifest, ExportManifest, MeasurementManifest)
     }
     for ref in refs.values():
         if ref.kind == SweepManifest.KIND:

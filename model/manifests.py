@@ -175,6 +175,23 @@ class PredictionManifest(Manifest):
     novelty: bool = False
 
 
+class MeasurementManifest(Manifest):
+    """A finished model, measured on a labelled lot.
+
+    prediction: the answers that were measured; metrics: see `model.evaluation.metrics.measure`, with the interval of
+    the accuracy at 95 %; decided: what the decisions mean, see `model.decisions.operating.outcome`.
+    """
+
+    KIND = "measurement"
+    FOLDER = "measurements"
+
+    model: MadeFrom
+    dataset: MadeFrom
+    prediction: MadeFrom
+    metrics: dict[str, float]
+    decided: dict[str, float]
+
+
 class ExportCheck(Facts):
     """How the exported answers differ from Keras' on real pictures, and the sizes of both in bytes."""
 
@@ -213,5 +230,6 @@ class SweepManifest(RecordedManifest):
 Model = Artifact[ModelManifest]
 Evaluation = Artifact[EvaluationManifest]
 Prediction = Artifact[PredictionManifest]
+Measurement = Artifact[MeasurementManifest]
 Export = Artifact[ExportManifest]
 Sweep = Artifact[SweepManifest]

@@ -303,6 +303,8 @@ def told(tmp_path_factory, look_alike, free_ports):
     (lot / "test.csv").write_bytes(
         (lot / "test.csv").read_bytes() + (lot / "train.csv").read_bytes()[len("ID,Label\r\n") :]
     )
+    shutil.copytree(lot / "train_images", folder / "checked-lot" / "test_images")
+    shutil.copy(lot / "train.csv", folder / "checked-lot" / "test.csv")
     shutil.copy(folder / "aidea" / "test_images" / "test_000.png", folder / "part.png")
     (folder / "inbox").mkdir()
     shutil.copy(folder / "part.png", folder / "inbox")
@@ -332,6 +334,7 @@ PRINTED = {
     r"prefect flow-run retry .*": r"COMPLETED",
     r"prefect deployment schedule create .* 86400": r"(?s)interval.*(86400|1 day)",
     r"curl .*": r'"label"',
+    r"aoi evaluate --data .*": r"(?s)labelled pictures.*accuracy.*rows true",
 }
 
 

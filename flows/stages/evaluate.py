@@ -1,19 +1,20 @@
 """evaluate: a model to its metrics, and the question whether it becomes champion.
 
-Needs a model and a dataset with labels. An evaluation is named after both and the settings of [evaluate].
+Needs a model and a dataset with labels. An evaluation is named after both and the settings of [evaluate]. Given a
+labelled lot, it measures a finished model on that instead, and asks no such question: see `flows.measure`.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from flows.home import Ref, name_of
+from flows.home import Home, Ref, name_of
 from flows.products import Champions, crown
-from flows.stages.stage import Job, Option, Stage
+from flows.stages.stage import BEAM, PRODUCT, Job, Option, Stage
 from flows.stages.train import INGEST_FIRST
 from model.checks import check_passed, check_same, normal_class
 from model.decisions.wording import promise_lines
-from model.manifests import Evaluation, EvaluationManifest, Model, ModelManifest
+from model.manifests import Evaluation, EvaluationManifest, MeasurementManifest, Model, ModelManifest
 from model.quiet import import_tensorflow
 from model.registry.champion import Judged, judge
 from model.registry.databases import check_store
@@ -26,18 +27,36 @@ from tfrecords.dataset import Dataset, DatasetManifest
 from tfrecords.errors import refuse
 
 VERSION = 7  # raise it when the same model and dataset would give another evaluation
-MODEL = Option("a model's folder or name (default: the latest)")
+MODEL = Option("a model's folder or name (default: the latest; with --data the champion of the product)")
 DATASET = Option("a dataset's folder or name (default: the one that the model was trained on)")
+DATA = Option(
+    "a labelled lot to measure a finished model on: test.csv or a folder per class", metavar="DIR", given=False
+)
 
 
 def evaluate(
-    job: Job, model: Annotated[str | None, MODEL] = None, dataset: Annotated[str | None, DATASET] = None
+    job: Job,
+    model: Annotated[str | None, MODEL] = None,
+    dataset: Annotated[str | None, DATASET] = None,
+    data: Annotated[str | None, DATA] = None,
+    product: Annotated[str | None, PRODUCT] = None,
+    beam: Annotated[str, BEAM] = "",
 ) -> Ref:
     """A model to its metrics. model: none: the latest; dataset: none: the one that it was trained on.
+
+    data: a labelled lot; then a finished model is measured on it, and nothing else changes (see `flows.measure`).
 
     Raises: AoiError (exit code 1) for a model under the bound; its evaluation is kept.
     """
     home = job.home
+    if data is not None:
+        if dataset is not None:
+            raise refuse("--dataset", "given beside --data", "Name one of the two")
+        from flows.measure import measure  # which predicts, and so needs this module
+
+        return measure(job, model, product, data, beam)
+    if product is not None or beam:
+        raise refuse("--product" if product else "--beam", "given without --data", "Name a labelled lot with --data")
     chosen = home.choose(ModelManifest, model, "Run aoi train first")
     records = home.named(DatasetManifest, dataset) if dataset else trained_on(job, chosen)
     made, cached = make_evaluation(job, chosen, records)
@@ -116,4 +135,12 @@ def _crown(job: Job, challenger: Model, evaluation: Evaluation, dataset: Dataset
     return f"{alias} of {champions.product}: {verdict.why}"
 
 
-STAGE = Stage(evaluate, makes=(EvaluationManifest,))
+def _show(home: Home, ref: Ref) -> str:
+    if ref.kind != MeasurementManifest.KIND:
+        return ""
+    from flows.measure import measured
+
+    return measured(home, ref)
+
+
+STAGE = Stage(evaluate, makes=(EvaluationManifest, MeasurementManifest), show=_show)

@@ -59,14 +59,18 @@ class Ingested:
         return [*lines, saturated] if (saturated := saturation(self.dataset)) else lines
 
 
-def ingest_split(job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None) -> Ingested:
-    """The dataset of one split of a folder. classes: of the model, for a test split. Raises: AoiError."""
+def ingest_split(
+    job: Job, data: str, split: Split, beam: str, classes: Sequence[str] | None = None, labelled: bool = False
+) -> Ingested:
+    """The dataset of one split of a folder. classes: of the model, for a test split; labelled: whether to read the
+    labels of a test split too. Raises: AoiError.
+    """
     settings = job.settings
     options = read_options(beam)
     store.use(options)
     root = job.home.folder(DatasetManifest)
     front = Front(options, root, settings.ingest.stall_seconds)
-    inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes, front.look)
+    inputs = read_inputs(data, split, settings.ingest.folds, job.progress, classes, front.look, labelled)
     dataset, cached = ingest_inputs(
         inputs,
         root,

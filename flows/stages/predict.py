@@ -61,9 +61,7 @@ def predict(
     known = job.settings.model_copy(update={"preprocess": chosen.manifest.settings.preprocess})
     ingested = ingest_split(replace(job, settings=known, force=False), data, "test", beam, chosen.manifest.classes)
     lot = ingested.dataset
-    exported = None
-    if job.settings.predict.runtime == Runtime.LITERT_INT8:
-        exported = make_export(replace(job, force=False), chosen, Precision.INT8)[0]
+    exported = exported_of(job, chosen)
     evaluation = home.evaluation_of(chosen.fingerprint)
     made, cached = make_prediction(job, chosen, lot, evaluation, exported)
     explained = ""
@@ -86,6 +84,13 @@ def predict(
     if out is not None:
         put_copy(made, Path(out))
     return ref
+
+
+def exported_of(job: Job, model: Model) -> Export | None:
+    """The export that answers in the model's place, made where it is not there; None for the other runtimes."""
+    if job.settings.predict.runtime != Runtime.LITERT_INT8:
+        return None
+    return make_export(replace(job, force=False), model, Precision.INT8)[0]
 
 
 def lot_promises(prediction: Prediction, evaluation: Evaluation | None) -> list[str]:

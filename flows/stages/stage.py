@@ -26,13 +26,15 @@ class Option:
     """Something that a stage can be told beside its settings.
 
     On the command line --NAME, or a word of its own where it has no default; in Prefect a parameter. read: from the
-    text on the command line to the value; choices: the only texts that are taken.
+    text on the command line to the value; choices: the only texts that are taken; given: whether a deployment gets the
+    value of its name that `aoi serve` was started with.
     """
 
     help: str
     metavar: str = "NAME"
     read: Callable[[str], Any] | None = None
     choices: tuple[str, ...] = ()
+    given: bool = True
 
 
 Options = Mapping[str, tuple[inspect.Parameter, Option]]

@@ -63,13 +63,7 @@ def evaluate_model(
     table.insert(2, "true_name", [classes[label] for label in seen.labels])
     table = table.assign(novelty=seen.novelty)
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
-    matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
-    _write_confusion(matrix, classes, folder / "confusion.csv")
-    title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
-    figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
-    _draw_mistakes(seen, classes, folder / "mistakes.png")
+    write_measured(seen, predicted, metrics, classes, folder)
     draw_gradcam(model.path, seen, classes, folder / "gradcam.png")
     return EvaluationManifest(
         model=model.made_from,
@@ -80,6 +74,19 @@ def evaluate_model(
         reference=_reference(dataset, seen),
         passed=metrics["accuracy"] >= settings.minimum_accuracy,
     )
+
+
+def write_measured(
+    seen: Predictions, predicted: np.ndarray, metrics: dict[str, float], classes: Sequence[str], folder: Path
+) -> None:
+    """Writes metrics.json, per_class.csv, confusion.csv, confusion.png, mistakes.png. predicted: labels, int (N,)."""
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    _write_per_class(seen.labels, predicted, classes, folder / "per_class.csv")
+    matrix = confusion_matrix(seen.labels, predicted, labels=range(len(classes)))
+    _write_confusion(matrix, classes, folder / "confusion.csv")
+    title = f"accuracy {metrics['accuracy']:.4f} of {len(seen.ids)} pictures"
+    figures.confusion_matrix(matrix, classes, title, folder / "confusion.png")
+    _draw_mistakes(seen, classes, folder / "mistakes.png")
 
 
 def _reference(dataset: Dataset, seen: Predictions) -> dict[str, Feature]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from unicodedata import category, normalize
 
+import numpy as np
+
 from pipeline.inputs import files
 from pipeline.inputs.classes import (
     AIDEA_CLASSES,
@@ -27,6 +29,7 @@ from pipeline.inputs.layouts import (
     Layout,
     Split,
     find_layout,
+    has_test,
     inner_folder,
     inner_set,
     is_split,
@@ -98,6 +101,7 @@ def read_inputs(
     progress: Progress = silent,
     classes: Sequence[str] | None = None,
     look: Look = look_here,
+    labelled: bool = False,
 ) -> Inputs:
     """Reads and checks one split of a set of pictures, and hashes every picture.
 
@@ -107,19 +111,20 @@ def read_inputs(
         progress: counts the pictures hashed.
         look: what reads the pictures, here or elsewhere.
         classes: for "test": those of the model that is to answer; classes.txt may not name others.
+        labelled: for "test": whether to read its labels too, or those of the training set where nothing else is there.
 
     Raises:
         AoiError: everything that is wrong with the folder, the CSV or its ids, told at once. A picture with
             damaged bytes is no error here: its row says so in `reject`.
     """
-    found = _checked(data, split, folds, classes)
+    found = _checked(data, split, folds, classes, labelled)
     noted = _filled(found.rows, look(found.rows, found.container, progress))
     return Inputs(split, found.csv, found.container, found.classes, found.rows, (*found.leniences, *noted))
 
 
 def check_inputs(data: str, split: Split, folds: int) -> tuple[str, ...]:
     """All that `read_inputs` refuses, without opening a picture. Returns: the classes. Raises: AoiError."""
-    return _checked(data, split, folds, None).classes
+    return _checked(data, split, folds, None, False).classes
 
 
 @dataclass(frozen=True)
@@ -133,14 +138,21 @@ class _Located:
     leniences: tuple[Lenience, ...]
 
 
-def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None) -> _Located:
-    given, data = data, inner_set(data, split)
-    layout = find_layout(data, split)
+def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None, labelled: bool) -> _Located:
+    own_split: Split = "train" if labelled and not has_test(data) else split
+    given, data = data, inner_set(data, own_split)
+    layout = _labelled(data, own_split) if labelled else find_layout(data, own_split)
     known = None if files.is_zip(data) else read_classes(data)
+    own = known
     if split == "test":
         known = _of_lot(data, known, classes)
     read = _by_csv if layout.kind == Kind.CSV else _by_folder
-    found = read(layout, split, known)
+    # Labels that are numbers count in the order of the lot's own classes.txt, where it has one.
+    found = read(layout, own_split, (own or known) if labelled else known, labelled or split == "train")
+    if labelled and known and found.classes != known.names:
+        of_model = np.array([known.names.index(name) for name in found.classes])
+        found.rows.labels[:] = of_model[found.rows.labels]
+        found = replace(found, classes=known.names)
     if split == "train" and (problems := _too_few(found, folds, bool(known))):
         raise AoiError(problems)
     if (
@@ -158,6 +170,16 @@ def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None)
     return replace(found, leniences=(inner, *found.leniences))
 
 
+def _labelled(data: str, split: Split) -> Layout:
+    """The layout of a lot whose labels are to be read. Raises: AoiError where nothing tells them."""
+    try:
+        layout = find_layout(data, split)
+    except AoiError:
+        seen = "nothing tells the labels: there is no test.csv, and no folder per class"
+        raise refuse(data, seen, "Write test.csv with the columns ID,Label, or put the pictures into test/CLASS/")
+    return replace(layout, kind=Kind.CLASSES) if layout.kind == Kind.PICTURES else layout
+
+
 def _of_lot(data: str, known: Classes | None, classes: Sequence[str] | None) -> Classes:
     """The classes of a split without labels: those that are given count, and classes.txt may not name others."""
     if classes is None:
@@ -166,14 +188,14 @@ def _of_lot(data: str, known: Classes | None, classes: Sequence[str] | None) -> 
         seen = f"its classes are {', '.join(known.names)}; the model's are {', '.join(classes)}"
         remedy = f"Name a model that was trained on these classes; a lot that is the model's needs no {CLASSES}"
         raise refuse(files.join(data, CLASSES), seen, remedy)
-    return Classes(tuple(classes))
+    return Classes(tuple(classes), listed=False)
 
 
 # --- Pictures without a CSV ---------------------------------------------------------------------------------
 
 
-def _by_folder(layout: Layout, split: Split, known: Classes | None) -> _Located:
-    """All pictures of a folder or zip, sorted by ID; for "train" with the labels that their folders give.
+def _by_folder(layout: Layout, split: Split, known: Classes | None, labelled: bool) -> _Located:
+    """All pictures of a folder or zip, sorted by ID; where they are labelled with the labels that their folders give.
 
     Raises: AoiError.
     """
@@ -232,7 +254,9 @@ def _folder_labels(
         Problem(
             files.join(container, each),
             f"this folder has the name of no class ({', '.join(known.names)[:120]})",
-            f"Rename it, move it away, or add the class to {CLASSES}",
+            f"Rename it, move it away, or add the class to {CLASSES}"
+            if known.listed
+            else "Rename it, move it away, or name a model that knows this class",
         )
         for each, number in zip(folders, labels.numbers, strict=True)
         if number is None
@@ -252,14 +276,14 @@ def _class_name(folder: str) -> str:
 # --- Pictures that a CSV names ------------------------------------------------------------------------------
 
 
-def _by_csv(layout: Layout, split: Split, known: Classes | None) -> _Located:
-    """The rows of a CSV, each with its picture and, for "train", its label. Raises: AoiError."""
-    table = read_table(layout.table, split == "train")
+def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool) -> _Located:
+    """The rows of a CSV, each with its picture and, where they are labelled, its label. Raises: AoiError."""
+    table = read_table(layout.table, labelled)
     try:
         rows, unusable, problems = _good_rows(layout.table, table)
         if problems and not rows:
             raise AoiError(problems)
-        labels = label_rows(layout.table, rows, known) if split == "train" else _no_labels(rows, known)
+        labels = label_rows(layout.table, rows, known) if labelled else _no_labels(rows, known)
         placed = place(layout, split, rows, unusable)
         # A row without a picture is told as that alone: it may be no row at all.
         label_problems = once(each for each in labels.problems if each.row not in placed.missing)
