@@ -5,10 +5,11 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from model.manifests import Evaluation, EvaluationManifest
 from tfrecords.artifacts.artifact import Artifact, M, read
-from tfrecords.artifacts.files import write_whole
+from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import find, newest
 from tfrecords.artifacts.manifest import MANIFEST, Manifest
 from tfrecords.errors import AoiError, refuse
@@ -122,9 +123,15 @@ def open_home(place: str) -> Home:
 
 
 def data_name(data: str) -> str:
-    """Name of a set of data, from its folder: letters, digits, '-' and '_' alone."""
+    """Name of a set of data, from its folder: letters, digits, '-' and '_' alone.
+
+    Where letters or digits are lost, as of Chinese names, a short hash of the whole name keeps two sets apart.
+    """
     last = Path(data).resolve().name if "://" not in data else data.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9_]+", "-", last).strip("-") or "data"
+    last = normalize("NFC", last)
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", last).strip("-") or "data"
+    lost = any(c.isalnum() and not c.isascii() for c in last)
+    return f"{name}-{hash_json(last)[:6]}" if lost else name
 
 
 def name_of(artifact: Artifact) -> str:

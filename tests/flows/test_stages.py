@@ -294,13 +294,23 @@ def test_a_changed_manifest_of_the_dataset_is_told_by_its_file(made, copy_home, 
         ("/data/aidea", "aidea"),
         ("/data/lot 7/", "lot-7"),
         ("/data/-x-", "x"),
-        ("/data/瑕疵", "data"),
+        ("/data/(7)", "7"),
         ("gs://bucket/some/lot.7/", "lot-7"),
         ("/", "data"),
     ],
 )
 def test_data_is_named_after_its_folder_in_plain_letters(path, name):
     assert data_name(path) == name
+
+
+def test_data_whose_names_have_no_plain_letters_is_told_apart():
+    names = {
+        data_name(f"/data/{folder}")
+        for folder in ("瑕疵", "外殼", "面板A", "面板B", "外殼A", "défaut", "dfaut", "data")
+    }
+    assert len(names) == 8
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in names)
+    assert data_name("/data/de\u0301faut") == data_name("/data/d\u00e9faut/")
 
 
 @pytest.mark.parametrize("wanted, told", [(3, "3 epochs"), (40, "3 of 40 epochs"), (None, "3 epochs")])
