@@ -24,6 +24,11 @@ JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi 
 NAME_CLASSES = f"Write {CLASSES} with the names of your classes, one per line in label order"
 FROM_ONE = "Take 1 off every label, or write the names of the classes in their place"
 NUMBER = re.compile(r"(-?[0-9]{1,9})(?:[.,]([0-9]*)(?:e([+-]?[0-9]{1,2}))?)?", re.IGNORECASE)
+NO_LABEL = {"nan", "n/a", "#n/a", "null"}  # how programs write that there is none
+MARKED = {  # lines of classes.txt as other programs write them
+    "separators behind the names": re.compile(r"(.*[^\s,;])\s*[,;]+"),
+    "quotes around the names": re.compile(r'"([^"]+)"'),
+}
 NUMBERED = re.compile(r"([0-9]{1,9})(?: *[:.,;)=\t-] *| +)([^\s\d].*)")  # not "0-1 mm"
 MOST = 10**9  # a larger number is no label
 SHOWN = 3  # examples in one message
@@ -51,19 +56,27 @@ class Labels:
     problems: tuple[Problem, ...]
 
 
-def read_classes(data: str) -> Classes | None:
-    """The names in DATA/classes.txt: its lines without blanks around them; None where there is no such file.
+def read_classes(*places: str) -> Classes | None:
+    """The names in classes.txt of the first of these folders or zips that has one; None where none has.
+
+    They are its lines without blanks around them, and without what other programs put around every name.
 
     Any printable name will do that is no column of predictions.csv and looks like no other one.
 
     Raises: AoiError, with every line that is no such name.
     """
-    path = files.child(data, CLASSES)
-    if path is None:
+    found = next(filter(None, map(_find, dict.fromkeys(places))), None)
+    if found is None:
         return None
-    text, leniences, _ = read_text(path)
+    path, data = found
+    text, leniences, _ = read_text(path, data)
     lines = [line.strip() for line in io.StringIO(text, newline=None)]
     named = [(row, name) for row, name in enumerate(lines, 1) if name]
+    for kind, form in MARKED.items():
+        plain = [(row, match[1]) for row, name in named if (match := form.fullmatch(name))]
+        if len(plain) == len(named) > 1:
+            leniences.append(Lenience(kind=kind, count=len(named), example=named[0][1][:80]))
+            named = plain
     if numbered := _without_numbers(named):
         leniences.append(Lenience(kind="numbers before the names", count=len(named), example=named[0][1][:80]))
         named = numbered
@@ -75,6 +88,15 @@ def read_classes(data: str) -> Classes | None:
         raise AoiError(problems)
     told = [lenience.model_copy(update={"kind": f"{lenience.kind}, in {CLASSES}"}) for lenience in leniences]
     return Classes(tuple(name for _, name in named), tuple(told))
+
+
+def _find(place: str) -> tuple[str, bytes | None] | None:
+    """classes.txt of a folder, or of a zip with its content; None where there is none."""
+    if not files.is_zip(place) or files.is_remote(place):
+        path = files.child(place, CLASSES)
+        return (path, None) if path else None
+    found = files.text_in_zip(place, CLASSES)
+    return (files.join(place, found[0]), found[1]) if found else None
 
 
 def _without_numbers(named: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -97,7 +119,9 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
 
     Raises: AoiError for labels that tell no classes.
     """
+    names_known = known.names if known else ()
     cells = [row.label.strip() for row in rows]
+    cells = ["" if cell.lower() in NO_LABEL and cell not in names_known else cell for cell in cells]
     if rows and not any(cells):
         raise refuse(table, "the column Label is empty", "Write a label in every row", rows[0].line)
     classes = known or _told_by_labels(table, rows, cells)
@@ -127,6 +151,8 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
             kind = "" if cell.isascii() and cell.isdigit() else "whole numbers written otherwise, as labels"
         elif number is None and (label := by_look.get(_loose(cell))) is not None:
             label_of[cell], kind = label, "class names in other letters, as labels"
+        elif (both := NUMBERED.fullmatch(cell)) and by_look.get(_loose(both[2])) == int(both[1]):
+            label_of[cell], kind = int(both[1]), "numbers and names of classes, as labels"
         if kind and (classes.listed or number is not None):
             told.setdefault(kind, []).append(cell)
     for kind, found in told.items():

@@ -41,6 +41,7 @@ PASSING_NAMES = (
 )
 PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
 HEAD_ROOM = 64  # bytes that an entry's own header may be longer than the list of entries tells; more costs a request
+MAX_TEXT = 1 << 20  # bytes of a list of names in a zip
 MAX_BYTES = 512 << 20  # of one picture; a larger file, or one that unpacks to more, is refused before it is read
 
 
@@ -289,8 +290,23 @@ def child(folder: str, *names: str) -> str | None:
     return None
 
 
+def text_in_zip(path: str, name: str) -> tuple[str, bytes] | None:
+    """Name and content of the file in a zip that is called `name`, the least deep one; None where there is none.
+
+    A zip that can't be read has none: that is told where its pictures are listed.
+    """
+    with suppress(*READ_ERRORS), _opened_zip(path) as archive:
+        found = [each for each in archive.namelist() if not is_hidden(each)]
+        found = [each for each in found if each.replace("\\", "/").rpartition("/")[2].lower() == name]
+        if found:
+            first = min(found, key=lambda each: (each.replace("\\", "/").count("/"), each))
+            if archive.getinfo(first).file_size <= MAX_TEXT:
+                return first, archive.read(first)
+    return None
+
+
 def is_zip(container: str) -> bool:
-    return container.lower().endswith(".zip")
+    return container.lower().endswith(".zip") and not os.path.isdir(container)
 
 
 @contextmanager

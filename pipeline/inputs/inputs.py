@@ -142,7 +142,7 @@ def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None,
     own_split: Split = "train" if labelled and not has_test(data) else split
     given, data = data, inner_set(data, own_split)
     layout = _labelled(data, own_split) if labelled else find_layout(data, own_split)
-    known = None if files.is_zip(data) else read_classes(data)
+    known = read_classes(data, *(each.path for each in layout.containers if layout.kind == Kind.CLASSES), given)
     own = known
     if split == "test":
         known = _of_lot(data, known, classes)
@@ -333,6 +333,9 @@ def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
         seen = f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
         remedy = "Name the picture by its file, as it lies in that folder: a.png or part/a.png"
         return Problem(path, seen, remedy, line)
+    if any("\ud800" <= c <= "\udfff" for c in picture_id):
+        seen = f"the name {picture_id[:80]!r} is in no encoding that is known"
+        return Problem(path, seen, "Rename the file", line)
     if any(not c.isprintable() and category(c) != "Zs" for c in picture_id.strip(INVISIBLE)):
         seen = f"the ID {picture_id[:80]!r} holds a control character"
         return Problem(path, seen, "Name the picture by its file, after renaming one that has such a name", line)

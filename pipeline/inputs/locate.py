@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from tfrecords.pictures.formats import SUFFIXES
 
 INVISIBLE = " \t\r\n\v\f\u00a0\u3000\u200b\u200e\u200f\u2060\ufeff"  # blanks that copying leaves around an ID
+QUOTES = "=\"'`"  # ="001" is how a spreadsheet is kept from taking zeros
 TRIED = 20  # folders or prefixes, of the first row's candidates
 ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 FRACTION = re.compile(r"(?<=[0-9])\.0$")
@@ -123,6 +124,7 @@ def _bare(name: str) -> str:
 
 SAFE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("blanks around an ID", _stripped),
+    ("quotes around an ID", lambda name: _stripped(_stripped(name).strip(QUOTES))),
     ("slashes written otherwise", lambda name: _slashed(_stripped(name))),
     ("letters composed otherwise", visible),
     ("letters in full width", lambda name: _full_width(visible(name))),

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pipeline.inputs import files
 from pipeline.inputs.files import AS_STORED, Listing, Stored
 from pipeline.inputs.layouts import Container, Layout, Split, read_listing
-from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible
+from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible, without_ending
 from pipeline.inputs.tables import LISTED, TableRow
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
@@ -153,6 +153,7 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
         return _Told([_cause(table, rows, tried)], whole=True)
     line_of = {visible(row.id): row.line for row, at in zip(rows, tried.found.places, strict=True) if at is not None}
     left = [tried.names[at] for at in unnamed]
+    stems = list(map(without_ending, left))
     few = len(missing) <= NEAR and len(left) <= NEAR
     problems = []
     alone = []
@@ -161,13 +162,14 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
         if (line := line_of.setdefault(visible(row.id), row.line)) != row.line:
             problems.append(repeated_row(table, row, line))
             continue
-        near = get_close_matches(row.id, left, 1, 0.8) if few else []
+        near = get_close_matches(without_ending(row.id), stems, 1, 0.8) if few else []
         if not near:
             alone.append(row)
             continue
-        left.remove(near[0])
-        about.add(near[0])
-        seen = f"no picture {shown(row.id)}, but {shown(near[0])}, which no row names"
+        name = left.pop(stems.index(near[0]))
+        stems.remove(near[0])
+        about.add(name)
+        seen = f"no picture {shown(row.id)}, but {shown(name)}, which no row names"
         problems.append(Problem(table, seen, ALIKE, row.line))
     if alone and len(alone) == len(left):
         seen = f"no picture {some([row.id for row in alone])}, but {some(left)}, which no row names"
@@ -180,7 +182,7 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
 
 def _is_whole(faulty: int, all_of_them: int) -> bool:
     """Whether so many have a fault that it has one cause, and a list of them helps nobody."""
-    return faulty > MANY or 1 < faulty == all_of_them or faulty > max(LISTED, all_of_them / 2)
+    return faulty > MANY or 1 < faulty == all_of_them or (faulty > LISTED and 2 * faulty >= all_of_them)
 
 
 def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:

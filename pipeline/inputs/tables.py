@@ -25,6 +25,7 @@ NAMES_OF_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 LONGEST_LINES = 4096  # letters in which the first two lines lie
 LOOKED_AT = 50  # rows that tell what a column holds whose name does not
 EMPTY_LINES = re.compile(r"(?:[ \t,;]*(?:\r\n|\r|\n))+")
+LAST_COMMON, LEAST_COMMON = 0xC6, 0.75  # first byte of Big5's common letters, and their share in a text
 LATIN = re.compile("[A-Za-z]")
 END_OF_DOS = "\x1a"  # mark at the end of a file
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -132,13 +133,13 @@ def read_table(path: str, labelled: bool) -> Table:
     return Table(tuple(rows), tuple(named), tuple(leniences), tuple(once(problems)), guessed)
 
 
-def read_text(path: str) -> tuple[str, list[Lenience], Problem | None]:
+def read_text(path: str, data: bytes | None = None) -> tuple[str, list[Lenience], Problem | None]:
     """The text of a file that a person or Excel saved, what was taken leniently, and a doubt about its encoding.
 
     UTF-8 with or without a byte order mark, UTF-16, or Big5 where UTF-8 fails: then the doubt says what is wrong if
-    what is read fits nothing. Raises: AoiError for anything else.
+    what is read fits nothing. data: its content, where it was read already. Raises: AoiError for anything else.
     """
-    data = _read(path)
+    data = _read(path) if data is None else data
     if data.startswith(WORKBOOKS):
         raise refuse(path, "it is a workbook of Excel or a zip, not text", "Save it as CSV UTF-8")
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
@@ -186,11 +187,19 @@ def _encoding(data: bytes) -> str:
 
 
 def _is_chinese(text: str) -> bool:
-    """Whether text that was read as Big5 is, and is not Western words, whose accents then look like single letters."""
-    for found in re.finditer(r"[^\x00-\x7f]+", text):
-        before, after = text[max(0, found.start() - 1) : found.start()], text[found.end() : found.end() + 1]
-        in_word = LATIN.fullmatch(before) and (LATIN.fullmatch(after) or found[0].encode(BIG5)[1:].islower())
-        if len(found[0]) > 1 or not found[0].isalpha() or not in_word:
+    """Whether text that was read as Big5 is, and nothing else that decodes.
+
+    Western words would show single letters of Chinese within them. Text in another encoding of Chinese would show
+    letters that few people know; Big5 has those that most know first.
+    """
+    runs = list(re.finditer(r"[^\x00-\x7f]+", text))
+    first = [letter.encode(BIG5)[0] for run in runs for letter in run[0]]
+    if sum(byte <= LAST_COMMON for byte in first) < LEAST_COMMON * len(first):
+        return False
+    for run in runs:
+        before, after = text[max(0, run.start() - 1) : run.start()], text[run.end() : run.end() + 1]
+        in_word = LATIN.fullmatch(before) and (LATIN.fullmatch(after) or run[0].encode(BIG5)[1:].islower())
+        if len(run[0]) > 1 or not run[0].isalpha() or not in_word:
             return True
     return False
 
@@ -235,6 +244,7 @@ def _header(
         form = _Form(separator, _has_blanks(text, separator))
         try:
             header: list[str] = next(form.reader(text), [])
+            header = [*_numbers_before(form, text, header), *header]
         except csv.Error as error:
             if separator == separators[0]:
                 unreadable = refuse(path, f"not readable as CSV ({error})", QUOTES, line)
@@ -248,10 +258,20 @@ def _header(
         raise unreadable
     if missing := [name for name in wanted if name not in found]:
         seen = f"the header is {separators[0].join(header)[:80]!r}, without {' and '.join(missing)}"
-        if several := [cell for name in missing for cell in header if _plain(cell) in ALIASES[name]]:
+        if several := [cell for name in missing for cell in header if _plain(cell) in {*ALIASES[name], name.lower()}]:
             seen += f", and {' and '.join(map(repr, several))} may each be meant"
         raise refuse(path, seen, f"Begin it with the line {','.join(wanted)}", line)
     return form, header, _without_numbers(form, text, header, found)
+
+
+def _numbers_before(form: _Form, text: str, header: Sequence[str]) -> list[str]:
+    """[""] where every row has one more field than the header, a number at its beginning, as R writes tables."""
+    try:
+        rows = [cells for cells in islice(form.reader(text), 1, LOOKED_AT) if "".join(cells).strip()]
+    except csv.Error:
+        return []
+    more = rows and all(len(cells) == len(header) + 1 and cells[0].strip().isdecimal() and cells[-1] for cells in rows)
+    return [""] if more and len(header) > 1 else []
 
 
 def _has_blanks(text: str, separator: str) -> bool:

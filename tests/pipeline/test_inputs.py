@@ -20,7 +20,8 @@ from pipeline.inputs.rows import Reject, duplicates
 from pipeline.settings import IngestSettings
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
-from tfrecords.pictures.errors import COPY_AGAIN
+from tfrecords.pictures.errors import COPY_AGAIN, PictureError
+from tfrecords.pictures.formats import inspect
 from tfrecords.pictures.tiff import SEVERAL_PAGES
 from tfrecords.records.schema import UNLABELLED
 from tfrecords.settings import LEAST_FOLDS
@@ -678,12 +679,32 @@ def test_a_picture_that_is_damaged_is_no_error_but_a_reject_with_its_reason(data
     assert [row.reject for row in rows] == [
         Reject("test_000.png", 2, "the file is empty", COPY_AGAIN),
         Reject(
-            "test_001.png", 3, f"the file is not a {KNOWN}", f"save the picture as {KNOWN}, or take it out with its row"
+            "test_001.png",
+            3,
+            f"the file is not a {KNOWN}; it is a GIF",
+            f"save the picture as {KNOWN}, or take it out with its row",
         ),
         Reject("test_002.png", 4, f"the PNG is cut off after {len(png(1)) - 5} bytes", COPY_AGAIN),
         *[None] * 3,
     ]
     assert all(row.sha256 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "a HEIC"),
+        (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000"),
+        (b"P5 4 4 255\n", "a PNM"),
+        (b"<html>404", "a web page or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS in the picture's place"),
+        (bytes(100), "zeros, as a copy that broke off leaves them"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_named(data, name):
+    with pytest.raises(PictureError, match=f"the file is not a {KNOWN}; it is {name}"):
+        inspect(data)
 
 
 def test_a_picture_that_can_not_be_read_is_a_reject_too(data, monkeypatch):

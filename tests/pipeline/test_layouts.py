@@ -120,6 +120,22 @@ def test_classes_txt_gives_the_order_of_folders(tmp_path):
     assert inputs.leniences == ()
 
 
+@pytest.mark.parametrize("place", ["data/train", "data", "."])
+def test_classes_txt_may_lie_in_any_folder_around_the_classes(tmp_path, place):
+    write(tmp_path / "data" / "train", PER_CLASS)
+    (tmp_path / place / "classes.txt").write_text("scratch\nOK\ndent\n")
+    assert read(tmp_path).classes == ("scratch", "OK", "dent")
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_classes_txt_may_lie_in_the_zip(tmp_path, prefix):
+    pack(tmp_path / "train.zip", [prefix + each for each in PER_CLASS])
+    with zipfile.ZipFile(tmp_path / "train.zip", "a") as file:
+        file.writestr(f"{prefix}classes.txt", "scratch\nOK\ndent\n".encode("utf-16"))
+    assert read(tmp_path).classes == ("scratch", "OK", "dent")
+    assert read(tmp_path / "train.zip").classes == ("scratch", "OK", "dent")
+
+
 def test_folders_may_be_numbers_from_classes_txt(tmp_path):
     data = tmp_path / "data"
     write(data / "train", ("0/a.png", "0/b.png", "1/a.png", "1/b.png"))
@@ -503,6 +519,8 @@ NAMES = {
     "IDs in upper case": other_ids(str.upper),
     "no ending": other_ids(lambda name: name.removesuffix(".png")),
     "no ending, and upper case": other_ids(lambda name: name.removesuffix(".png").upper()),
+    "as text for a spreadsheet": other_ids(lambda name: f'"=""{name}"""'),
+    "a mark of text in front": other_ids(lambda name: f"'{name}"),
     "a blank behind": other_ids(lambda name: f"{name} "),
     "full-width blanks": other_ids(lambda name: f"\u3000{name}\u3000"),
     "blanks that nobody sees": other_ids(lambda name: f"\ufeff{name}\u200b\u00a0"),
@@ -586,6 +604,39 @@ def test_numbers_that_pandas_wrote_with_a_point(tmp_path):
     write(tmp_path / "train_images", tuple(f"{number}.png" for number in range(12)))
     table(tmp_path, tuple(f"{number}.0" for number in range(12)))
     assert [row.name for row in read(tmp_path).rows] == [f"{number}.png" for number in range(12)]
+
+
+def test_one_id_without_its_ending_beside_a_lost_picture_is_one_problem_each(data):
+    table(data, (IDS[0].removesuffix(".png"), *IDS[1:], "gone.png"), [*"01010101", "0"])
+    assert [(problem.row, problem.seen) for problem in refused(data)] == [
+        (2, "no picture part_00, but part_00.png, which no row names"),
+        (10, "no picture gone.png"),
+    ]
+
+
+def test_a_picture_beside_each_picture_is_one_problem(data):
+    names = tuple(f"{number:02d}.png" for number in range(12))
+    shutil.rmtree(data / "train_images")
+    write(data / "train_images", (*names, *(name.replace(".png", ".jpg") for name in names)))
+    table(data, names)
+    (problem,) = refused(data)
+    assert problem.seen.startswith("12 of 24 pictures have no row in train.csv")
+
+
+def test_a_folder_that_is_named_as_a_zip_is_a_folder(tmp_path):
+    write(tmp_path / "lot.zip")
+    assert [row.id for row in read(tmp_path / "lot.zip", "test").rows] == list(IDS)
+
+
+def test_a_name_in_no_encoding_is_told_so(tmp_path):
+    (tmp_path / "lot").mkdir()
+    with open(os.fsencode(tmp_path / "lot") + b"/\xff\xfe.png", "wb") as file:
+        file.write(png(1))
+    (problem,) = refused(tmp_path / "lot", "test")
+    assert (problem.seen, problem.remedy) == (
+        "the name '\\udcff\\udcfe.png' is in no encoding that is known",
+        "Rename the file",
+    )
 
 
 def test_rows_and_pictures_that_are_left_in_the_same_number_are_one_problem(data):
@@ -766,6 +817,7 @@ def test_a_hidden_picture_that_a_row_names_is_taken(data):
         (["ok", "ng"] * 4, "class names in other letters, as labels"),
         (["ＯＫ", "NG "] * 4, "class names in other letters, as labels"),
         ([" 0", "01"] * 4, ""),
+        (["0: OK", "1 - NG"] * 4, "numbers and names of classes, as labels"),
         (["0.", "1."] * 4, "whole numbers written otherwise, as labels"),
         (["-0.0", "1.0"] * 4, "whole numbers written otherwise, as labels"),
         (["0.000000e+00", "1.000000E+00"] * 4, "whole numbers written otherwise, as labels"),
@@ -835,6 +887,7 @@ def test_without_classes_txt_the_labels_tell_the_classes_and_that_is_said(data, 
         (["1.0", "2.0", "3.0"], "the labels begin at 1 and end at 3", "Take 1 off every label"),
         (["0", "2"], "no row has 1", "number the labels from 0"),
         (["0"], "all rows have the label 0", "two classes"),
+        (["nan"], "the column Label is empty", "a label in every row"),
         (["1"], "all rows have the label 1", "two classes"),
         (["-1", "1"], "the label '-1' is no whole number from 0 on", "Number the classes 0, 1, 2"),
         (["0.5", "1"], "the label '0.5' is no whole number from 0 on", "Number the classes 0, 1, 2"),

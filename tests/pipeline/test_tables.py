@@ -236,3 +236,19 @@ def test_a_row_of_too_few_fields_is_told_what_separates_them(path):
 
 def test_a_column_found_by_its_name_counts_before_one_found_by_what_it_holds(path):
     assert [row.id for row in read(path, "No.\tID\n1\ta.png\n2\tb.png\n", labelled=False).rows] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("words", [("正常", "划伤"), ("合格", "缺陷"), ("良品", "脏污")])
+def test_another_encoding_of_chinese_is_not_taken_for_big5(path, words):
+    with pytest.raises(AoiError, match="not UTF-8"):
+        read(path, b"ID,Label\n" + "".join(f"{word}.png,{word}\n" for word in words).encode("gbk"))
+
+
+def test_numbers_before_the_rows_that_the_header_does_not_know(path):
+    table = read(path, '"ID","Label"\n"1","a.png","0"\n"2","b.png","1"\n')
+    assert pairs(table) == [("a.png", "0"), ("b.png", "1")]
+
+
+def test_two_columns_of_the_same_name_in_other_letters_are_told(path):
+    with pytest.raises(AoiError, match="'label' and 'LABEL' may each be meant"):
+        read(path, "ID,label,LABEL\na.png,0,1\n")

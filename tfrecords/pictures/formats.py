@@ -47,6 +47,20 @@ FORMATS = (
     Format("TIFF", (".tif", ".tiff"), tiff.SIGNATURE, tiff.check, tiff.decode),
     Format("WebP", (".webp",), webp.SIGNATURE, webp.check, webp.decode),
 )
+# What else comes under a picture's name: the pattern of its first bytes, and what to call it.
+OTHERS = {
+    rb"GIF8": "a GIF",
+    rb"\0\0\0.jP  |\xff\x4f\xff\x51": "a JPEG 2000",
+    rb".{4}ftypavi[fs]": "an AVIF",
+    rb".{4}ftyp(hei|hev|mif|msf)": "a HEIC",
+    rb"P[1-7]\s": "a PNM",
+    rb"8BPS": "a Photoshop file",
+    rb"%PDF": "a PDF",
+    rb"PK\x03\x04": "a zip",
+    rb"\s*<": "a web page or XML",
+    rb"version https://git-lfs": "a pointer of Git LFS in the picture's place",
+    rb"\0{16}": "zeros, as a copy that broke off leaves them",
+}
 SUFFIXES = tuple(suffix for form in FORMATS for suffix in form.suffixes)
 
 
@@ -125,4 +139,5 @@ def format_of(data: bytes) -> Format:
             return form
     *names, last = (form.name for form in FORMATS)
     known = f"{', '.join(names)} or {last}"
-    raise PictureError(f"the file is not a {known}", f"save the picture as {known}, or take it out with its row")
+    found = next((f"; it is {name}" for begin, name in OTHERS.items() if re.match(begin, data, re.DOTALL)), "")
+    raise PictureError(f"the file is not a {known}{found}", f"save the picture as {known}, or take it out with its row")
