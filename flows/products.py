@@ -68,8 +68,9 @@ def choose_product(home: Home, product: str | None, data: str | None = None) -> 
     if not known:
         raise refuse(home.root, "no finished model yet", "Run aoi train and aoi evaluate first, or name a model")
     if product is not None:
+        given, product = product, product if product in known else data_name(product)  # as the folder is written
         if product not in known:
-            raise refuse("--product", f"{product!r} is no product in {home.root}", listed)
+            raise refuse("--product", f"{given!r} is no product in {home.root}", listed)
         return product
     if data is not None and data_name(data) in known:
         return data_name(data)

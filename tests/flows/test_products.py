@@ -258,3 +258,7 @@ def test_they_are_rolled_back_by_product(older, shop):
     assert Champions(older.home, "other").former() == [shop.models["other"]]
     with pytest.raises(AoiError, match="no champion of tiny before the present one"):
         rollback(older.home, "tiny")
+
+
+def test_a_product_may_be_named_as_its_folder_is_written(shop):
+    assert choose_product(shop.home, "lots/tiny/") == "tiny"
