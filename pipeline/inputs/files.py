@@ -155,8 +155,8 @@ def is_picture(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a name, or a folder in it, is one that systems and programs make, not people."""
-    parts = name.replace("\\", "/").split("/")
-    return any(part.lower() in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
+    parts = name.replace("\\", "/").lower().split("/")
+    return any(part in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
 
 
 def is_made_here(folder: str) -> bool:

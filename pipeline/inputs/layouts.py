@@ -68,8 +68,11 @@ def find_layout(data: str, split: Split) -> Layout:
     """
     if files.is_zip(data):
         return Layout(Kind.CLASSES if split == "train" else Kind.PICTURES, data, (Container(data),))
-    own = _own(data, split)
-    if table := files.child(data, f"{split}.csv") or (own and files.child(own, f"{split}.csv")):
+    own = None
+    table = files.child(data, f"{split}.csv")
+    if table is None and (own := _own(data, split)):
+        table = files.child(own, f"{split}.csv")
+    if table:
         return Layout(Kind.CSV, table, tuple(_containers(data, split)))
     if split == "train":
         if own and (os.path.basename(own).lower() in ("train", "train.zip") or _has_folders(own)):
@@ -117,8 +120,11 @@ def _own(data: str, split: Split) -> str | None:
     usual = ("train", "train.zip", "train_images", "train_images.zip")
     if split == "test":
         usual = ("test_images", "test_images.zip", "test", "test.zip")
-    if found := files.child(data, *usual):
-        return found
+    return files.child(data, *usual) or _alike(data, split)
+
+
+def _alike(data: str, split: Split) -> str | None:
+    """The only folder or zip whose name may be that of the split; None for none or several."""
     alike = [files.join(data, name) for name in _entries(data) if _has_name(name, split)]
     alike = [path for path in alike if files.is_zip(path) or os.path.isdir(path)]
     return alike[0] if len(alike) == 1 else None
@@ -225,7 +231,7 @@ def _containers(data: str, split: Split) -> Iterator[Container]:
     for name, own, known in (
         *((usual, True, True), (archive, True, True)),
         *((split, True, False), (f"{split}.zip", True, False)),
-        *((os.path.basename(_own(data, split) or usual), True, False),),
+        *((os.path.basename(_alike(data, split) or usual), True, False),),
         *((name, False, False) for name in ("images", "images.zip", "pictures", "pictures.zip")),
     ):
         path = files.child(data, name)

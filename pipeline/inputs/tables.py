@@ -265,13 +265,17 @@ def _header(
 
 
 def _numbers_before(form: _Form, text: str, header: Sequence[str]) -> list[str]:
-    """[""] where every row has one more field than the header, a number at its beginning, as R writes tables."""
+    """[""] where every row has one more field than the header, at its beginning its number, as R writes tables."""
     try:
         rows = [cells for cells in islice(form.reader(text), 1, LOOKED_AT) if "".join(cells).strip()]
     except csv.Error:
         return []
-    more = rows and all(len(cells) == len(header) + 1 and cells[0].strip().isdecimal() and cells[-1] for cells in rows)
-    return [""] if more and len(header) > 1 else []
+    more = rows and all(
+        len(cells) == len(header) + 1 and re.fullmatch("[0-9]{1,9}", cells[0].strip()) for cells in rows
+    )
+    numbers = [int(cells[0]) for cells in rows] if more else []
+    counts = bool(numbers) and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(rows)))
+    return [""] if counts and len(header) > 1 and any(cells[-1].strip() for cells in rows) else []
 
 
 def _has_blanks(text: str, separator: str) -> bool:

@@ -19,7 +19,9 @@ import numpy as np
 from pipeline.inputs.depth import resolve_depth
 from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs
+from pipeline.inputs.place import some
 from pipeline.inputs.rows import Reject, duplicates
+from pipeline.inputs.tables import LISTED
 from pipeline.job.beam import Runner, open_runner, read_options, run_shards
 from pipeline.job.front import Front
 from pipeline.job.plan import shard_rows
@@ -234,15 +236,27 @@ def _checked(inputs: Inputs, plan: ShardPlan) -> ShardReport:
 
 
 def _refuse_rejects(inputs: Inputs, rejects: Sequence[Reject], settings: IngestSettings) -> None:
-    if inputs.split == "train" and len(rejects) > settings.max_rejects:
-        raise AoiError(
-            Problem(
-                f"{inputs.container}/{reject.id}",
-                reject.reason,
-                f"{sentence(reject.remedy)}. {_place(inputs, reject)}raise ingest.max_rejects to go on without it",
-            )
-            for reject in rejects
+    if inputs.split != "train" or len(rejects) <= settings.max_rejects:
+        return
+    counts = Counter(reject.reason for reject in rejects)
+    most, count = counts.most_common(1)[0]
+    common = [reject for reject in rejects if reject.reason == most]
+    told = [reject for reject in rejects if reject.reason != most]
+    problems = []
+    if count > LISTED and 2 * count > len(inputs.rows):  # a fault of the whole set: a list helps nobody
+        seen = f"{count:,} of {len(inputs.rows):,} pictures, such as {some([reject.id for reject in common])}: {most}"
+        problems.append(Problem(inputs.container, seen, sentence(common[0].remedy)))
+    else:
+        told = list(rejects)
+    problems += [
+        Problem(
+            f"{inputs.container}/{reject.id}",
+            reject.reason,
+            f"{sentence(reject.remedy)}. {_place(inputs, reject)}raise ingest.max_rejects to go on without it",
         )
+        for reject in told
+    ]
+    raise AoiError(problems)
 
 
 def _place(inputs: Inputs, reject: Reject) -> str:

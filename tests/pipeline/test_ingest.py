@@ -461,6 +461,18 @@ def test_the_test_split_tolerates_any_number(data, tmp_path):
     assert sorted(records_of(dataset)) == [f"test_{number:03d}.png" for number in (0, 2, 3, 5)]
 
 
+def test_a_fault_of_the_whole_set_is_told_once(data, tmp_path):
+    for number in range(29):
+        (data / "train_images" / f"train_{number:03d}.png").write_bytes(b"GIF89a" if number else b"")
+    with pytest.raises(AoiError) as error:
+        ingested(data, tmp_path / "datasets")
+    whole, single = error.value.problems
+    assert whole.seen.startswith(
+        "28 of 30 pictures, such as train_001.png, train_002.png, train_003.png: the file is not"
+    )
+    assert (whole.file, Path(single.file).name) == (str(data / "train_images"), "train_000.png")
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_picture_that_could_not_even_be_read_is_a_reject_too(data, tmp_path, monkeypatch, split):
     unreadable, read_bytes = f"{split}_001.png", files.read_bytes

@@ -249,6 +249,11 @@ def test_numbers_before_the_rows_that_the_header_does_not_know(path):
     assert pairs(table) == [("a.png", "0"), ("b.png", "1")]
 
 
+@pytest.mark.parametrize("rows", ["7,0,note\n9,1,note\n", "a.png,0,note\nb.png,1,note\n", "a.png,0,\nb.png,1,x\n"])
+def test_one_field_too_many_that_counts_no_rows_is_refused(path, rows):
+    assert read(path, f"ID,Label\n{rows}").problems
+
+
 def test_two_columns_of_the_same_name_in_other_letters_are_told(path):
     with pytest.raises(AoiError, match="'label' and 'LABEL' may each be meant"):
         read(path, "ID,label,LABEL\na.png,0,1\n")
