@@ -13,6 +13,7 @@ from flows.home import Home
 from flows.settings import load_settings
 from flows.stages.evaluate import evaluate
 from flows.stages.stage import Job
+from flows.summary import report
 from model.manifests import MeasurementManifest
 from tfrecords.errors import AoiError
 
@@ -92,6 +93,14 @@ def test_a_labelled_lot_is_measured_in_every_layout(make, job, tmp_path):
     assert (made.path / "confusion.png").is_file()
     assert (made.path / "mistakes.png").is_file()
     assert snapshot(job.home) == before
+
+
+def test_a_run_in_prefect_reports_the_figures(job, tmp_path):
+    ref = evaluate(job, data=str(per_class(tmp_path)))
+    told = report(job.home, {ref.kind: ref})
+    assert f"| accuracy | {job.home.open(ref, MeasurementManifest).manifest.metrics['accuracy']:.4f} |" in told
+    assert "MLflow run" in told
+    assert "Confusion matrix" in told
 
 
 def test_labels_change_the_figures_and_not_the_answers(job, tmp_path):
