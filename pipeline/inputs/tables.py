@@ -22,8 +22,8 @@ ALIASES = {
 }
 SEPARATORS = (",", ";", "\t")
 NAMES_OF_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-LONGEST_LINES = 4096  # letters in which the first two lines lie
-LOOKED_AT = 50  # rows that tell what a column holds whose name does not
+LOOKED_IN = 1 << 16  # letters at the beginning of a file that tell how its fields are written
+LOOKED_AT = 50  # rows there that tell what a column holds whose name does not
 EMPTY_LINES = re.compile(r"(?:[ \t,;]*(?:\r\n|\r|\n))+")
 LAST_COMMON, LEAST_COMMON = 0xC6, 0.75  # first byte of Big5's common letters, and their share in a text
 LATIN = re.compile("[A-Za-z]")
@@ -116,7 +116,7 @@ def read_table(path: str, labelled: bool) -> Table:
             if not cells[id_at].strip() and not "".join(cells).strip():
                 empty.append(line)
                 continue
-            if cells == header:
+            if cells[id_at] == header[id_at] and cells == header:
                 again.append(line)
                 continue
             rows.append(TableRow(line, cells[id_at], "" if label_at is None else cells[label_at]))
@@ -240,17 +240,18 @@ def _header(
     best: tuple[_Form, list[str], dict[str, int]] = _Form(separators[0]), [], {}
     rank = (0, 0)  # columns that are found, and those of them by their names
     unreadable: AoiError | None = None
+    begin = text if len(text) <= LOOKED_IN else text[: text.rfind("\n", 0, LOOKED_IN) + 1] or text
     for separator in separators:
-        form = _Form(separator, _has_blanks(text, separator))
+        form = _Form(separator, _has_blanks(begin, separator))
         try:
-            header: list[str] = next(form.reader(text), [])
-            header = [*_numbers_before(form, text, header), *header]
+            header: list[str] = next(form.reader(begin), [])
+            header = [*_numbers_before(form, begin, header), *header]
         except csv.Error as error:
             if separator == separators[0]:
                 unreadable = refuse(path, f"not readable as CSV ({error})", QUOTES, line)
             continue
         named = {name: place for name in wanted if (place := _column(header, name)) is not None}
-        found = _by_content(form, text, header, named, wanted)
+        found = _by_content(form, begin, header, named, wanted)
         if (len(found), len(named)) > rank or not best[1]:
             best, rank = (form, header, found), (len(found), len(named))
     form, header, found = best
@@ -281,7 +282,7 @@ def _numbers_before(form: _Form, text: str, header: Sequence[str]) -> list[str]:
 def _has_blanks(text: str, separator: str) -> bool:
     """Whether the first lines show blanks between a separator and the quotes of a field."""
     blanks = re.compile(f'{re.escape(separator)} +"[^"]*" *({re.escape(separator)}|$)')
-    return separator != " " and any(blanks.search(line) for line in text[:LONGEST_LINES].splitlines()[:2])
+    return separator != " " and any(blanks.search(line) for line in text.splitlines()[:2])
 
 
 def _by_content(
