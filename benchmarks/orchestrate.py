@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.core import Contestant, aoi, by_turns, goal, median
 from benchmarks.pictures import draw, repeat
-from flows.serve import answers, start, wait
+from flows.serving.serve import answers, start, wait
 from tfrecords.system import stop
 
 BARE, PREFECT = "bare call of the stages", "as a Prefect flow, beside a server"
@@ -109,7 +109,7 @@ def flow(
     from tempfile import TemporaryDirectory
 
     os.environ |= _environment(Path(prefect_home)) | {"PREFECT_API_URL": f"{address}/api"}
-    from flows.deployments import full
+    from flows.serving.deployments import full
     from flows.settings import load_settings
 
     with TemporaryDirectory(dir=work) as folder:

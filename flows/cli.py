@@ -1,4 +1,4 @@
-"""The command line: `aoi`. Parsing and printing; the work is in flows.stages and flows.serve."""
+"""The command line: `aoi`. Parsing and printing; the work is in flows.stages and flows.serving.serve."""
 
 import argparse
 import logging
@@ -283,20 +283,20 @@ def _watched(name: str, stage: "Stage", job: "Job", given: Mapping[str, Any]) ->
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from flows.serve import Asked, serve
+    from flows.serving.serve import Asked, serve
 
     asked = Asked(arguments.data, arguments.cron, arguments.inbox, arguments.settle)
     return serve(_home(arguments), asked, arguments.host, arguments.prefect_port, arguments.mlflow_port)
 
 
 def _deploy(arguments: argparse.Namespace) -> int:
-    from flows.servers import NO_TELEMETRY
+    from flows.serving.servers import NO_TELEMETRY
     from tfrecords.errors import refuse
 
     os.environ.update(NO_TELEMETRY)
     if arguments.at_once is not None and arguments.at_once < 1:
         raise refuse("--at-once", f"{arguments.at_once} runs can't run", "Give a number from 1")
-    from flows.runner import deploy
+    from flows.serving.runner import deploy
 
     home, data = _home(arguments), arguments.data
     queue = deploy(home, data and os.path.abspath(data), arguments.pool, arguments.at_once)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-import flows.serve
+import flows.serving.serve
 from flows.cli import _parser
 from flows.home import Home
 from pipeline.inputs.inputs import check_inputs, read_inputs
@@ -149,21 +149,21 @@ def started(monkeypatch, tmp_path: Path, host: str) -> list[list[str]]:
 
     def start(module, environment, log):
         commands.append(list(module))
-        if module[0] == "flows.runner":
+        if module[0] == "flows.serving.runner":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(flows.serve, "start", start)
-    monkeypatch.setattr(flows.serve, "_stop", lambda parts: None)
-    monkeypatch.setattr(flows.serve, "wait", lambda *_: None)
-    monkeypatch.setattr(flows.serve, "runs_already", lambda *_: False)
-    assert flows.serve.serve(Home(tmp_path), flows.serve.Asked(), host, 4200, 5000) == 0
+    monkeypatch.setattr(flows.serving.serve, "start", start)
+    monkeypatch.setattr(flows.serving.serve, "_stop", lambda parts: None)
+    monkeypatch.setattr(flows.serving.serve, "wait", lambda *_: None)
+    monkeypatch.setattr(flows.serving.serve, "runs_already", lambda *_: False)
+    assert flows.serving.serve.serve(Home(tmp_path), flows.serving.serve.Asked(), host, 4200, 5000) == 0
     return commands
 
 
 def test_both_servers_listen_on_this_machine_alone_unless_told_otherwise(monkeypatch, tmp_path, capsys):
     host = _parser(["serve"]).parse_args(["serve"]).host
     assert host == "127.0.0.1"
-    servers = [command for command in started(monkeypatch, tmp_path, host) if command[0] != "flows.runner"]
+    servers = [command for command in started(monkeypatch, tmp_path, host) if command[0] != "flows.serving.runner"]
     assert [command[0] for command in servers] == ["prefect", "mlflow"]
     assert [command[command.index("--host") + 1] for command in servers] == [host, host]
     assert "warning" not in capsys.readouterr().out

@@ -15,12 +15,12 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import deployments
-from flows.deployments import DEPLOYED
 from flows.home import Home, Ref
-from flows.inbox import open_inbox
-from flows.runner import _deployment, deploy, schedule, start_lot
-from flows.servers import only_runner
+from flows.serving import deployments
+from flows.serving.deployments import DEPLOYED
+from flows.serving.inbox import open_inbox
+from flows.serving.runner import _deployment, deploy, schedule, start_lot
+from flows.serving.servers import only_runner
 from flows.settings import Settings, load_settings
 from model.manifests import EvaluationManifest, ExportManifest, PredictionManifest
 from tfrecords.errors import AoiError
@@ -236,7 +236,7 @@ def test_deployments_on_a_pool_share_a_queue_and_what_people_set_stays(server, t
             assert (made.work_pool_name, made.work_queue_name, made.entrypoint) == (
                 "line",
                 queue,
-                f"flows.deployments.{name}",
+                f"flows.serving.deployments.{name}",
             )
             assert not made.pull_steps
             assert made.parameters["home"] == str(home.root)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.home import Home
-from flows.inbox import Inbox, open_inbox
+from flows.serving.inbox import Inbox, open_inbox
 from tfrecords.errors import AoiError
 
 SETTLE = 30.0

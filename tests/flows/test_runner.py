@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flows.runner import merged, read_crons
+from flows.serving.runner import merged, read_crons
 from tfrecords.errors import AoiError
 
 OURS = {"home": "/home", "data": "/lot7"}

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from flows import servers
 from flows.addresses import is_here, reachable
 from flows.cli import main
 from flows.home import Home
-from flows.servers import is_server, only_runner, prefect_home, runs_already, servers_of
+from flows.serving import servers
+from flows.serving.servers import is_server, only_runner, prefect_home, runs_already, servers_of
 from model.registry.store import store_of
 from model.registry.tracking import connect
 from tfrecords.errors import AoiError
@@ -160,7 +160,7 @@ def test_lists_of_processes_show_no_address_of_a_store(home, monkeypatch):
 @pytest.fixture
 def serve(home, monkeypatch, capsys):
     """A function that gives exit code and stderr of `aoi serve`, which must not start anything."""
-    monkeypatch.setattr("flows.serve.start", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("flows.serving.serve.start", lambda *_: pytest.fail("started"))
 
     def run(*words):
         return main(["serve", "--home", str(home.root), *words]), capsys.readouterr().err

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import pytest
 
-from flows import cli, deployments, runner, stages
+from flows import cli, stages
 from flows.home import Ref
+from flows.serving import deployments, runner
 from flows.stages import SUMMARIES, load_stage, load_stages
 from flows.stages.stage import Job, Option, Stage
 from tfrecords.artifacts.manifest import Manifest
@@ -35,7 +36,7 @@ def usage(capsys):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A function that loads flows.deployments anew, beside the one that other tests use."""
+    """A function that loads flows.serving.deployments anew, beside the one that other tests use."""
 
     def load():
         spec = importlib.util.spec_from_file_location("deployments_anew", deployments.__file__)
@@ -132,7 +133,7 @@ def test_every_flow_is_a_deployment_of_the_flow_aoi_that_leads_back_to_it():
         assert deployment.flow_name == "aoi"
         assert deployment.parameters == {"home": "/some/home"}
         module, _, attribute = deployment.entrypoint.rpartition(".")
-        assert (module, getattr(deployments, attribute)) == ("flows.deployments", deployments.DEPLOYED[name])
+        assert (module, getattr(deployments, attribute)) == ("flows.serving.deployments", deployments.DEPLOYED[name])
 
 
 def test_the_folder_that_serve_was_given_is_the_default_of_those_that_take_one():

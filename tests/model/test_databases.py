@@ -140,7 +140,7 @@ def test_a_database_that_can_be_used_is_not_spoken_of(tmp_path):
 
 @pytest.mark.parametrize("variable", [PREFECT, "PREFECT_SERVER_DATABASE_CONNECTION_URL", STORE_VARIABLE])
 def test_serve_tells_of_it_before_it_starts_anything(variable, free_ports, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flows.serve.start", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("flows.serving.serve.start", lambda *_: pytest.fail("started"))
     driver = "postgresql" if variable == STORE_VARIABLE else ASYNC
     monkeypatch.setenv(variable, f"{driver}://aoi:Wort@127.0.0.1:{free_ports(1)[0]}/d")
     assert main(["serve", "--home", str(tmp_path / "home")]) in (1, 2)

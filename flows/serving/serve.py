@@ -14,8 +14,8 @@ from pathlib import Path
 from flows import interrupts
 from flows.addresses import PROXIES, admitted, bracketed, direct, is_loopback, reachable
 from flows.home import Home
-from flows.inbox import SETTLE_SECONDS, open_inbox
-from flows.servers import (
+from flows.serving.inbox import SETTLE_SECONDS, open_inbox
+from flows.serving.servers import (
     ask,
     check_stores,
     only_runner,
@@ -48,7 +48,7 @@ class Asked:
     def check(self, home: Home) -> None:
         """Raises: AoiError for a cron or an inbox that is none."""
         if self.crons:
-            from flows.runner import read_crons  # Prefect: two seconds
+            from flows.serving.runner import read_crons  # Prefect: two seconds
 
             read_crons(self.crons)
         if self.inbox:
@@ -89,7 +89,7 @@ def _serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: 
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = environment_of(home, host, prefect, mlflow, mlflow_port, os.environ)
-    runner = ["flows.runner", str(home.root), *asked.words()]
+    runner = ["flows.serving.runner", str(home.root), *asked.words()]
     if not is_loopback(host):
         print(f"warning: {host} opens both servers, without a password, to whoever reaches this machine")
     parts: dict[str, subprocess.Popen[bytes]] = {}

@@ -121,7 +121,7 @@ ON_SERVED_DATA = {FULL} | {
 
 
 def __getattr__(name: str) -> Flow[..., Any]:
-    """Each flow under its name, as the entry points of deployments name it: flows.deployments.train."""
+    """Each flow under its name, as the entry points of deployments name it: flows.serving.deployments.train."""
     try:
         return DEPLOYED[name]
     except KeyError:

@@ -143,7 +143,7 @@ def only_runner(home: Home) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        remedy = "Use that one, or end it: its processes have HOME and flows.runner in their command lines"
+        remedy = "Use that one, or end it: its processes have HOME and flows.serving.runner in their command lines"
         raise refuse(home.root, "another aoi serve runs the deployments of this HOME", remedy)
     try:
         yield

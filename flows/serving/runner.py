@@ -1,6 +1,6 @@
 """Deployments, registered for one of two that run them: the process that `aoi serve` starts, or a work pool's workers.
 
-python -m flows.runner HOME ... is that process.
+python -m flows.serving.runner HOME ... is that process.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
-from flows.deployments import DEPLOYED, FLOW, ON_SERVED_DATA
 from flows.home import Home, data_name, open_home
-from flows.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
-from flows.servers import only_runner, run_variables
+from flows.serving.deployments import DEPLOYED, FLOW, ON_SERVED_DATA
+from flows.serving.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
+from flows.serving.servers import only_runner, run_variables
 from model.registry.store import hidden
 from tfrecords.artifacts.files import hash_json
 from tfrecords.errors import MISSED, AoiError, Problem, refuse
