@@ -290,7 +290,9 @@ def _by_content(
 ) -> dict[str, int]:
     """The columns that are found, and those that what they hold tells: names of pictures, and the only one beside them.
 
-    So a header may be in any language. A column that two aliases may mean is left to a person.
+    So a header may be in Chinese, or in any language that is not written in plain letters. In plain ones a name that
+    is not known may well be that of something else, as a value that was measured. A column that two aliases may mean is
+    left to a person.
     """
     missing = [name for name in wanted if name not in found]
     if not missing or any(_plain(cell) in ALIASES[name] for name in missing for cell in header):
@@ -303,10 +305,10 @@ def _by_content(
         return found
     named = [at for at, cell in enumerate(header) if cell.strip() and not cell.lower().startswith("unnamed:")]
     pictures = [at for at in named if all(files.is_picture(cells[at].strip()) for cells in rows)]
-    if ID in missing and len(pictures) == 1 and not files.is_picture(header[pictures[0]]):
+    if ID in missing and len(pictures) == 1 and not header[pictures[0]].isascii():
         found = {ID: pictures[0], **found}
     others = [at for at in named if at != found.get(ID)]
-    if LABEL in missing and ID in found and len(others) == 1:
+    if LABEL in missing and ID in found and len(others) == 1 and not header[others[0]].isascii():
         found = {**found, LABEL: others[0]}
     return found
 

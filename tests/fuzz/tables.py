@@ -124,7 +124,7 @@ def spoilt_table(rng: np.random.Generator) -> Case:
         "empty": "",
         "the header alone": "ID,Label\r\n",
         "no header": write(rows[1:]),
-        "another header": text.replace("ID,Label", "name,value,more"),
+        "another header": text.replace("ID,Label", "name,value"),
         "two columns that may be meant": text.replace("ID,Label", "file,image,Label"),
         "a row twice": write([*rows, rows[at]]),
         "a row without a picture": write([*rows, ("z.png", "0")]),
@@ -205,7 +205,7 @@ def reference(data: bytes) -> list[tuple[str, int]]:
         columns = ["".join(c for c in cell.lower() if c not in "_-" and not c.isspace()) for cell in header]
         ids = [at for at, name in enumerate(columns) if name in IDS]
         labels = [at for at, name in enumerate(columns) if name in LABELS]
-        if not (ids and labels) and len(columns) == 2:  # told by what they hold
+        if not (ids and labels) and len(columns) == 2 and not "".join(header).isascii():  # told by what they hold
             ids = [
                 at
                 for at in (0, 1)
