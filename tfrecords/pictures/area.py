@@ -14,9 +14,9 @@ AT_ONCE = 1 << 15  # pixels: as floats they stay in a core's cache, and malloc d
 def averaged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """A smaller picture, each of its pixels the mean of the area that it covers: uint8, gray or RGB, in and out.
 
-    It is cv2.resize by INTER_AREA, of many gray pictures in about half of its time. A side of 512 px that becomes one of
-    224 px repeats itself every 16 px, which become 7: weights are then multiples of 1/16, and sums of them in 32-bit
-    floats are exact in any order, so that products of matrices, made with vectors, give what cv2's loop does.
+    It is cv2.resize by INTER_AREA, of many gray pictures in half of its time. A side of 512 px that becomes one of 224
+    px repeats itself every 16 px, which become 7: weights are then multiples of 1/16, and sums of them in 32-bit floats
+    are exact in any order, so that products of matrices, made with vectors, give what cv2's loop does.
 
     width, height: in pixels, at most those of the picture.
     """
