@@ -15,7 +15,7 @@ from pipeline.location import fetch
 from tfrecords.artifacts.artifact import verify
 from tfrecords.artifacts.files import hash_json
 from tfrecords.artifacts.make import make
-from tfrecords.dataset import ROWS, Dataset, DatasetManifest
+from tfrecords.dataset import Dataset, DatasetManifest, contents
 from tfrecords.errors import refuse
 
 VERSION = 1  # raise it when the same answers and labels would give another measurement
@@ -63,12 +63,10 @@ def measure(job: Job, model: str | None, product: str | None, data: str, beam: s
 def _trained_on(home: Home, model: Model, lot: Dataset) -> int:
     """How many pictures of a lot are, byte for byte, in the dataset that a model was trained on, where it is there."""
     dataset = home.find(DatasetManifest, model.manifest.dataset.fingerprint)
-    return len(_hashes(dataset) & _hashes(lot)) if dataset else 0
-
-
-def _hashes(dataset: Dataset) -> set[str]:
-    with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
-        return {row["sha256"] for row in csv.DictReader(file)} - {""}
+    if dataset is None:
+        return 0
+    seen, asked = (set(contents(each).values()) - {""} for each in (dataset, lot))
+    return len(seen & asked)
 
 
 def measured(home: Home, ref: Ref) -> str:

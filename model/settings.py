@@ -49,6 +49,11 @@ class Mirror(StrEnum):
     HORIZONTAL = "horizontal"
     VERTICAL = "vertical"
 
+    @property
+    def axis(self) -> int:
+        """Of a picture (rows, columns, channels), that is turned round."""
+        return 1 if self == Mirror.HORIZONTAL else 0
+
 
 class Flips(StrEnum):
     """How training pictures are mirrored at random."""

@@ -1,5 +1,6 @@
 """A dataset folder: which record lies in which shard and fold, and what its manifest says."""
 
+import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -182,6 +183,12 @@ def fold_counts(dataset: Dataset) -> Counter[int]:
     for folds in dataset.manifest.counts.values():
         counts.update({int(fold): count for fold, count in folds.items()})
     return counts
+
+
+def contents(dataset: Dataset) -> dict[str, str]:
+    """What the files of its pictures hold: sha256 in hex by ID, "" of a picture that could not be read."""
+    with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
+        return {row["id"]: row["sha256"] for row in csv.DictReader(file)}
 
 
 def training_counts(dataset: Dataset, fold: int) -> list[int]:

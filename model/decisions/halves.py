@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrecords.dataset import ROWS, Dataset
+from tfrecords.dataset import Dataset, contents
 
 OTHER_EPOCH = ".other_epoch.csv"  # behind a network's name
 
 
 def choosing(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
     """Whether each picture is of the half that chooses: bool (N,)."""
-    rows = pd.read_csv(dataset.path / ROWS, usecols=["id", "sha256"], dtype=str, keep_default_na=False)
-    return chooses(rows.set_index("id")["sha256"].loc[list(ids)])
+    content_of = contents(dataset)
+    return chooses(content_of[name] for name in ids)
 
 
 def chooses(contents: Iterable[str]) -> np.ndarray:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd  # half a second, which who asks for one answer does without
 
 TEST_SHIFT = 0.025  # of the picture's size: half of what training shifts by
-AXES = {Mirror.HORIZONTAL: 2, Mirror.VERTICAL: 1}  # of pictures (N, rows, columns, C), that are turned round
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def mirrored(network: Network, mirrors: Collection[str]) -> Network:
 
     mirrors: "horizontal", "vertical", or both, which are three images; none: the network as it is.
     """
-    axes = [AXES[Mirror(each)] for each in mirrors]
+    axes = [1 + Mirror(each).axis for each in mirrors]  # the first is that of the pictures
     turns = [turn for count in range(1, len(axes) + 1) for turn in combinations(axes, count)]
     if not turns:
         return network

@@ -1,12 +1,10 @@
 """Whether tonight's model may replace last night's."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from model.manifests import Evaluation
-from tfrecords.dataset import ROWS, Dataset
+from tfrecords.dataset import Dataset, contents
 
 SIGNIFICANCE = 0.05
 
@@ -59,14 +57,10 @@ def _right(judged: Judged) -> dict[str, bool] | None:
     """Content (sha256 of the file, in hex) to whether the model named it right, all of its copies; None: unknown."""
     if judged.dataset is None:
         return None
-    content_of = {row["id"]: row["sha256"] for row in _rows(judged.dataset.path / ROWS)}
+    content_of = contents(judged.dataset)
     right: dict[str, bool] = {}
-    for row in _rows(judged.evaluation.path / "predictions.csv"):
-        content = content_of[row["ID"]]
-        right[content] = right.get(content, True) and row["label"] == row["true_label"]
+    with open(judged.evaluation.path / "predictions.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            content = content_of[row["ID"]]
+            right[content] = right.get(content, True) and row["label"] == row["true_label"]
     return right
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)

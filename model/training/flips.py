@@ -12,7 +12,6 @@ from model.settings import Flips, Mirror
 from tfrecords.dataset import Dataset, training_counts
 from tfrecords.records.arrays import first_of_each
 
-AXES = {Mirror.HORIZONTAL: 1, Mirror.VERTICAL: 0}  # of a picture (rows, columns), that is turned round
 FEWEST, MOST = 10, 40  # pictures of a class that tell: of two classes of 10, mirrored, some 9 are lost and none won
 ALL = 1200  # pictures of all classes together, which take seconds
 PARTS = 5
@@ -51,8 +50,8 @@ def without_harm(pictures: Sequence[np.ndarray], labels: np.ndarray) -> tuple[Mi
     plain = np.stack([describe(picture) for picture in pictures])
     right = _named(plain, None, labels, part) == labels
     harmless = []
-    for mirror, axis in AXES.items():
-        mirrored = np.stack([describe(np.flip(picture, axis)) for picture in pictures])
+    for mirror in Mirror:
+        mirrored = np.stack([describe(np.flip(picture, mirror.axis)) for picture in pictures])
         still = _named(plain, mirrored, labels, part) == labels
         lost, won = right & ~still, still & ~right
         kinds = [np.ones(len(labels), bool), *(labels == label for label in np.unique(labels))]

@@ -155,19 +155,16 @@ def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None,
         found = replace(found, classes=known.names)
     if split == "train" and (problems := _too_few(found, folds, bool(known))):
         raise AoiError(problems)
-    if (
-        layout.kind == Kind.CSV
-        and not files.is_remote(data)
-        and not os.path.samefile(os.path.dirname(layout.table), data)
-    ):
-        place = Lenience(
-            kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.table, data)
-        )
-        found = replace(found, leniences=(place, *found.leniences))
-    if data == given:
-        return found
-    inner = Lenience(kind="a folder around the set", count=1, example=os.path.basename(data))
-    return replace(found, leniences=(inner, *found.leniences))
+    return replace(found, leniences=(*_around(given, data, layout), *found.leniences))
+
+
+def _around(given: str, data: str, layout: Layout) -> Iterator[Lenience]:
+    """What is taken leniently of where the set and its CSV lie. given: what a person named; data: the set in it."""
+    if data != given:
+        yield Lenience(kind="a folder around the set", count=1, example=os.path.basename(data))
+    own = layout.kind != Kind.CSV or files.is_remote(data) or os.path.samefile(os.path.dirname(layout.table), data)
+    if not own:
+        yield Lenience(kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.table, data))
 
 
 def _labelled(data: str, split: Split) -> Layout:

@@ -94,12 +94,8 @@ def _no_table(data: str) -> AoiError:
     if is_split(os.path.basename(data.rstrip("/"))) and files.child(around, "train.csv"):
         return refuse(path, "there is no such file, and one beside this folder", f"Name the folder around it: {around}")
     seen = "there is no such file"
-    alike = [
-        name
-        for name in _entries(data)
-        if name.lower().endswith(TABLES) and name.lower() not in ("classes.txt", "test.csv")
-    ]
-    if alike := [name for name in alike if not files.is_hidden(name)]:
+    tables = [name for name in _entries(data) if name.lower().endswith(TABLES) and not files.is_hidden(name)]
+    if alike := [name for name in tables if name.lower() not in ("classes.txt", "test.csv")]:
         seen += f"; there is {', '.join(alike[:EXAMPLES])}"
         return refuse(path, seen, f"Save what tells the labels as train.csv, with the columns ID,Label. {LIKE}")
     return refuse(path, seen, f"Put it there, with the columns ID,Label. {LIKE}")

@@ -37,12 +37,9 @@ def per_class(root: Path) -> Path:
     return root / "lot"
 
 
-def test_per_class(root: Path) -> Path:
+def in_test_per_class(root: Path) -> Path:
     pictures(root / "lot" / "test")
     return root / "lot"
-
-
-test_per_class.__test__ = False
 
 
 def by_csv(root: Path, split: str = "test", labels=lambda number: str(number % 3)) -> Path:
@@ -67,7 +64,7 @@ def in_another_order(root: Path) -> Path:
     return root / "lot"
 
 
-LOTS = (per_class, test_per_class, by_csv, by_train_csv, by_names, in_another_order)
+LOTS = (per_class, in_test_per_class, by_csv, by_train_csv, by_names, in_another_order)
 
 
 def snapshot(home: Home) -> dict[str, bytes]:
