@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfrecords.pictures.area import averaged
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode, inspect
 from tfrecords.pictures.perceptual_hash import perceptual_hash
@@ -445,31 +444,6 @@ def test_growing_interpolates_between_pixels():
 def test_a_picture_shrinks_by_area_and_grows_bilinearly(shape, way):
     pixels = noise(*shape)
     np.testing.assert_array_equal(resize(pixels, 32), cv2.resize(pixels, (32, 32), interpolation=way))
-
-
-@given(st.tuples(*[st.sampled_from([8, 16, 32])] * 2), st.tuples(*[st.integers(1, 9)] * 2), st.data())
-@settings(deadline=None)
-def test_matrices_shrink_a_picture_as_cv2_does(before, periods, data):
-    after = [data.draw(st.sampled_from(range(3, each, 2))) for each in before]
-    pixels = noise(*(each * count for each, count in zip(before, periods, strict=True)), seed=sum(periods))
-    height, width = (each * count for each, count in zip(after, periods, strict=True))
-    expected = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(averaged(pixels, width, height), expected)
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        *(((512, 512), (224, 224)), ((256, 1024), (224, 224)), ((1024, 512), (96, 160)), ((32, 8192), (7168, 28))),
-        *(((512, 640), (224, 224)), ((448, 512), (224, 224)), ((512, 512), (256, 64)), ((512, 512, 3), (224, 224))),
-    ],
-    ids=str,
-)
-def test_whichever_way_a_picture_shrinks_it_is_as_cv2_has_it(shape, size):
-    extremes = noise(*shape) // 128 * 255
-    for pixels in (noise(*shape), extremes, extremes[::-1, ::-1]):
-        expected = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(averaged(pixels, *size), expected)
 
 
 def test_a_line_one_pixel_thin_survives_where_one_side_shrinks_and_the_other_grows():

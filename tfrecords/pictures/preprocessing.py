@@ -8,7 +8,6 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from tfrecords.pictures.area import averaged
 from tfrecords.pictures.formats import decode
 from tfrecords.settings import Equalization, Fit, PreprocessSettings
 
@@ -49,7 +48,8 @@ def resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
     Bilinear along a shrinking side would step over thin defects.
     """
     height, width = (min(side, size_px) for side in pixels.shape[:2])
-    return cv2.resize(averaged(pixels, width, height), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
 
 
 def pad(pixels: np.ndarray) -> np.ndarray:
