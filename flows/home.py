@@ -52,8 +52,9 @@ class Home:
         return find(path.parent, kind, ref.fingerprint) or read(path, kind)
 
     def remember(self, what: str, value: dict[str, Any]) -> None:
-        """Notes what was used last under a name, such as "model"."""
-        write_whole(self.root / "latest" / f"{what}.json", json.dumps(value, indent=1) + "\n")
+        """Notes what was used last under a name, such as "model"; what is noted already is not written again."""
+        if self.recall(what) != value:
+            write_whole(self.root / "latest" / f"{what}.json", json.dumps(value, indent=1) + "\n")
 
     def recall(self, what: str) -> dict[str, Any] | None:
         """What `remember` noted; None where nothing was."""

@@ -3,10 +3,9 @@
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -31,8 +30,7 @@ class Settings(StageSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
 
 
-@dataclass(frozen=True)
-class GridPoint:
+class GridPoint(NamedTuple):
     """One combination of a grid. values: of the axes alone, {"train.alpha": 0.5}; settings: all of them."""
 
     values: dict[str, Any]

@@ -140,7 +140,7 @@ class TrainSettings(StageSettings):
         description="first weights: imagenet (downloaded), a path to a no_top .weights.h5 of the backbone, or none",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in training")
-    fold: int = Field(0, ge=0, description="the fold that validates")
+    fold: int = Field(0, ge=0, le=99, description="the fold that validates")
     learning_rate: float = Field(
         5e-4, gt=0, le=1, description="highest learning rate of Adam: rises for half an epoch, then falls as a cosine"
     )
@@ -171,7 +171,9 @@ class TrainSettings(StageSettings):
     light_fraction: float = Field(
         0.2, ge=0, lt=0.5, description="largest random change of contrast, as a part; exposure and noise go along"
     )
-    cache_mb: int = Field(2048, ge=0, description="memory for training records, in MiB; more are read each epoch")
+    cache_mb: int = Field(
+        2048, ge=0, le=10**9, description="memory for training records, in MiB; more are read each epoch"
+    )
     devices: Literal["auto", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] = Field(
         AUTO,
         description="GPUs of this machine that share each step; auto: as many of them as divide train.batch_size",
@@ -223,7 +225,7 @@ class EvaluateSettings(StageSettings):
         0.01, ge=0, le=0.5, description="share of parts of the known classes that may be called unknown; 0: no part is"
     )
     normal_class: int | None = Field(
-        None, ge=0, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"
+        None, ge=0, le=10**9, description="label of good parts, for escape and overkill; unset: 0 if its name is normal"
     )
 
 
@@ -245,5 +247,8 @@ class PredictSettings(StageSettings):
         description="share of a lot's pictures that may be unreadable; two or more that exceed it stop the prediction",
     )
     unreadable_label: int = Field(
-        1, ge=0, description="label that the submission gives a picture that can't be read (1: as if defective)"
+        1,
+        ge=0,
+        le=10**9,
+        description="label that the submission gives a picture that can't be read (1: as if defective)",
     )

@@ -16,10 +16,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pipeline.inputs.classes import AIDEA_CLASSES
+from tfrecords.pictures.opencv import cv2
 from tfrecords.progress import Progress, silent
 from tfrecords.system import rename
 

@@ -11,9 +11,9 @@ from tfrecords.settings import LayoutSettings
 class IngestSettings(LayoutSettings):
     """How pictures become a dataset."""
 
-    max_rejects: int = Field(0, ge=0, description="unusable training pictures that are tolerated")
+    max_rejects: int = Field(0, ge=0, le=10**9, description="unusable training pictures that are tolerated")
     stall_seconds: int = Field(
-        600, ge=10, description="seconds without a converted picture after which the Beam job is ended"
+        600, ge=10, le=10**9, description="seconds without a converted picture after which the Beam job is ended"
     )
     location: str | None = Field(
         None, description="folder or URL that shards are written to, in place of the dataset's folder in HOME"

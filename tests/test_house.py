@@ -25,6 +25,7 @@ ONLY_IN = {
     "mlflow": r"model/(registry/tracking|inference/pyfunc)\.py",  # pyfunc.py is what MLflow imports
     "tensorflow": r"(model/.+|tfrecords/records/(reader|augmentation)|benchmarks/\w+)\.py",
     "keras": r"(model|benchmarks)/.+\.py",
+    "cv2": r"tfrecords/pictures/opencv\.py|benchmarks/\w+\.py",
 }
 PAPERS = sorted(path.relative_to(ROOT).as_posix() for where in ("*.md", "docs/*.md") for path in ROOT.glob(where))
 FILES = sorted(path.relative_to(ROOT).as_posix() for package in MAY_USE for path in (ROOT / package).rglob("*.py"))

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,21 +17,7 @@ PIXELS, SHARES = re.compile(r"[0-9]{1,9}(,[0-9]{1,9}){3}"), re.compile(r"(0\.[0-
 class StageSettings(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent conversion of types, nothing without bounds."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        str_max_length=4096,
-        defer_build=True,  # most are validated within others alone
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _fits_64_bits(cls, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise PydanticCustomError("too_large", "Input should have less than 64 bits")
-        return value
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_max_length=4096)
 
 
 class Fit(StrEnum):
@@ -70,7 +56,9 @@ class PreprocessSettings(StageSettings):
     equalize: Equalization = Field(Equalization.CLAHE, strict=False, description="contrast equalization")
     clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="contrast limit of CLAHE, in mean bin heights")
     clahe_tile_grid: int = Field(8, ge=1, le=64, description="tiles of CLAHE per side")
-    max_megapixels: float = Field(100.0, gt=0, description="largest declared or padded picture size that is decoded")
+    max_megapixels: float = Field(
+        100.0, gt=0, le=10**9, description="largest declared or padded picture size that is decoded"
+    )
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = Field(
         AUTO,
         description="bits that the values of 16-bit files use; auto: the least that hold the training set's largest",

@@ -24,7 +24,6 @@ from functools import cache
 from pathlib import Path
 from time import process_time
 
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
@@ -39,6 +38,7 @@ from model.training.schedule import learning_rate
 from pipeline.inputs import files
 from pipeline.inputs.inputs import read_inputs
 from tfrecords.pictures.formats import decode
+from tfrecords.pictures.opencv import cv2
 from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.augmentation import bordered, mirror, relight, shift, shift_corners, shift_offsets
 from tfrecords.settings import PreprocessSettings

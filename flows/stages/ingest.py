@@ -6,8 +6,8 @@ classes and settings, see `pipeline.job.ingest.ingest`; an audit after the datas
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, NamedTuple
 
 from flows.home import Home, Ref, data_name, name_of
 from flows.stages.stage import BEAM, DATA, Job, Stage
@@ -44,8 +44,7 @@ def ingest(job: Job, data: Annotated[str | None, DATA] = None, beam: Annotated[s
     return replace(home.finished(dataset, cached), note="\n".join(notes))
 
 
-@dataclass(frozen=True)
-class Ingested:
+class Ingested(NamedTuple):
     """The dataset of one split. cached: whether it was there; leniences: how its input was read this time."""
 
     dataset: Dataset

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from flows.home import Home, Ref
 from flows.settings import Settings
@@ -21,8 +21,7 @@ class Job:
     progress: Progress = silent
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """Something that a stage can be told beside its settings.
 
     On the command line --NAME, or a word of its own where it has no default; in Prefect a parameter. read: from the

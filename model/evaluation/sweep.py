@@ -3,9 +3,8 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.manifests import Evaluation, Model, Sweep, SweepManifest
 from model.registry.champion import Judged, judge
@@ -20,8 +19,7 @@ SECONDS = "training_seconds"
 BEST, WORSE = "best", "worse"
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """What was made at one point of a grid. values: of the axes alone, {"train.alpha": 0.5}."""
 
     values: Mapping[str, Any]

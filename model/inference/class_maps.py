@@ -1,7 +1,8 @@
 """What spoke for an answer, drawn: class activation maps (Zhou et al., CAM, CVPR 2016)."""
 
-import cv2
 import numpy as np
+
+from tfrecords.pictures.opencv import cv2
 
 
 def heat_of(evidence: np.ndarray, size_px: int) -> np.ndarray:

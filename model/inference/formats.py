@@ -3,13 +3,12 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What one pass of a network gives of N pictures.
 
     probabilities: float32 (N, classes). features: what the last layer sees, float32 (N, F). texture: moments of an

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from model.manifests import Evaluation
 from tfrecords.dataset import Dataset, contents
@@ -9,8 +10,7 @@ from tfrecords.dataset import Dataset, contents
 SIGNIFICANCE = 0.05
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """An evaluation, and the dataset whose pictures it is about; None where that is gone."""
 
     evaluation: Evaluation

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from scipy.stats import binom
 from sklearn.kernel_ridge import KernelRidge
@@ -10,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from model.settings import Flips, Mirror
 from tfrecords.dataset import Dataset, training_counts
+from tfrecords.pictures.opencv import cv2
 from tfrecords.records.arrays import first_of_each
 
 FEWEST, MOST = 10, 40  # pictures of a class that tell: of two classes of 10, mirrored, some 9 are lost and none won

@@ -5,8 +5,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 from unicodedata import category
 
 from pipeline.inputs import files
@@ -34,8 +34,7 @@ MOST = 10**9  # a larger number is no label
 SHOWN = 3  # examples in one message
 
 
-@dataclass(frozen=True)
-class Classes:
+class Classes(NamedTuple):
     """names: in label order, from classes.txt or what else is known; leniences: how these were read.
 
     listed: whether they stand in classes.txt.
@@ -46,8 +45,7 @@ class Classes:
     listed: bool = True
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """numbers: a label for every row, None where it has none that can be used; problems: of these rows."""
 
     classes: Classes
@@ -185,8 +183,9 @@ def sorted_classes(table: str, names: Iterable[str]) -> Classes:
 
 def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) -> Classes:
     """The classes that the labels of a CSV tell. Raises: AoiError where they tell none."""
-    numbers = {number for cell in cells if (number := _number(cell)) is not None}
-    words = [(row, cell) for row, cell in zip(rows, cells, strict=True) if cell and _number(cell) is None]
+    number_of = {cell: _number(cell) for cell in set(cells)}
+    numbers = {number for number in number_of.values() if number is not None}
+    words = [(row, cell) for row, cell in zip(rows, cells, strict=True) if cell and number_of[cell] is None]
     if not numbers:
         return sorted_classes(table, (cell for _, cell in words))
     if words and all(NUMBER.fullmatch(cell) for _, cell in words):
@@ -198,7 +197,7 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
             words[0][0].line,
         )
     if words:
-        others = [(row, cell) for row, cell in zip(rows, cells, strict=True) if _number(cell) is not None]
+        others = [(row, cell) for row, cell in zip(rows, cells, strict=True) if number_of[cell] is not None]
         few, many = sorted((words, others), key=len)
         shown = ", ".join(f"{cell[:40]!r} in row {row.line}" for row, cell in few[:SHOWN])
         seen = f"the labels mix names and numbers: {shown}; {len(many):,} others are such as {many[0][1][:40]!r}"

@@ -11,9 +11,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import store
 from pipeline.store import is_remote as is_remote
@@ -81,8 +81,7 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A picture in a folder or zip.
 
     name: as it is stored there, by which it is read; spellings: the names that a person may know it by, one for each of
@@ -96,8 +95,7 @@ class Stored:
     linked: bool = False
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """What a folder or zip holds.
 
     pictures: sorted by name, repeats kept; encodings: in which their names may be meant, the likeliest first (AS_STORED

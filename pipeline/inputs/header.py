@@ -6,9 +6,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.inputs import files
 from tfrecords.errors import AoiError, refuse
@@ -26,8 +25,7 @@ LOOKED_AT = 50  # rows there that tell what a column holds whose name does not
 QUOTES = "Check the quotes from this row on: a field that begins with one ends with one, and one inside is doubled"
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How the fields of a CSV are written. blanks: whether some stand before the quotes of a field."""
 
     separator: str

@@ -330,6 +330,8 @@ def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
         seen = f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
         remedy = "Name the picture by its file, as it lies in that folder: a.png or part/a.png"
         return Problem(path, seen, remedy, line)
+    if picture_id.isprintable():
+        return None
     if any("\ud800" <= c <= "\udfff" for c in picture_id):
         seen = f"the name {picture_id[:80]!r} is in no encoding that is known"
         return Problem(path, seen, "Rename the file", line)

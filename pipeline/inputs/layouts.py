@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, Listing, reason
@@ -36,8 +36,7 @@ class Kind(StrEnum):
     PICTURES = "pictures"  # all that are there, without labels
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """A folder or zip of pictures. own: whether it holds those of one split alone; usual: whether it has their name."""
 
     path: str

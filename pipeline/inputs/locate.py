@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -19,8 +18,7 @@ FRACTION = re.compile(r"(?<=[0-9])\.0$")
 NOT_IN_WINDOWS = re.compile(r'[<>:"|?*]')
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """Which name each ID means.
 
     places: of every ID, its place in the names, or None; ways: of every ID, how it was compared ("" where it is equal);

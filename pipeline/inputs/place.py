@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.files import AS_STORED, Listing, Stored
@@ -27,8 +28,7 @@ def repeated_row(path: str, row: TableRow, line: int) -> Problem:
     return Problem(path, seen, "Name each picture once: take one of the two rows out", row.line)
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """The pictures of rows. pictures: (ID, name as stored) of each row, where none is a problem; missing: lines of the
     rows without one."""
 
@@ -131,8 +131,7 @@ def named_twice(container: Container, name: str) -> Problem:
     return Problem(files.join(container.path, name), "another picture has this name too", "Take one of the two out")
 
 
-@dataclass(frozen=True)
-class _Told:
+class _Told(NamedTuple):
     """Problems of rows, names of the pictures that they tell of, and whether they are the one cause of all."""
 
     problems: list[Problem]

@@ -24,8 +24,7 @@ class Reject:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A picture that the CSV names. row: its line there; name: where it lies in the folder or zip.
 
     sha256: 32 bytes, half of what they take as text; none where the file can't be read. bits: per sample, as the file

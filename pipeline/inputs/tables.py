@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.header import ID, LABEL, NAMES_OF_SEPARATORS, QUOTES, SEPARATORS, find_header
@@ -21,8 +21,7 @@ UTF8 = "Save it as UTF-8 (in Excel: CSV UTF-8)"
 LISTED = 10  # rows of one fault, of which each is told by itself; of more, one is told with their number
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
+class TableRow(NamedTuple):
     """A row as it stands in the CSV. line: its line in the file, counted from 1; label: "" where it has none."""
 
     line: int
@@ -30,8 +29,7 @@ class TableRow:
     label: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A CSV.
 
     rows: those that can be read; named: the IDs of those that can't be; problems: of these, by their lines; guessed:

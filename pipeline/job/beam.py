@@ -9,12 +9,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.job import engines
 from pipeline.job.work import Plan, do_planned, plan_path, write_plan
@@ -29,8 +28,7 @@ LOOK_SECONDS = 2.0  # between two looks at what workers have written
 CANCEL_SECONDS = 8.0  # that an engine has to end a job
 
 
-@dataclass(frozen=True)
-class Runner:
+class Runner(NamedTuple):
     """How the shards are run. beam: Beam's runner, None: Beam's own on this machine, opened where there are several
     shards. options: Beam's; threads: of a shard.
     """

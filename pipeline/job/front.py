@@ -3,11 +3,10 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.inputs.depth import measure_here
 from pipeline.inputs.inputs import look_here
@@ -22,8 +21,7 @@ RANGE = 1024  # rows of a work item; of one an engine has nothing to spread
 PREFIX = ".look-"  # of a job's folder
 
 
-@dataclass(frozen=True)
-class Front:
+class Front(NamedTuple):
     """Where pictures are read before the plan.
 
     options: Beam's; those that name no engine mean this machine. root: a folder that workers see under the same path.

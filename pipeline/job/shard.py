@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 
 from pipeline import store
@@ -26,6 +25,7 @@ from tfrecords.dataset import ShardEntry
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import in_bytes, samples, saturates
 from tfrecords.pictures.light import light
+from tfrecords.pictures.opencv import cv2
 from tfrecords.pictures.perceptual_hash import perceptual_hash
 from tfrecords.pictures.preprocessing import finish
 from tfrecords.records.schema import Record, encode, frame

@@ -26,6 +26,7 @@ from tfrecords.dataset import DatasetManifest
 
 # As the whole run of the shared fixture was made.
 QUICK = {"preprocess.image_size_px": 32, "train.alpha": 0.25, "train.epochs": 2, "train.learning_rate": 0.003}
+MAKERS = ("apache_beam", "cv2", "keras", "mlflow", "pandas", "prefect", "sklearn", "tensorflow")
 
 
 @pytest.fixture
@@ -84,6 +85,17 @@ def test_a_second_run_finds_everything_and_ends_in_a_summary(aoi, home, made):
     assert f"  promise: {told}\n" in given.out
     assert f"Promise: {told}." in report(home, refs)
     assert f"Promise: {promise}." in report(home, {"evaluate": refs["evaluate"]})
+
+
+def test_a_run_that_finds_everything_loads_nothing_that_makes_it(home, made):
+    data = made[0]
+    words = ["run", "--data", str(data), "--home", str(home.root), *chosen()]
+    code = (
+        f"import sys\nfrom flows.__main__ import main\nprint(main({words}), "
+        f"[name for name in {MAKERS} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
@@ -350,7 +362,7 @@ def test_a_command_that_is_none_is_refused_with_its_usage(words, aoi):
 
 # --- The rest -----------------------------------------------------------------------------------------------
 
-HEAVY = ("apache_beam", "cv2", "keras", "mlflow", "numpy", "pandas", "prefect", "pydantic", "sklearn", "tensorflow")
+HEAVY = (*MAKERS, "numpy", "pydantic")
 
 
 def test_help_imports_nothing_heavy():

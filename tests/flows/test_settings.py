@@ -354,6 +354,12 @@ def test_every_setting_is_described_with_default_and_range():
         assert "\n" not in meaning, name
 
 
+def test_every_number_has_a_bound_on_both_sides():
+    for name, _, kind, _ in describe():
+        if kind.startswith(("number", "whole number")):
+            assert "<" in kind, name
+
+
 @pytest.mark.parametrize("crop", ["10,20,300,200", "0.1,0.1,0.5,0.5", "0.7,0.3,0.3,0.7", "0.0,0.0,1.0,1.0"])
 def test_a_part_of_a_picture_is_named_in_pixels_or_in_shares(crop):
     chosen = load_settings(overrides=[f"preprocess.crop={crop}", "preprocess.bit_depth=12"]).preprocess

@@ -3,11 +3,11 @@
 import struct
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 from tfrecords.pictures.samples import looked_up, unpack
 from tfrecords.settings import Color
 

@@ -2,12 +2,12 @@
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 
 ORIENTATION = 274
 UNDEFINED = 7
@@ -15,15 +15,14 @@ UNDEFINED = 7
 KINDS = {1: "u1", 3: "u2", 4: "u4", UNDEFINED: "u1", 13: "u4", 16: "u8", 18: "u8"}
 TURNED = (
     *(None, None, lambda pixels: cv2.flip(pixels, 1), lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180)),
-    *(lambda pixels: cv2.flip(pixels, 0), cv2.transpose),
+    *(lambda pixels: cv2.flip(pixels, 0), lambda pixels: cv2.transpose(pixels)),
     lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
     lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 )
 
 
-@dataclass(frozen=True)
-class Directory:
+class Directory(NamedTuple):
     """order: "<" or ">", of the bytes of a number; entries: (type, count, place of its values) of each tag; following:
     place of the next directory, 0 where there is none.
     """

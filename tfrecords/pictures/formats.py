@@ -2,25 +2,21 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from tfrecords.pictures import bmp, jpeg, png, tiff, webp
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 from tfrecords.pictures.region import cut_out
 from tfrecords.settings import AUTO, Color, Fit, PreprocessSettings
 
-# Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting for work.
-cv2.setNumThreads(1)
 FULL_DEPTH = 16  # bits
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """One picture format.
 
     suffixes: of its file names, in lower case; signature: pattern of its first bytes; check: (file, whether to check

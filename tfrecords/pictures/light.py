@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from tfrecords.pictures.opencv import cv2
 
 
 class Light(NamedTuple):

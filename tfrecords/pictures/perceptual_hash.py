@@ -1,7 +1,8 @@
 """A hash that is nearly equal for pictures that look the same."""
 
-import cv2
 import numpy as np
+
+from tfrecords.pictures.opencv import cv2
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:

@@ -5,12 +5,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from isal import isal_zlib
 
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 from tfrecords.settings import Color
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

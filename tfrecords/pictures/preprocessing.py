@@ -5,10 +5,10 @@ Pixels are uint8: (height, width) of gray, (height, width, 3) of RGB.
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from tfrecords.pictures.formats import decode
+from tfrecords.pictures.opencv import cv2
 from tfrecords.settings import Equalization, Fit, PreprocessSettings
 
 VERSION = 2  # of the pixels that `prepare` makes; raise it when they change, so that datasets are made anew

@@ -1,7 +1,8 @@
 """Samples of few or odd bits, as BMP and TIFF pack them."""
 
-import cv2
 import numpy as np
+
+from tfrecords.pictures.opencv import cv2
 
 AT_ONCE = 1 << 20  # samples: what stands between takes a multiple of their memory
 

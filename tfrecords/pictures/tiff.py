@@ -5,7 +5,6 @@ import struct
 import zlib
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 from isal import isal_zlib
 
@@ -13,6 +12,7 @@ from tfrecords.pictures import jpeg
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.directory import ORIENTATION, Directory, first_directory, turned, valid_orientation
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 from tfrecords.pictures.samples import looked_up, running_sums, stretched, unpack
 from tfrecords.settings import Color
 

@@ -4,12 +4,12 @@ import io
 import struct
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from tfrecords.pictures.declared import Declared
 from tfrecords.pictures.directory import exif_orientation, turned
 from tfrecords.pictures.errors import PictureError
+from tfrecords.pictures.opencv import cv2
 from tfrecords.settings import Color
 
 SIGNATURE = rb"RIFF....WEBP"
