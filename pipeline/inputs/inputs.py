@@ -28,6 +28,7 @@ from pipeline.inputs.layouts import (
     Kind,
     Layout,
     Split,
+    find_labelled,
     find_layout,
     has_test,
     inner_folder,
@@ -141,7 +142,7 @@ class _Located:
 def _checked(data: str, split: Split, folds: int, classes: Sequence[str] | None, labelled: bool) -> _Located:
     own_split: Split = "train" if labelled and not has_test(data) else split
     given, data = data, inner_set(data, own_split)
-    layout = _labelled(data, own_split) if labelled else find_layout(data, own_split)
+    layout = (find_labelled if labelled else find_layout)(data, own_split)
     known = read_classes(data, *(each.path for each in layout.containers if layout.kind == Kind.CLASSES), given)
     own = known
     if split == "test":
@@ -165,16 +166,6 @@ def _around(given: str, data: str, layout: Layout) -> Iterator[Lenience]:
     own = layout.kind != Kind.CSV or files.is_remote(data) or os.path.samefile(os.path.dirname(layout.table), data)
     if not own:
         yield Lenience(kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.table, data))
-
-
-def _labelled(data: str, split: Split) -> Layout:
-    """The layout of a lot whose labels are to be read. Raises: AoiError where nothing tells them."""
-    try:
-        layout = find_layout(data, split)
-    except AoiError:
-        seen = "nothing tells the labels: there is no test.csv, and no folder per class"
-        raise refuse(data, seen, "Write test.csv with the columns ID,Label, or put the pictures into test/CLASS/")
-    return replace(layout, kind=Kind.CLASSES) if layout.kind == Kind.PICTURES else layout
 
 
 def _of_lot(data: str, known: Classes | None, classes: Sequence[str] | None) -> Classes:

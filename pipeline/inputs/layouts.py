@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -65,6 +65,32 @@ def find_layout(data: str, split: Split) -> Layout:
 
     Raises: AoiError where there is none.
     """
+    found = _layout(data, split)
+    if found is None and split == "train":
+        raise _no_table(data)
+    if found is None:
+        seen = "neither test.csv nor pictures are there: no test_images/, test_images.zip, test/ or test.zip"
+        raise refuse(data, seen, "Put the pictures without labels into one of these, or name the folder of a lot")
+    return found
+
+
+def find_labelled(data: str, split: Split) -> Layout:
+    """As `find_layout`, of a lot whose labels are to be read: they are told by a CSV, or by a folder for each class.
+
+    Raises: AoiError where nothing tells them.
+    """
+    found = _layout(data, split)
+    if found is None:
+        seen = "nothing tells the labels: there is no test.csv, and no folder per class"
+        raise refuse(data, seen, "Write test.csv with the columns ID,Label, or put the pictures into test/CLASS/")
+    return replace(found, kind=Kind.CLASSES) if found.kind == Kind.PICTURES else found
+
+
+def _layout(data: str, split: Split) -> Layout | None:
+    """The layout of one split; None where nothing tells its pictures, or those of a training set their labels.
+
+    Raises: AoiError where a CSV names pictures, and there is no place for them.
+    """
     if files.is_zip(data):
         return Layout(Kind.CLASSES if split == "train" else Kind.PICTURES, data, (Container(data),))
     own = None
@@ -78,12 +104,11 @@ def find_layout(data: str, split: Split) -> Layout:
             return Layout(Kind.CLASSES, own, (Container(own),))
         if folders := class_folders(data):
             return Layout(Kind.CLASSES, data, (Container(data),), frozenset(_entries(data)) - set(folders))
-        raise _no_table(data)
+        return None
     if own:
         return Layout(Kind.PICTURES, own, (Container(own),))
     if _own(data, "train") or files.child(data, "train.csv"):
-        seen = "neither test.csv nor pictures are there: no test_images/, test_images.zip, test/ or test.zip"
-        raise refuse(data, seen, "Put the pictures without labels into one of these, or name the folder of a lot")
+        return None
     return Layout(Kind.PICTURES, data, (Container(data),))
 
 

@@ -452,6 +452,16 @@ def test_training_pictures_are_no_lot(data):
     assert len(read(data, "test").rows) == len(IDS)
 
 
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_labelled_lot_without_its_pictures_is_told_so(tmp_path, split):
+    table(tmp_path / "lot", split=split)
+    with pytest.raises(AoiError) as error:
+        read(tmp_path / "lot", "test", classes=["0", "1"], labelled=True)
+    (problem,) = error.value.problems
+    assert problem.file.endswith(f"{split}_images")
+    assert f"neither this folder nor {split}_images.zip is there" in problem.seen
+
+
 @pytest.mark.parametrize("names", [(), ("notes.txt", "a.gif", "b.gif")])
 def test_a_folder_without_pictures_is_refused_with_what_is_there(tmp_path, names):
     for name in names:
