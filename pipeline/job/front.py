@@ -9,7 +9,7 @@ from time import time
 from typing import Any, NamedTuple
 
 from pipeline.inputs.depth import measure_here
-from pipeline.inputs.inputs import look_here
+from pipeline.inputs.look import look_here
 from pipeline.inputs.rows import Reject, Rows, Seen
 from pipeline.job import engines
 from pipeline.job.beam import open_runner, run_shards

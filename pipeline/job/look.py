@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import store
 from pipeline.inputs.depth import most
 from pipeline.inputs.files import opened
-from pipeline.inputs.inputs import see
+from pipeline.inputs.look import see
 from pipeline.inputs.rows import Row, Rows
 from tfrecords.artifacts.files import appearing
 from tfrecords.settings import PreprocessSettings

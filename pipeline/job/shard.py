@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.inputs.files import READ_ERRORS, opened
-from pipeline.inputs.inputs import unreadable
+from pipeline.inputs.look import unreadable
 from pipeline.inputs.rows import Reject, Row, Rows
 from pipeline.location import put
 from tfrecords.artifacts.files import appearing, hash_json

@@ -102,7 +102,7 @@ def test_the_test_split_needs_no_labels_and_takes_any(data):
 
 
 def test_progress_counts_every_picture_hashed(data, monkeypatch):
-    monkeypatch.setattr("pipeline.inputs.inputs.HASHED_AT_ONCE", 4)
+    monkeypatch.setattr("pipeline.inputs.look.HASHED_AT_ONCE", 4)
     seen = []
     read_inputs(str(data), "test", FOLDS, lambda *call: seen.append(call))
     assert seen == [(0, 6, "hashed"), (4, 6, "hashed"), (6, 6, "hashed")]

@@ -1,0 +1,197 @@
+"""Pictures of a split and their labels: by a CSV that names them, or by the folders that they lie in.
+
+Nothing is opened but the CSV.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+from unicodedata import category, normalize
+
+from pipeline.inputs import files
+from pipeline.inputs.classes import CLASSES, Classes, Labels, label_rows, sorted_classes
+from pipeline.inputs.layouts import Container, Kind, Layout, Split, inner_folder, is_split, read_listing
+from pipeline.inputs.locate import INVISIBLE
+from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, some, told_of
+from pipeline.inputs.rows import Rows
+from pipeline.inputs.tables import Table, TableRow, once, read_table
+from tfrecords.dataset import Lenience
+from tfrecords.errors import AoiError, Problem, refuse
+from tfrecords.records.schema import UNLABELLED
+
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class Gathered(NamedTuple):
+    """A split whose pictures are found and not yet read; `Inputs` says what its fields are."""
+
+    csv: str
+    container: str
+    classes: tuple[str, ...]
+    rows: Rows
+    leniences: tuple[Lenience, ...]
+
+
+def gather(layout: Layout, split: Split, known: Classes | None, labelled: bool) -> Gathered:
+    """The rows of a split, each with its picture and, where they are labelled, with its label.
+
+    known: the classes that are known ahead; None: the labels tell them. labelled: whether the labels of a CSV are read;
+    folders of classes always label what lies in them.
+
+    Raises: AoiError, with all that is wrong with names and labels.
+    """
+    return _by_csv(layout, split, known, labelled) if layout.kind == Kind.CSV else _by_folder(layout, known)
+
+
+# --- Pictures without a CSV ---------------------------------------------------------------------------------
+
+
+def _by_folder(layout: Layout, known: Classes | None) -> Gathered:
+    """All pictures of a folder or zip, sorted by ID; of folders of classes with the labels that these give.
+
+    Raises: AoiError.
+    """
+    (container,) = layout.containers
+    listing = read_listing(layout, container)
+    leniences = list(known.leniences) if known else []
+    spelled = [(each.spellings[0], each.name) for each in listing.pictures if not each.hidden]
+    names = [name for name, _ in spelled]
+    prefix = inner_folder(names, container.path, least=layout.kind == Kind.CLASSES)
+    if prefix:
+        leniences.append(Lenience(kind="a folder around all pictures, taken off", count=len(names), example=prefix))
+    leniences += told_of(listing, 0, container, set())
+    found = sorted((spelling.removeprefix(prefix), name) for spelling, name in spelled)
+    problems = [no_picture(container, listing)] if not found else []
+    problems += _bad_names(container, found)
+    if problems:
+        raise AoiError(problems)
+    label_of: dict[str, int] = {}
+    if layout.kind == Kind.CLASSES:
+        known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
+        leniences += told
+    ids = [picture_id for picture_id, _ in found]
+    labels = [label_of[each.partition("/")[0]] if label_of else UNLABELLED for each in ids]
+    rows = Rows.unread(ids, range(1, len(ids) + 1), labels, (name for _, name in found))
+    assert known is not None
+    return Gathered(container.path, container.path, known.names, rows, tuple(leniences))
+
+
+def _bad_names(container: Container, found: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems of pictures whose names can be no ID. found: (ID, name as stored), sorted."""
+    problems = []
+    for (picture_id, name), before in zip(found, [("", ""), *found], strict=False):
+        if wrong := _bad_id(container.path, None, picture_id):
+            problems.append(replace(wrong, file=files.join(container.path, name)))
+        elif picture_id == before[0]:
+            problems.append(named_twice(container, name))
+    return list(once(problems))
+
+
+def _folder_labels(
+    container: str, ids: Sequence[str], known: Classes | None
+) -> tuple[Classes, dict[str, int], tuple[Lenience, ...]]:
+    """The classes that folders tell, the label of each folder, and how its name was read. Raises: AoiError."""
+    if outside := [each for each in ids if "/" not in each]:
+        seen = f"{len(outside):,} picture(s) lie in no folder of a class, such as {some(outside)}"
+        raise refuse(container, seen, "Put each picture into the folder of its class, or write train.csv")
+    folders = sorted({each.partition("/")[0] for each in ids})
+    if sets := [each for each in folders if is_split(each)]:
+        seen = f"it holds {' and '.join(sets)}, which are no classes"
+        raise refuse(container, seen, "Name the folder that holds them; where it is a zip, unpack it first")
+    if known is None:
+        classes = sorted_classes(container, map(_class_name, folders))
+        return classes, {each: classes.names.index(_class_name(each)) for each in folders}, classes.leniences
+    labels = label_rows(container, [TableRow(0, each, each) for each in folders], known)
+    problems = [
+        Problem(
+            files.join(container, each),
+            f"this folder has the name of no class ({', '.join(known.names)[:120]})",
+            f"Rename it, move it away, or add the class to {CLASSES}"
+            if known.listed
+            else "Rename it, move it away, or name a model that knows this class",
+        )
+        for each, number in zip(folders, labels.numbers, strict=True)
+        if number is None
+    ]
+    if problems:
+        raise AoiError(problems)
+    of = {each: number for each, number in zip(folders, labels.numbers, strict=True) if number is not None}
+    names_alone = [each for each in folders if each in known.names]
+    told = () if len(names_alone) == len(folders) else labels.leniences
+    return known, of, told
+
+
+def _class_name(folder: str) -> str:
+    return normalize("NFC", folder).strip()
+
+
+# --- Pictures that a CSV names ------------------------------------------------------------------------------
+
+
+def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool) -> Gathered:
+    """The rows of a CSV, each with its picture and, where they are labelled, its label. Raises: AoiError."""
+    table = read_table(layout.table, labelled)
+    try:
+        rows, unusable, problems = _good_rows(layout.table, table)
+        if problems and not rows:
+            raise AoiError(problems)
+        labels = label_rows(layout.table, rows, known) if labelled else _no_labels(rows, known)
+        placed = place(layout, split, rows, unusable)
+        # A row without a picture is told as that alone: it may be no row at all.
+        label_problems = once(each for each in labels.problems if each.row not in placed.missing)
+        problems = sorted([*problems, *label_problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
+        if problems:
+            raise AoiError(problems)
+    except AoiError:
+        if table.guessed:
+            raise AoiError([table.guessed])
+        raise
+    numbers = (UNLABELLED if number is None else number for number in labels.numbers)
+    ids, names = ([picture[place] for picture in placed.pictures] for place in (0, 1))
+    found = Rows.unread(ids, (row.line for row in rows), numbers, names)
+    leniences = (*table.leniences, *labels.leniences, *placed.leniences)
+    return Gathered(layout.table, placed.container, labels.classes.names, found, leniences)
+
+
+def _no_labels(rows: Sequence[TableRow], known: Classes | None) -> Labels:
+    assert known is not None
+    return Labels(known, (None,) * len(rows), known.leniences, ())
+
+
+def _good_rows(path: str, table: Table) -> tuple[list[TableRow], list[str], list[Problem]]:
+    """Rows whose IDs may be those of pictures, the IDs of the others, and a problem for each of these."""
+    rows: list[TableRow] = []
+    unusable = list(table.named)
+    problems = []
+    first_seen: dict[str, int] = {}
+    for row in table.rows:
+        problem = _bad_id(path, row.line, row.id)
+        if not problem and row.id in first_seen:
+            problem = repeated_row(path, row, first_seen[row.id])
+        if problem:
+            problems.append(problem)
+            unusable.append(row.id)
+            continue
+        first_seen[row.id] = row.line
+        rows.append(row)
+    return rows, unusable, [*table.problems, *once(problems)]
+
+
+def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
+    if not picture_id.strip(INVISIBLE):
+        return Problem(path, "the ID is blank", "Name the picture by its file, or take the row out", line)
+    parts = picture_id.replace("\\", "/").split("/")
+    if not parts[0].strip() or ".." in parts or "://" in picture_id or DRIVE.match(picture_id):
+        seen = f"the ID {picture_id[:80]!r} leaves the folder of the pictures"
+        remedy = "Name the picture by its file, as it lies in that folder: a.png or part/a.png"
+        return Problem(path, seen, remedy, line)
+    if picture_id.isprintable():
+        return None
+    if any("\ud800" <= c <= "\udfff" for c in picture_id):
+        seen = f"the name {picture_id[:80]!r} is in no encoding that is known"
+        return Problem(path, seen, "Rename the file", line)
+    if any(not c.isprintable() and category(c) != "Zs" for c in picture_id.strip(INVISIBLE)):
+        seen = f"the ID {picture_id[:80]!r} holds a control character"
+        return Problem(path, seen, "Name the picture by its file, after renaming one that has such a name", line)
+    return None
