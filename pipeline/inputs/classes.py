@@ -11,6 +11,7 @@ from unicodedata import category
 
 from pipeline.inputs import files
 from pipeline.inputs.tables import TableRow, read_text
+from pipeline.inputs.telling import EXAMPLES
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.lettering import as_seen
@@ -31,7 +32,6 @@ MARKED = {  # lines of classes.txt as other programs write them
 }
 NUMBERED = re.compile(r"([0-9]{1,9})(?: *[:.,;)=\t-] *| +)([^\s\d].*)")  # not "0-1 mm"
 MOST = 10**9  # a larger number is no label
-SHOWN = 3  # examples in one message
 
 
 class Classes(NamedTuple):
@@ -199,7 +199,7 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
     if words:
         others = [(row, cell) for row, cell in zip(rows, cells, strict=True) if number_of[cell] is not None]
         few, many = sorted((words, others), key=len)
-        shown = ", ".join(f"{cell[:40]!r} in row {row.line}" for row, cell in few[:SHOWN])
+        shown = ", ".join(f"{cell[:40]!r} in row {row.line}" for row, cell in few[:EXAMPLES])
         seen = f"the labels mix names and numbers: {shown}; {len(many):,} others are such as {many[0][1][:40]!r}"
         raise refuse(table, seen, f"Write either names or numbers, or {CLASSES} with the names in label order")
     if len(numbers) < 2:

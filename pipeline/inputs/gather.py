@@ -13,9 +13,10 @@ from pipeline.inputs import files
 from pipeline.inputs.classes import CLASSES, Classes, Labels, label_rows, sorted_classes
 from pipeline.inputs.layouts import Container, Kind, Layout, Split, inner_folder, is_split, read_listing
 from pipeline.inputs.locate import INVISIBLE
-from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, some, told_of
+from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, told_of
 from pipeline.inputs.rows import Rows
-from pipeline.inputs.tables import Table, TableRow, once, read_table
+from pipeline.inputs.tables import Table, TableRow, read_table
+from pipeline.inputs.telling import once, some
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.records.schema import UNLABELLED

@@ -28,7 +28,7 @@ from pipeline.inputs.layouts import (
 )
 from pipeline.inputs.look import Look, fill, look_here
 from pipeline.inputs.rows import Rows
-from pipeline.inputs.tables import LISTED
+from pipeline.inputs.telling import LISTED
 from tfrecords.artifacts.files import hash_json_rows
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse

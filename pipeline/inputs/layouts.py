@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, Listing, reason
+from pipeline.inputs.telling import EXAMPLES
 from tfrecords.errors import AoiError, refuse, sentence
 
 Split = Literal["train", "test"]
@@ -24,7 +25,6 @@ DEEPEST = 5  # folders around a set
 MARKS = tuple(
     f"{split}{ending}" for split in ("train", "test") for ending in (".csv", "_images", "_images.zip", "", ".zip")
 )
-EXAMPLES = 3  # in one message
 LIKE = "Put the pictures into train_images/, with train.csv beside it, or into a folder per class: train/CLASS/"
 
 

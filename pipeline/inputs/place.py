@@ -11,13 +11,13 @@ from pipeline.inputs import files
 from pipeline.inputs.files import AS_STORED, Listing, Stored
 from pipeline.inputs.layouts import Container, Layout, Split, read_listing
 from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible, without_ending
-from pipeline.inputs.tables import LISTED, TableRow
+from pipeline.inputs.tables import TableRow
+from pipeline.inputs.telling import EXAMPLES, is_whole, shown, some
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
 from tfrecords.pictures.formats import SUFFIXES
 
 MANY = 1000  # pictures of one fault, of which no list helps any more
-EXAMPLES = 3  # in one message
 ALIKE = "Write the ID as the picture is named, or the other way round"
 NEAR = 200  # rows and pictures that are left, up to which those of almost the same name are told together
 
@@ -148,7 +148,7 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
     container, missing = tried.container, [rows[at] for at in tried.found.missing]
     if not any(not picture.hidden for picture in tried.pictures):
         return _Told([no_picture(container, tried.listing)], whole=True)
-    if _is_whole(len(missing), len(rows)):
+    if _is_one(len(missing), len(rows)):
         return _Told([_cause(table, rows, tried)], whole=True)
     line_of = {visible(row.id): row.line for row, at in zip(rows, tried.found.places, strict=True) if at is not None}
     left = [tried.names[at] for at in unnamed]
@@ -179,9 +179,9 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
     return _Told(problems, frozenset(about))
 
 
-def _is_whole(faulty: int, all_of_them: int) -> bool:
-    """Whether so many have a fault that it has one cause, and a list of them helps nobody."""
-    return faulty > MANY or 1 < faulty == all_of_them or (faulty > LISTED and 2 * faulty >= all_of_them)
+def _is_one(faulty: int, all_of_them: int) -> bool:
+    """Whether a fault is told once: it is one of the whole set, or no list of so many helps any more."""
+    return faulty > MANY or is_whole(faulty, all_of_them)
 
 
 def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
@@ -200,7 +200,7 @@ def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
 def _unnamed(table: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]:
     """What is told of pictures without a row."""
     remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
-    if _is_whole(len(names), len(tried.names)):
+    if _is_one(len(names), len(tried.names)):
         seen = f"{len(names):,} of {len(tried.names):,} pictures have no row in {os.path.basename(table)}"
         remedy = remedy.replace("it", "each", 1).replace("the picture", "them")
         return [Problem(tried.container.path, f"{seen}, such as {some(names)}", remedy)]
@@ -208,10 +208,11 @@ def _unnamed(table: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]
 
 
 def no_picture(container: Container, listing: Listing) -> Problem:
+    """The problem of a container without a picture, with what is there instead."""
     seen = "no picture is there"
     if listing.others:
-        shown = [f"{count:,} {ending or 'without an ending'}" for ending, count in listing.others.items()]
-        seen += f"; the files there are: {', '.join(shown[:EXAMPLES])}"
+        others = [f"{count:,} {ending or 'without an ending'}" for ending, count in listing.others.items()]
+        seen += f"; the files there are: {', '.join(others[:EXAMPLES])}"
     return Problem(container.path, seen, f"Put pictures there: {', '.join(SUFFIXES)}")
 
 
@@ -239,12 +240,3 @@ def told_of(listing: Listing, encoding: int, container: Container, named: set[st
     if linked := [each.name for each in listing.pictures if each.linked]:
         told.append(Lenience(kind="pictures behind a link to a folder", count=len(linked), example=linked[0]))
     return told
-
-
-def shown(name: str) -> str:
-    """A name, in quotes where a reader would not see all of it."""
-    return name if name == name.strip() and name.isprintable() else repr(name)
-
-
-def some(names: Sequence[str]) -> str:
-    return ", ".join(shown(name)[:80] for name in names[:EXAMPLES])

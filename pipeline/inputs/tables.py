@@ -2,11 +2,12 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.header import ID, LABEL, NAMES_OF_SEPARATORS, QUOTES, SEPARATORS, find_header
+from pipeline.inputs.telling import once
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 
@@ -18,7 +19,6 @@ BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls under another name
 BIG5 = "cp950"  # Big5, as Windows writes it in Taiwan
 UTF8 = "Save it as UTF-8 (in Excel: CSV UTF-8)"
-LISTED = 10  # rows of one fault, of which each is told by itself; of more, one is told with their number
 
 
 class TableRow(NamedTuple):
@@ -199,24 +199,3 @@ def _not_utf8(path: str, data: bytes, error: UnicodeDecodeError, read_as: str) -
     row = data[: error.start].count(b"\n") + 1
     told = "not UTF-8" if read_as != BIG5 else "not UTF-8, and as Big5 the file does not fit its pictures"
     return Problem(path, f"byte {error.start} is {told}", UTF8, row)
-
-
-def once(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """The problems; of a fault that more than LISTED rows have, the first alone, with how many others have it.
-
-    Two rows have the same fault where it has the same remedy.
-    """
-    problems = list(problems)
-    rows: dict[tuple[str, str], list[int]] = {}
-    for problem in problems:
-        rows.setdefault((problem.file, problem.remedy), []).append(problem.row or 0)
-    told: set[tuple[str, str]] = set()
-    for problem in problems:
-        key = (problem.file, problem.remedy)
-        if len(rows[key]) <= LISTED:
-            yield problem
-        elif key not in told:
-            told.add(key)
-            others = ", ".join(map(str, rows[key][1:4]))
-            seen = f"{problem.seen}; {len(rows[key]) - 1:,} more rows have this fault, such as {others}"
-            yield Problem(problem.file, seen, problem.remedy, problem.row)

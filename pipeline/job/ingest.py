@@ -19,9 +19,8 @@ import numpy as np
 from pipeline.inputs.depth import resolve_depth
 from pipeline.inputs.files import READ_ERRORS, opened, reason
 from pipeline.inputs.inputs import Inputs
-from pipeline.inputs.place import some
 from pipeline.inputs.rows import Reject, duplicates
-from pipeline.inputs.tables import LISTED
+from pipeline.inputs.telling import is_whole, some
 from pipeline.job.beam import Runner, open_runner, read_options, run_shards
 from pipeline.job.front import Front
 from pipeline.job.plan import shard_rows
@@ -243,7 +242,7 @@ def _refuse_rejects(inputs: Inputs, rejects: Sequence[Reject], settings: IngestS
     common = [reject for reject in rejects if reject.reason == most]
     told = [reject for reject in rejects if reject.reason != most]
     problems = []
-    if count > LISTED and 2 * count > len(inputs.rows):  # a fault of the whole set: a list helps nobody
+    if is_whole(count, len(inputs.rows)):
         seen = f"{count:,} of {len(inputs.rows):,} pictures, such as {some([reject.id for reject in common])}: {most}"
         problems.append(Problem(inputs.container, seen, sentence(common[0].remedy)))
     else:

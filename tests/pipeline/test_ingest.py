@@ -391,6 +391,17 @@ def test_unusable_training_pictures_are_all_told_and_nothing_is_left(data, tmp_p
     assert not (tmp_path / "datasets").exists()
 
 
+def test_a_fault_that_all_pictures_have_is_told_once(tmp_path):
+    for name in ("plain/1.png", "plain/2.png", "plain/3.png", "rows/1.png", "rows/2.png", "rows/3.png"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no picture")
+    with pytest.raises(AoiError) as refused:
+        ingested(tmp_path, tmp_path / "datasets", settings=IngestSettings(folds=3))
+    (problem,) = refused.value.problems
+    assert problem.seen.startswith("6 of 6 pictures, such as plain/1.png, plain/2.png, plain/3.png: ")
+
+
 def test_pictures_that_only_decoding_shows_to_be_unusable_are_told_alike(data, tmp_path):
     little = PreprocessSettings(image_size_px=32, max_megapixels=0.1)
     paths = [damage(data, "train", number, "too large") for number in (5, 2)]
