@@ -2,11 +2,11 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.inputs import files
-from pipeline.inputs.header import ID, LABEL, NAMES_OF_SEPARATORS, QUOTES, SEPARATORS, find_header
+from pipeline.inputs.header import ID, LABEL, NAMES_OF_SEPARATORS, QUOTES, SEPARATORS, Form, find_header
 from pipeline.inputs.telling import once
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
@@ -50,33 +50,15 @@ def read_table(path: str, labelled: bool) -> Table:
         AoiError: no file, no text, no column of IDs (or labels), no CSV, no row.
     """
     text, leniences, guessed = read_text(path)
-    skipped = 0
-    if before := EMPTY_LINES.match(text):
-        skipped, text = len(before[0].splitlines()), text[before.end() :]
-    first, _, rest = text.partition("\n")
-    separators: Sequence[str] = SEPARATORS
-    hint = first.rstrip("\r")
-    if len(hint) == 5 and hint.lower().startswith("sep="):  # Excel's hint for itself
-        skipped, text, separators = skipped + 1, rest, hint[4]
-        leniences.append(Lenience(kind="Excel's first line sep=", count=1, example=repr(separators[0])))
+    text, skipped, separators = _from_header(text)
     form, header, found = find_header(path, text, separators, skipped + 1, labelled)
-    separator = form.separator
-    if separator != "," and separators is SEPARATORS:
-        name = NAMES_OF_SEPARATORS[separator]
-        leniences.append(Lenience(kind=f"{name} between the fields", count=1, example=separator.join(header)[:80]))
-    if form.blanks:
-        leniences.append(Lenience(kind="blanks before quotes", count=1, example=first.strip()[:80]))
-    leniences += [
-        Lenience(kind=f"another name of the column {name}", count=1, example=repr(header[place][:80]))
-        for name, place in found.items()
-        if header[place] != name
-    ]
+    leniences += _of_header(text, separators, form, header, found)
     rows: list[TableRow] = []
     named: list[str] = []
     problems: list[Problem] = []
     empty: list[int] = []
-    other_width: list[int] = []
     again: list[int] = []
+    other_width: list[int] = []
     needed, id_at, label_at = max(found.values()) + 1, found[ID], found.get(LABEL) if labelled else None
     reader = form.reader(text)
     line = skipped
@@ -85,21 +67,16 @@ def read_table(path: str, labelled: bool) -> Table:
         line = skipped + reader.line_num
         for cells in reader:
             line = skipped + reader.line_num
-            if len(cells) != len(header):
-                if not cells or not "".join(cells).strip():
+            if len(cells) != len(header) or not cells[id_at].strip():
+                if not "".join(cells).strip():
                     empty += [line] if cells else []
                     continue
                 if len(cells) < needed or "".join(cells[len(header) :]).strip():
                     named += cells[id_at : id_at + 1]
-                    seen = f"{len(cells)} fields, and the header has {len(header)}"
-                    remedy = f"Write {len(header)}, with {NAMES_OF_SEPARATORS.get(separator, separator)} between them"
-                    problems.append(Problem(path, seen, remedy, line))
+                    problems.append(_other_fields(path, line, len(cells), len(header), form.separator))
                     continue
-                other_width.append(line)
-            if not cells[id_at].strip() and not "".join(cells).strip():
-                empty.append(line)
-                continue
-            if cells[id_at] == header[id_at] and cells == header:
+                other_width += [line] if len(cells) != len(header) else []
+            elif cells == header:
                 again.append(line)
                 continue
             rows.append(TableRow(line, cells[id_at], "" if label_at is None else cells[label_at]))
@@ -107,13 +84,51 @@ def read_table(path: str, labelled: bool) -> Table:
         problems.append(Problem(path, f"not readable as CSV ({error})", QUOTES, line + 1))
         raise AoiError(problems if guessed is None else [guessed])
     passed = {"empty rows": empty, "the header again": again, "empty fields too many or too few": other_width}
-    for kind, lines in passed.items():
-        if lines:
-            leniences.append(Lenience(kind=kind, count=len(lines), example=f"row {lines[0]}"))
+    leniences += [
+        Lenience(kind=kind, count=len(lines), example=f"row {lines[0]}") for kind, lines in passed.items() if lines
+    ]
     if not rows and not problems:
         remedy = "Add a row for every picture" + ("" if labelled else "; where there are none, take this file away")
         raise refuse(path, "no row below the header", remedy)
     return Table(tuple(rows), tuple(named), tuple(leniences), tuple(once(problems)), guessed)
+
+
+def _from_header(text: str) -> tuple[str, int, Sequence[str]]:
+    """A text from its header on, how many lines are before that, and the separators that may be meant there."""
+    skipped = 0
+    if before := EMPTY_LINES.match(text):
+        skipped, text = len(before[0].splitlines()), text[before.end() :]
+    first, _, rest = text.partition("\n")
+    hint = first.rstrip("\r")
+    if len(hint) == 5 and hint.lower().startswith("sep="):  # Excel's hint for itself
+        return rest, skipped + 1, hint[4]
+    return text, skipped, SEPARATORS
+
+
+def _of_header(
+    text: str, separators: Sequence[str], form: Form, header: Sequence[str], found: Mapping[str, int]
+) -> Iterator[Lenience]:
+    """What was taken leniently of the header, and of how the fields are written.
+
+    text, separators: see `_from_header`; form, header, found: see `find_header`.
+    """
+    if separators is not SEPARATORS:
+        yield Lenience(kind="Excel's first line sep=", count=1, example=repr(separators[0]))
+    elif form.separator != ",":
+        name = NAMES_OF_SEPARATORS[form.separator]
+        yield Lenience(kind=f"{name} between the fields", count=1, example=form.separator.join(header)[:80])
+    if form.blanks:
+        yield Lenience(kind="blanks before quotes", count=1, example=text.partition("\n")[0].strip()[:80])
+    for name, place in found.items():
+        if header[place] != name:
+            yield Lenience(kind=f"another name of the column {name}", count=1, example=repr(header[place][:80]))
+
+
+def _other_fields(path: str, line: int, fields: int, in_header: int, separator: str) -> Problem:
+    """The problem of a row with fields too many or too few."""
+    between = NAMES_OF_SEPARATORS.get(separator, separator)
+    remedy = f"Write {in_header}, with {between} between them"
+    return Problem(path, f"{fields} fields, and the header has {in_header}", remedy, line)
 
 
 def read_text(path: str, data: bytes | None = None) -> tuple[str, list[Lenience], Problem | None]:

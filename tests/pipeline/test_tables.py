@@ -163,6 +163,12 @@ def test_quotes_behind_blanks_are_quotes(path):
     assert pairs(read(path, 'ID,Label\n"a.png", "0"\n')) == [("a.png", "0")]
 
 
+def test_the_example_of_blanks_is_the_header_also_behind_excel_s_hint(path):
+    table = read(path, 'sep=;\n"ID"; "Label"\n"a.png"; "0"\n')
+    examples = {lenience.kind: lenience.example for lenience in table.leniences}
+    assert examples == {"Excel's first line sep=": "';'", "blanks before quotes": '"ID"; "Label"'}
+
+
 def test_a_file_of_several_that_were_put_together_has_its_header_several_times(path):
     table = read(path, "ID,Label\na.png,0\nID,Label\nb.png,1\n")
     assert pairs(table) == [("a.png", "0"), ("b.png", "1")]
