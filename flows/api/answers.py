@@ -68,7 +68,7 @@ class Answers:
         )
         result["id"] = picture.id
         try:
-            answer = served.answering.answer(picture.data, next(self._turns), explain)
+            answer = served.answering.answer(picture.data, next(self._turns), explain=explain)
         except PictureError as error:
             self._metrics.unreadable.inc()
             result["error"] = {"seen": str(error), "remedy": error.remedy_alone}

@@ -56,7 +56,7 @@ class Answering:
         self.folder, self.point, self.shift_copies = folder, point, shift_copies
         self.classifier: Classifier = open_classifier(folder)
 
-    def answer(self, data: bytes, turn: int = 0, explain: bool = False) -> Answer:
+    def answer(self, data: bytes, turn: int = 0, *, explain: bool = False) -> Answer:
         """The answer about a picture file, the same as predict's. turn: which network's answer drift gets; explain:
         with the evidence.
 
@@ -64,7 +64,7 @@ class Answering:
         """
         image, measures = self.classifier.read(data)
         looks = [
-            self.classifier.look(images, explain and not copy)
+            self.classifier.look(images, evidence=explain and not copy)
             for copy, images in enumerate(shifted(image[None], self.shift_copies))
         ]
         answers = [np.stack([outputs.probabilities for outputs in each]) for each in looks]

@@ -36,9 +36,9 @@ class Classifier:
     preprocess: PreprocessSettings
     novelty: Novelty | None = None
 
-    def look(self, images: np.ndarray, evidence: bool = False) -> list[Outputs]:
+    def look(self, images: np.ndarray, *, evidence: bool = False) -> list[Outputs]:
         """uint8 (N, S, S, C), 0..255, to what one pass of each network gives; evidence: whether class maps too."""
-        return [network.look(images, evidence) for network in self.networks]
+        return [network.look(images, evidence=evidence) for network in self.networks]
 
     def novelty_of(self, looks: Sequence[Outputs]) -> np.ndarray:
         """Novelty of N pictures from `look`: float (N,), not a number where the model does not know it."""
@@ -54,7 +54,7 @@ class Classifier:
 
     def unseen(self, images: np.ndarray, fold: int) -> Outputs:
         """uint8 (N, S, S, C), pictures of a fold, to what the network gives of them that did not train on it."""
-        return self.networks[self.folds.index(fold)].look(images, False)
+        return self.networks[self.folds.index(fold)].look(images)
 
     def novelty_unseen(self, seen: Outputs, fold: int) -> np.ndarray:
         """Novelty of N pictures of a fold from `unseen`, as that network alone sees it: float (N,), as `novelty_of`."""
@@ -125,14 +125,14 @@ def mirrored(network: Network, mirrors: Collection[str]) -> Network:
     if not turns:
         return network
 
-    def look(images: np.ndarray, evidence: bool) -> Outputs:
-        seen = network.look(np.concatenate([images, *(np.flip(images, turn) for turn in turns)]), evidence)
+    def run(images: np.ndarray, evidence: bool) -> Outputs:
+        seen = network.run(np.concatenate([images, *(np.flip(images, turn) for turn in turns)]), evidence)
         own = slice(len(images))
         answers = seen.probabilities.reshape(1 + len(turns), len(images), seen.probabilities.shape[1])
         spoke = None if seen.evidence is None else seen.evidence[own]
         return Outputs(answers.mean(axis=0), seen.features[own], seen.texture[own], spoke)
 
-    return Network(look)
+    return Network(run)
 
 
 def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> "pd.DataFrame":
@@ -175,7 +175,7 @@ def read_mirrors(folder: Path) -> dict[str, list[str]]:
     return _read_card(folder).get("mirrors", {})  # cards of earlier versions have none
 
 
-def open_classifier(folder: Path, keras: bool = False) -> Classifier:
+def open_classifier(folder: Path, *, keras: bool = False) -> Classifier:
     """The classifier in the folder of a model or of an export.
 
     keras: the networks as they were trained, which exports are measured against, in place of those that were exported.

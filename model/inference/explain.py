@@ -76,7 +76,7 @@ def _draw(
     """wanted: of an ID, where its picture comes, and the label that is explained."""
     if not wanted:
         return
-    classifier, done = open_classifier(answering, keras), 0
+    classifier, done = open_classifier(answering, keras=keras), 0
     progress(0, len(wanted), "heat maps")
 
     def draw(name: str, image: np.ndarray, evidence: np.ndarray) -> None:
@@ -89,7 +89,9 @@ def _draw(
             if not places:
                 continue
             images = batch["image"][places]
-            spoke = [outputs.evidence for outputs in classifier.look(images, True) if outputs.evidence is not None]
+            spoke = [
+                outputs.evidence for outputs in classifier.look(images, evidence=True) if outputs.evidence is not None
+            ]
             mean = np.mean(spoke, axis=0)
             chosen = [names[place] for place in places]
             evidence = [maps[..., wanted[name][1]] for name, maps in zip(chosen, mean, strict=True)]

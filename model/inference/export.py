@@ -70,7 +70,7 @@ def export_model(
     write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks, mirrors)
     _write_references(model, networks, dataset, precision, work)
     answers = [
-        _answers(open_classifier(folder, name == KERAS), checked, name, progress)
+        _answers(open_classifier(folder, keras=name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
     ]
     theirs, ours = (each.mean(axis=0) for each in answers)
@@ -154,7 +154,7 @@ def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
         (f"{exported.manifest.format}-{exported.manifest.precision}", exported.path, "", checked.bytes),
     ):
         began = perf_counter()
-        classifier = open_classifier(folder, runtime == KERAS)
+        classifier = open_classifier(folder, keras=runtime == KERAS)
         loaded = perf_counter() - began
         classifier.probabilities(pictures[:1])  # the first call is set-up
         seconds = []

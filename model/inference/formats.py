@@ -50,13 +50,17 @@ def level(sizes: Collection[int], last: int) -> int:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network in use. look: (pictures uint8 (N, S, S, C), C 1 or 3; whether evidence is asked for)."""
+    """A trained network in use. run: one pass, of (pictures as `look` takes them, whether evidence is asked for)."""
 
-    look: Callable[[np.ndarray, bool], Outputs]
+    run: Callable[[np.ndarray, bool], Outputs]
+
+    def look(self, images: np.ndarray, *, evidence: bool = False) -> Outputs:
+        """Pictures uint8 (N, S, S, C), C 1 or 3, to what one pass gives of them; evidence: whether class maps too."""
+        return self.run(images, evidence)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Pictures uint8 (N, S, S, C) to probabilities float32 (N, classes)."""
-        return self.look(images, False).probabilities
+        return self.look(images).probabilities
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ def compiled(network: keras.Model, batch_size: int = 32) -> Network:
     spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
     call = tf.function(pass_through(network), input_signature=[spec])
 
-    def look(images: np.ndarray, evidence: bool) -> Outputs:
+    def run(images: np.ndarray, evidence: bool) -> Outputs:
         starts = range(0, max(1, len(images)), batch_size)  # no picture at all has outputs too, of their shapes
         kernel = head_of(network).get_weights()[0] if evidence else np.empty(0)
         parts = []
@@ -25,4 +25,4 @@ def compiled(network: keras.Model, batch_size: int = 32) -> Network:
             parts.append([probabilities, features, texture.astype(np.float32), *spoke])
         return Outputs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-    return Network(look)
+    return Network(run)

@@ -37,7 +37,7 @@ def predict_lot(
     model does not know it.
     """
     classes = dataset.manifest.classes
-    classifier = open_classifier((exported or model).path, settings.runtime == Runtime.KERAS)
+    classifier = open_classifier((exported or model).path, keras=settings.runtime == Runtime.KERAS)
     table, alone = _predict(classifier, dataset, settings, progress)
     readable = (table["status"] == OK).to_numpy()
     table.insert(len(table.columns) - 2, "decision", Decision.REVIEW)

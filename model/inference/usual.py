@@ -31,7 +31,7 @@ def learned(network: Network, dataset: Dataset, fold: int) -> tuple[Outputs, np.
     parts, labels = [], []
     while chunk := list(islice(chosen, BATCH)):
         images, named = zip(*chunk, strict=True)
-        parts.append(network.look(np.stack(images), False))
+        parts.append(network.look(np.stack(images)))
         labels += named
     return joined(parts), np.array(labels)
 
@@ -47,6 +47,6 @@ def unseen(networks: Mapping[int, Network], dataset: Dataset) -> dict[int, tuple
     for batch in read_arrays(dataset, networks):
         for fold in np.unique(batch["fold"]).tolist():
             own = batch["fold"] == fold
-            parts[fold].append(networks[fold].look(batch["image"][own], False))
+            parts[fold].append(networks[fold].look(batch["image"][own]))
             ids[fold] += batch["id"][own].tolist()
     return {fold: (joined(parts[fold]), choosing(dataset, ids[fold])) for fold in networks}

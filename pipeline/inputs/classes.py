@@ -176,9 +176,8 @@ def sorted_classes(table: str, names: Iterable[str]) -> Classes:
     if problems:
         raise AoiError(problems)
     example = ", ".join(f"{label} {name}" for label, name in enumerate(ordered))[:200]
-    return Classes(
-        tuple(ordered), (Lenience(kind="classes in the order of their names", count=1, example=example),), False
-    )
+    lenience = Lenience(kind="classes in the order of their names", count=1, example=example)
+    return Classes(tuple(ordered), (lenience,), listed=False)
 
 
 def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) -> Classes:
@@ -212,12 +211,12 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
         raise refuse(table, seen, f"{NAME_CLASSES}; number the labels from 0 without a gap, or add pictures of it")
     if len(numbers) == len(AIDEA_CLASSES):
         example = f"0 is {AIDEA_CLASSES[0]}, the good parts; {CLASSES} would name others"
-        return Classes(
-            AIDEA_CLASSES, (Lenience(kind="AIdea's names for six classes", count=1, example=example),), False
-        )
+        lenience = Lenience(kind="AIdea's names for six classes", count=1, example=example)
+        return Classes(AIDEA_CLASSES, (lenience,), listed=False)
     names = tuple(f"class_{number}" for number in range(len(numbers)))
     example = f"{names[0]} to {names[-1]}; {CLASSES} would name them"
-    return Classes(names, (Lenience(kind="classes without names", count=len(names), example=example),), False)
+    lenience = Lenience(kind="classes without names", count=len(names), example=example)
+    return Classes(names, (lenience,), listed=False)
 
 
 def _number(cell: str) -> int | None:

@@ -246,27 +246,27 @@ def inner_folder(names: Sequence[str], container: str, least: int = 0) -> str:
 
 def _containers(data: str, split: Split) -> Iterator[Container]:
     """Where the pictures of a CSV may lie. Raises: AoiError where there is no place for them."""
-    usual, archive = f"{split}_images", f"{split}_images.zip"
+    folder, archive = f"{split}_images", f"{split}_images.zip"
     found: list[Container] = []
-    for name, own, known in (
-        *((usual, True, True), (archive, True, True)),
+    for name, own, usual in (
+        *((folder, True, True), (archive, True, True)),
         *((split, True, False), (f"{split}.zip", True, False)),
-        *((os.path.basename(_alike(data, split) or usual), True, False),),
+        *((os.path.basename(_alike(data, split) or folder), True, False),),
         *((name, False, False) for name in ("images", "images.zip", "pictures", "pictures.zip")),
     ):
         path = files.child(data, name)
         if path and path not in [each.path for each in found]:
-            found.append(Container(path, own, known))
+            found.append(Container(path, own, usual))
     if not found and (_has_pictures(data) or class_folders(data)):
-        found.append(Container(data, False, False))
+        found.append(Container(data, own=False, usual=False))
     zips = [name for name in _entries(data) if files.is_zip(name) and not is_split(name)]
     if not found and len(zips) == 1:
-        found.append(Container(files.join(data, zips[0]), False, False))
+        found.append(Container(files.join(data, zips[0]), own=False, usual=False))
     if not found:
         seen, remedy = f"neither this folder nor {archive} is there", "Put the pictures into one of the two"
         if packed := [name for name in _entries(data) if name.lower().endswith(ARCHIVES)]:
-            seen, remedy = f"{seen}, but {packed[0]}, which is not read", f"Unpack it into {usual}/"
-        raise refuse(files.join(data, usual), seen, remedy)
+            seen, remedy = f"{seen}, but {packed[0]}, which is not read", f"Unpack it into {folder}/"
+        raise refuse(files.join(data, folder), seen, remedy)
     yield from found
 
 

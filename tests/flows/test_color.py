@@ -117,7 +117,7 @@ def test_an_ensemble_over_rgb_shows_its_mean_heat_over_colors(lot, swept):
     assert len(classifier.networks) == 2
     for row in index:
         image = prepare((swept.data / "test_images" / row["ID"]).read_bytes(), classifier.preprocess)
-        spoke = [seen.evidence[0, ..., int(row["label"])] for seen in classifier.look(image[None], True)]
+        spoke = [seen.evidence[0, ..., int(row["label"])] for seen in classifier.look(image[None], evidence=True)]
         drawn = (lot.path / "explanations" / row["file"]).read_bytes()
         assert drawn == heat_map(image, np.mean(spoke, axis=0))
 

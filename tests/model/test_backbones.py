@@ -153,7 +153,9 @@ def test_its_file_holds_the_same_names_and_gives_the_same_answers(network, pictu
 
 
 def test_litert_answers_as_keras_does(network, pictures):
-    ours, theirs = (each.look(pictures, True) for each in (open_network(to_litert(network)), compiled(network)))
+    ours, theirs = (
+        each.look(pictures, evidence=True) for each in (open_network(to_litert(network)), compiled(network))
+    )
     assert theirs.probabilities.std(axis=0).max() > 0.1  # else equality would say nothing
     np.testing.assert_array_equal(ours.probabilities.argmax(axis=1), theirs.probabilities.argmax(axis=1))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4)
@@ -165,7 +167,7 @@ def test_litert_answers_as_keras_does(network, pictures):
 def test_in_8_bits_it_answers_and_explains_and_its_file_is_smaller(network, pictures):
     whole, file = to_litert(network), to_litert(network, list(pictures))
     assert len(file) < 0.6 * len(whole)
-    ours, theirs = (open_network(each).look(pictures, True) for each in (file, whole))
+    ours, theirs = (open_network(each).look(pictures, evidence=True) for each in (file, whole))
     np.testing.assert_allclose(ours.probabilities.sum(axis=1), 1, atol=0.02)
     assert ours.evidence.shape == theirs.evidence.shape
     assert ours.features.shape == theirs.features.shape

@@ -24,11 +24,11 @@ def exported(network):
 
 @pytest.fixture
 def looked(exported, pictures):
-    return open_network(exported).look(pictures, True)
+    return open_network(exported).look(pictures, evidence=True)
 
 
 def test_one_pass_gives_the_probabilities_the_features_and_the_maps_that_keras_computes(looked, network, pictures):
-    theirs = compiled(network).look(pictures, True)
+    theirs = compiled(network).look(pictures, evidence=True)
     np.testing.assert_allclose(looked.probabilities, theirs.probabilities, atol=1e-4)
     np.testing.assert_allclose(looked.features, theirs.features, atol=1e-4)
     np.testing.assert_allclose(looked.texture, theirs.texture, atol=1e-3)
@@ -51,7 +51,7 @@ def test_the_probabilities_are_to_the_bit_those_that_the_file_gives_to_other_pro
 
 def test_what_is_not_asked_for_is_not_given_and_changes_no_answer(exported, looked, pictures):
     asked = open_network(exported)
-    plain = asked.look(pictures, False)
+    plain = asked.look(pictures)
     assert plain.evidence is None
     np.testing.assert_array_equal(plain.features, looked.features)
     np.testing.assert_array_equal(asked(pictures), looked.probabilities)
@@ -64,7 +64,7 @@ def test_the_mean_of_the_evidence_and_the_bias_are_the_answer(looked, network):
 
 
 def test_in_8_bits_they_show_the_same(looked, network, pictures):
-    rough = open_network(to_litert(network, list(pictures))).look(pictures, True)
+    rough = open_network(to_litert(network, list(pictures))).look(pictures, evidence=True)
     assert np.corrcoef(looked.evidence.ravel(), rough.evidence.ravel())[0, 1] > 0.8
     kernel, bias = head_of(network).get_weights()
     ours = keras.ops.convert_to_numpy(keras.ops.softmax(rough.features @ kernel + bias))
@@ -73,15 +73,15 @@ def test_in_8_bits_they_show_the_same(looked, network, pictures):
 
 def test_behind_flatten_there_are_features_without_maps(pictures):
     flat = build(TrainSettings(alpha=0.25, weights="none", head="flatten"), SIZE, CLASSES)
-    ours = open_network(to_litert(flat)).look(pictures, True)
-    theirs = compiled(flat).look(pictures, True)
+    ours = open_network(to_litert(flat)).look(pictures, evidence=True)
+    theirs = compiled(flat).look(pictures, evidence=True)
     assert ours.evidence is None
     np.testing.assert_allclose(ours.features, theirs.features, atol=1e-4)
     np.testing.assert_allclose(ours.texture, theirs.texture, atol=1e-4)
 
 
 def test_what_is_no_classifier_gives_what_it_gives_alone(network, pictures):
-    ours = open_network(to_litert(extractor(network))).look(pictures, True)
+    ours = open_network(to_litert(extractor(network))).look(pictures, evidence=True)
     assert ours.features.shape == (len(pictures), 0)
     assert ours.evidence is None
 

@@ -160,7 +160,9 @@ def test_in_8_bits_the_heat_is_the_same_within_a_distance():
     network = build(TrainSettings(weights=str(WEIGHTS)), 128, 3)
     learned = LogisticRegression(max_iter=1000, fit_intercept=False).fit(extractor(network)(pictures).numpy(), labels)
     head_of(network).set_weights([learned.coef_.T, np.zeros(3)])
-    whole, rough = (open_network(to_litert(network, given)).look(pictures, True) for given in ((), list(pictures)))
+    whole, rough = (
+        open_network(to_litert(network, given)).look(pictures, evidence=True) for given in ((), list(pictures))
+    )
     apart = []
     for place, label in enumerate(labels):
         one, other = (heat_of(seen.evidence[place, ..., label], 128) for seen in (whole, rough))

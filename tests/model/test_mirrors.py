@@ -41,7 +41,7 @@ MEANS = {  # how pictures are mirrored -> mean over the corners that the network
 
 @pytest.mark.parametrize("mirrors", MEANS)
 def test_an_answer_is_the_mean_over_the_picture_and_its_mirror_images(mirrors):
-    seen = mirrored(Network(corner), mirrors).look(PICTURES, True)
+    seen = mirrored(Network(corner), mirrors).look(PICTURES, evidence=True)
     np.testing.assert_allclose(seen.probabilities[:, 0], np.array(MEANS[mirrors]) / 255, atol=1e-6)
     np.testing.assert_allclose(seen.probabilities.sum(axis=1), 1, atol=1e-6)
     alone = corner(PICTURES, True)
