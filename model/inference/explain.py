@@ -89,10 +89,8 @@ def _draw(
             if not places:
                 continue
             images = batch["image"][places]
-            spoke = [
-                outputs.evidence for outputs in classifier.look(images, evidence=True) if outputs.evidence is not None
-            ]
-            mean = np.mean(spoke, axis=0)
+            looks = classifier.look(images, evidence=True)
+            mean = np.mean([seen.evidence for seen in looks if seen.evidence is not None], axis=0)
             chosen = [names[place] for place in places]
             evidence = [maps[..., wanted[name][1]] for name, maps in zip(chosen, mean, strict=True)]
             list(pool.map(draw, chosen, images, evidence))

@@ -6,13 +6,12 @@ way. The file stays as it is, so files of earlier versions give the same, and ot
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from model.inference.endings import ending_of, giving
 from model.inference.formats import Network, Outputs, moments
 from model.quiet import stderr_closed
 from tfrecords.errors import refuse
-
-if TYPE_CHECKING:
-    from ai_edge_litert.interpreter import Interpreter  # LiteRT takes its time, and not every stage needs it
 
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
 
@@ -41,17 +37,12 @@ def _threads(cores: int) -> int:
 def open_network(source: Path | bytes) -> Network:
     """The network in a .tflite file, or in its bytes, free of TensorFlow. It may be called from several threads.
 
-    A single picture goes through on all cores, since it waits least so. Several go through side by side, a core each
-    where there are few, whether one call brings them or several threads: cores that share a picture wait for each
-    other at every layer, which takes up to a quarter of their time. The answers are the same.
-
     What is no classifier, as what gives features, gives that in place of probabilities, and no features.
 
     Raises:
         AoiError: not a LiteRT model.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
-    cores = os.cpu_count() or 1
     try:
         with stderr_closed():  # the first of a process greets there
             _check(data)
@@ -59,74 +50,115 @@ def open_network(source: Path | bytes) -> Network:
             if ending:
                 wanted = [ending.probabilities, ending.features, ending.texture, ending.maps]
                 data = giving(data, [tensor for tensor in wanted if tensor is not None])
-            together = _open(data, cores)
+            opened = _Lanes(data)
     except (ValueError, RuntimeError) as error:
         name = source if isinstance(source, Path) else "the network"
         raise refuse(name, f"not a network that LiteRT runs ({str(error)[:200]})", "Train again with --force")
-    widths, pool = [each["shape"][-1] for each in together.get_output_details()], ThreadPoolExecutor(lanes())
-    free: SimpleQueue[Interpreter] = SimpleQueue()
-    lock, calls, opened = Lock(), 0, 0
 
-    @contextmanager
-    def lane() -> Iterator["Interpreter"]:
-        """An interpreter of the lanes for one thread; opened for the first who finds none free."""
-        nonlocal opened
-        with lock:
-            missing = free.empty() and opened < lanes()
-            opened += missing
-        interpreter = _open(data, _threads(cores)) if missing else free.get()
-        try:
-            yield interpreter
-        finally:
-            free.put(interpreter)
-
-    def look(images: np.ndarray, evidence: bool) -> Outputs:
-        nonlocal calls
-        answers = np.empty((len(images), widths[0]), np.float32)
-        features = np.empty((len(images), widths[1] if ending else 0), np.float32)
-        texture = np.empty((len(images), 2 * widths[2] if ending else 0), np.float32)
+    def run(images: np.ndarray, evidence: bool) -> Outputs:
+        answers = np.empty((len(images), opened.widths[0]), np.float32)
+        features = np.empty((len(images), opened.widths[1] if ending else 0), np.float32)
+        texture = np.empty((len(images), 2 * opened.widths[2] if ending else 0), np.float32)
         spoke: list[np.ndarray | None] = [None] * len(images)
-        left = iter(range(len(images)))  # whoever is free takes the next
 
-        def work(interpreter: "Interpreter") -> None:
-            (given,), wanted = interpreter.get_input_details(), interpreter.get_output_details()
-            for place in left:
-                interpreter.set_tensor(given["index"], images[place : place + 1])
-                interpreter.invoke()
-                answers[place] = _read(interpreter, wanted[0])
-                if ending:
-                    features[place] = _read(interpreter, wanted[1])
-                    texture[place] = moments(_read(interpreter, wanted[2]))
-                    if evidence and ending.maps is not None:
-                        spoke[place] = _read(interpreter, wanted[3]) @ ending.kernel
+        def look(lane: _Lane, place: int) -> None:
+            lane.run(images[place : place + 1])
+            answers[place] = lane.output(0)
+            if ending:
+                features[place] = lane.output(1)
+                texture[place] = moments(lane.output(2))
+                if evidence and ending.maps is not None:
+                    spoke[place] = lane.output(3) @ ending.kernel
 
-        def share(number: int) -> None:
-            with lane() as interpreter:
-                work(interpreter)
-
-        with lock:
-            alone, calls = not calls, calls + 1
-        try:
-            if len(images) > 1:
-                list(pool.map(share, range(min(lanes(), len(images)))))
-            elif alone:  # nobody else can be, until this call ends
-                work(together)
-            else:
-                share(0)
-        finally:
-            with lock:
-                calls -= 1
+        opened.look(len(images), look)
         found = [each for each in spoke if each is not None]
         return Outputs(answers, features, texture, np.stack(found) if found else None)
 
-    return Network(look)
+    return Network(run)
 
 
-def _read(interpreter: "Interpreter", tensor: dict[str, Any]) -> np.ndarray:
-    """A tensor of the picture that was looked at last, float32; of 8 bits too."""
-    values: np.ndarray = interpreter.get_tensor(tensor["index"])[0]
-    scales, zeros = (tensor["quantization_parameters"][key] for key in ("scales", "zero_points"))
-    return (values.astype(np.float32) - zeros[0]) * scales[0] if len(scales) else values
+class _Lane:
+    """An interpreter of a network, for one thread at a time."""
+
+    def __init__(self, data: bytes, threads: int):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=data, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        (self._given,) = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+
+    @property
+    def widths(self) -> list[int]:
+        """The last dimension of each output."""
+        return [output["shape"][-1] for output in self._outputs]
+
+    def run(self, picture: np.ndarray) -> None:
+        """Computes the outputs of a picture, uint8 (1, S, S, C)."""
+        self._interpreter.set_tensor(self._given["index"], picture)
+        self._interpreter.invoke()
+
+    def output(self, number: int) -> np.ndarray:
+        """An output of the picture that was run last, float32; of 8 bits too."""
+        tensor = self._outputs[number]
+        values: np.ndarray = self._interpreter.get_tensor(tensor["index"])[0]
+        scales, zeros = (tensor["quantization_parameters"][key] for key in ("scales", "zero_points"))
+        return (values.astype(np.float32) - zeros[0]) * scales[0] if len(scales) else values
+
+
+class _Lanes:
+    """The interpreters of a network, in which its pictures go side by side.
+
+    A single picture goes through on all cores, since it waits least so. Several go through side by side, a core each
+    where there are few, whether one call brings them or several threads: cores that share a picture wait for each
+    other at every layer, which takes up to a quarter of their time. The answers are the same.
+    """
+
+    def __init__(self, data: bytes):
+        """data: of a .tflite file. Raises: ValueError, RuntimeError where LiteRT does not run it."""
+        cores = os.cpu_count() or 1
+        self._data, self._threads = data, _threads(cores)
+        self._all_cores = _Lane(data, cores)
+        self._pool, self._free = ThreadPoolExecutor(lanes()), SimpleQueue[_Lane]()
+        self._lock, self._calls, self._opened = Lock(), 0, 0
+        self.widths = self._all_cores.widths
+
+    def look(self, pictures: int, look: Callable[[_Lane, int], None]) -> None:
+        """Has each of so many pictures looked at: calls `look` with a lane and the picture's place."""
+        left = iter(range(pictures))  # whoever is free takes the next
+
+        def share(lane: _Lane) -> None:
+            for place in left:
+                look(lane, place)
+
+        def share_in_a_lane(_: int = 0) -> None:
+            with self._lane() as lane:
+                share(lane)
+
+        with self._lock:
+            alone, self._calls = not self._calls, self._calls + 1
+        try:
+            if pictures > 1:
+                list(self._pool.map(share_in_a_lane, range(min(lanes(), pictures))))
+            elif alone:  # nobody else can be, until this call ends
+                share(self._all_cores)
+            else:
+                share_in_a_lane()
+        finally:
+            with self._lock:
+                self._calls -= 1
+
+    @contextmanager
+    def _lane(self) -> Iterator[_Lane]:
+        """A lane for one thread; opened for the first who finds none free."""
+        with self._lock:
+            missing = self._free.empty() and self._opened < lanes()
+            self._opened += missing
+        lane = _Lane(self._data, self._threads) if missing else self._free.get()
+        try:
+            yield lane
+        finally:
+            self._free.put(lane)
 
 
 def _check(data: bytes) -> None:
@@ -134,11 +166,3 @@ def _check(data: bytes) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     Interpreter(model_content=data)
-
-
-def _open(data: bytes, threads: int) -> "Interpreter":
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=data, num_threads=threads)
-    interpreter.allocate_tensors()
-    return interpreter
