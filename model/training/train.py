@@ -1,8 +1,8 @@
 """The train stage: a model from a dataset, recorded in MLflow."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -37,13 +37,12 @@ from model.training.flips import harmless_flips
 from model.training.fused import fused
 from model.training.linear_probe import fit_linear_probe
 from model.training.schedule import copies_of, has_ended, learning_rate, length_of, may_be_kept, rounds
-from tfrecords.artifacts.files import write_whole
+from model.training.state import State, checkpoint, finish_epoch, read_state, write_state
 from tfrecords.artifacts.manifest import RunRecord
 from tfrecords.dataset import Dataset, class_counts, image_shape, read_example, training_counts
 from tfrecords.progress import Progress
 from tfrecords.records.reader import training_batches, validation_batches, validation_ids
 
-STATE = ".state.json"
 KEPT = ("val_accuracy", "val_balanced_accuracy", "val_loss")  # of the best epoch, in the manifest and the run
 
 
@@ -65,37 +64,29 @@ def train_model(
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the CPU kernels are deterministic as they are
-    (size, _, channels), classes = image_shape(dataset), dataset.manifest.classes
+    size, classes = image_shape(dataset)[0], dataset.manifest.classes
     all_settings = {**dataset.manifest.settings.model_dump(), "train": settings.model_dump()}
     counts = {f"counts.{name}": count for name, count in class_counts(dataset).items()}
     facts = {**all_settings, "dataset": {"fingerprint": dataset.fingerprint, "records": dataset.manifest.records}}
     run_name = f"{settings.backbone}-{settings.alpha:g} {size}px {length_of(settings)} {fingerprint[:6]}"
-    state = _read_state(work)
-    full = settings.recipe == Recipe.FULL
+    state = read_state(work)
     # Ahead of the run, so that refused weights leave no trace in MLflow.
     with on_devices(settings):
-        if state["history"]:
-            network = load(_checkpoint(work, len(state["history"])), compile=True)
-        else:
-            network = build(settings, size, len(classes), channels)
-            if full and settings.devices == 1 and not settings.mixed_precision:  # which are all that the kernel knows
-                network = fused(network)
-            adam = keras.optimizers.Adam(settings.learning_rate)
-            network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    if state["flips"] is None:
-        state["flips"] = harmless_flips(dataset, settings.fold, settings.flips) if full else []
-    facts["flips"] = ", ".join(state["flips"]) or "none"
-    with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state["run"]) as record:
+        network = _network(state, dataset, work, settings)
+    if state.flips is None:
+        state.flips = harmless_flips(dataset, settings.fold, settings.flips) if settings.recipe == Recipe.FULL else ()
+    facts["flips"] = ", ".join(state.flips) or "none"
+    with tracking.training_run(store, fingerprint, run_name, facts | counts, [dataset], state.run) as record:
         run_id = record["run_id"]
-        state["run"] = record
-        _write_state(work, state)
-        tracking.log_history(store, run_id, state["history"], state["seconds"])
+        state.run = record
+        write_state(work, state)
+        tracking.log_history(store, run_id, state.history, state.seconds)
         recipe = {Recipe.FULL: _epochs, Recipe.FROZEN: _probe}[settings.recipe]
         for _ in recipe(network, state, dataset, work, settings, progress):
-            tracking.log_history(store, run_id, state["history"], state["seconds"])
-        best = state["history"][state["best"] - 1]
+            tracking.log_history(store, run_id, state.history, state.seconds)
+        best = state.kept
         _finish(work, state, classes, dataset, settings)
-        seconds, parameters = sum(state["seconds"]), network.count_params()
+        seconds, parameters = sum(state.seconds), network.count_params()
         summary = {"best_epoch": best["epoch"], **{f"best_{key}": best[key] for key in KEPT}}
         summary |= {"training_seconds": seconds, "parameters": parameters}
         registered = tracking.finish_training(store, run_id, summary, work, classes, read_example(dataset))
@@ -107,8 +98,8 @@ def train_model(
         classes=classes,
         settings=ModelSettings(preprocess=made_with.preprocess, ingest=made_with.ingest, train=named),
         folds=(settings.fold,),
-        flips=tuple(state["flips"]),
-        mirrors=tuple(state["mirrors"]),
+        flips=tuple(state.flips),
+        mirrors=tuple(state.mirrors),
         parameters=parameters,
         best={key: best[key] for key in ("epoch", "accuracy", "loss", *KEPT)},
         half_chose=True,
@@ -116,9 +107,39 @@ def train_model(
     )
 
 
+def _network(state: State, dataset: Dataset, work: Path, settings: TrainSettings) -> keras.Model:
+    """The network to train, compiled: of the last finished epoch, or a new one.
+
+    Raises: AoiError for weights that can't be had.
+    """
+    if state.history:
+        return load(checkpoint(work, len(state.history)), compile=True)
+    size, _, channels = image_shape(dataset)
+    network = build(settings, size, len(dataset.manifest.classes), channels)
+    # The kernel knows neither several devices nor 16 bits.
+    if settings.recipe == Recipe.FULL and settings.devices == 1 and not settings.mixed_precision:
+        network = fused(network)
+    adam = keras.optimizers.Adam(settings.learning_rate)
+    network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How a training goes. rounds: epochs of each; steps, pictures: of an epoch."""
+
+    rounds: tuple[int, ...]
+    steps: int
+    pictures: int
+
+    def rate(self, step: int, highest: float) -> float:
+        """The learning rate at a step of the training, from 0, see `learning_rate`."""
+        return learning_rate(step, highest, [epochs * self.steps for epochs in self.rounds], max(1, self.steps // 2))
+
+
 def _epochs(
     network: keras.Model,
-    state: dict[str, Any],
+    state: State,
     dataset: Dataset,
     work: Path,
     settings: TrainSettings,
@@ -133,61 +154,76 @@ def _epochs(
     counts = training_counts(dataset, settings.fold)
     pictures = sum(counts) - sum(counts) % devices
     steps = math.ceil(pictures / settings.batch_size)
-    weights = class_weights(counts, settings.class_weights)
-    planned = rounds(settings, steps)
-    lengths, warmup = [epochs * steps for epochs in planned], max(1, steps // 2)
+    course = _Course(rounds(settings, steps), steps, pictures)
+    flips, weights = state.flips or (), class_weights(counts, settings.class_weights)
     ask = compiled(network)
     ids = validation_ids(dataset, settings.fold)
     chose = choosing(dataset, ids)
-    for epoch in range(len(state["history"]), sum(planned)):
-        if has_ended([chosen for chosen, _ in state["halves"]], state["best"], settings, planned):
+    for epoch in range(len(state.history), sum(course.rounds)):
+        if has_ended([chosen for chosen, _ in state.halves], state.best, settings, course.rounds):
             break
         seed_dropout(network, settings.seed, epoch)
         began = perf_counter()
-        total = next(end for end in accumulate(planned) if epoch < end)
-        reached = f", validation {state['history'][state['best'] - 1]['val_accuracy']:.4f}" if epoch else ""
-
-        def tell(in_epoch: int, epoch: int = epoch, total: int = total, reached: str = reached) -> None:
-            note = f"epoch {epoch + 1} of {total}{reached}"
-            progress(epoch * pictures + min(pictures, in_epoch), total * pictures, note)
-
-        def set_rate(step: int, logs: Any, before: int = epoch * steps) -> None:
-            rate = learning_rate(before + step, settings.learning_rate, lengths, warmup)
-            network.optimizer.learning_rate.assign(rate)
-
-        def seen(step: int, logs: Any, tell: Callable[[int], None] = tell) -> None:
-            tell((step + 1) * settings.batch_size)
-
-        tell(0)
-
-        result = network.fit(
-            batches(epoch, settings.light_fraction, state["flips"]),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            class_weight=dict(enumerate(weights)),
-            shuffle=False,
-            verbose=0,
-            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
-        )
-        row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+        reached = f", validation {state.kept['val_accuracy']:.4f}" if epoch else ""
+        trained = batches(epoch, settings.light_fraction, flips)
+        row = _fit(network, trained, epoch, weights, settings, course, reached, progress)
         whole, halves = _validate(ask, validation, chose)
         row |= whole
         # A half without pictures leaves the choice to all; then there is next to nothing to prove with.
-        state["halves"].append([{"epoch": epoch + 1, **(half or row)} for half in halves])
-        best, other = (_best(state, half, settings, planned) for half in (0, 1))
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best, other)
+        state.halves.append([{"epoch": epoch + 1, **(half or row)} for half in halves])
+        best, other = (_best(state, half, settings, course.rounds) for half in (0, 1))
+        finish_epoch(network, state, row, perf_counter() - began, work, best, other)
         yield
-    state["mirrors"] = copies_of(state["flips"], settings, len(state["history"]), planned)
-    if (other := _best(state, 1, settings, planned)) != state["best"]:
-        theirs = mirrored(compiled(load(_checkpoint(work, other))), state["mirrors"])
+    state.mirrors = copies_of(flips, settings, len(state.history), course.rounds)
+    if (other := _best(state, 1, settings, course.rounds)) != state.best:
+        theirs = mirrored(compiled(load(checkpoint(work, other))), state.mirrors)
         answers = np.concatenate([theirs(images.numpy()) for images, _ in validation])[chose]
         names = [name for name, is_chosen in zip(ids, chose, strict=True) if is_chosen]
         write_other_epoch(work, NETWORK, names, answers, dataset.manifest.classes)
 
 
-def _best(state: dict[str, Any], half: int, settings: TrainSettings, planned: Sequence[int]) -> int:
+def _fit(
+    network: keras.Model,
+    batches: tf.data.Dataset,
+    epoch: int,
+    weights: Sequence[float],
+    settings: TrainSettings,
+    course: _Course,
+    reached: str,
+    progress: Progress,
+) -> dict[str, float]:
+    """Trains an epoch, from 0. weights: of the classes; reached: what progress tells of the epochs before.
+
+    Returns: a row of the history, without validation.
+    """
+    total = next(end for end in accumulate(course.rounds) if epoch < end)
+    note = f"epoch {epoch + 1} of {total}{reached}"
+
+    def tell(pictures: int) -> None:
+        progress(epoch * course.pictures + min(course.pictures, pictures), total * course.pictures, note)
+
+    def set_rate(step: int, logs: Any) -> None:
+        network.optimizer.learning_rate.assign(course.rate(epoch * course.steps + step, settings.learning_rate))
+
+    def seen(step: int, logs: Any) -> None:
+        tell((step + 1) * settings.batch_size)
+
+    tell(0)
+    result = network.fit(
+        batches,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        class_weight=dict(enumerate(weights)),
+        shuffle=False,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate, on_train_batch_end=seen)],
+    )
+    return {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in result.history.items()}}
+
+
+def _best(state: State, half: int, settings: TrainSettings, planned: Sequence[int]) -> int:
     """The epoch that a half of validation keeps: 0, the one that chooses, or 1. planned: epochs of the rounds."""
-    return best_epoch(may_be_kept([halves[half] for halves in state["halves"]], settings, planned))
+    return best_epoch(may_be_kept([halves[half] for halves in state.halves], settings, planned))
 
 
 def _validate(
@@ -209,73 +245,32 @@ def _validated(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 def _probe(
     network: keras.Model,
-    state: dict[str, Any],
+    state: State,
     dataset: Dataset,
     work: Path,
     settings: TrainSettings,
     progress: Progress,
 ) -> Iterator[None]:
     """The frozen recipe's one step, where it is not done yet; checkpointed as an epoch is."""
-    if not state["history"]:
+    if not state.history:
         began = perf_counter()
         row = fit_linear_probe(network, dataset, settings, progress)
-        _checkpoint_epoch(network, state, row, perf_counter() - began, work, best=1, other=1)
+        finish_epoch(network, state, row, perf_counter() - began, work, best=1, other=1)
         yield
 
 
-def _checkpoint_epoch(
-    network: keras.Model,
-    state: dict[str, Any],
-    row: dict[str, float],
-    seconds: float,
-    work: Path,
-    best: int,
-    other: int,
-) -> None:
-    """Network first, then the state that names it; a kill between the two repeats the epoch.
-
-    best: the epoch to keep; other: the one that the other half of validation would keep.
-    """
-    save(network, _checkpoint(work, int(row["epoch"])))
-    state["history"].append(row)
-    state["seconds"].append(seconds)
-    state["best"] = best
-    _write_state(work, state)
-    kept = {_checkpoint(work, each) for each in (len(state["history"]), best, other)}
-    for old in work.glob(".epoch-*.keras"):
-        if old not in kept:
-            old.unlink()
-
-
-def _finish(
-    work: Path, state: dict[str, Any], classes: Sequence[str], dataset: Dataset, settings: TrainSettings
-) -> None:
+def _finish(work: Path, state: State, classes: Sequence[str], dataset: Dataset, settings: TrainSettings) -> None:
     """Leaves in `work` what a model's folder holds, and nothing else."""
     size, _, channels = image_shape(dataset)
     network = build(settings.model_copy(update={"weights": NO_WEIGHTS}), size, len(classes), channels)
-    network.set_weights(load(_checkpoint(work, state["best"])).get_weights())  # into layers of Keras alone, in 32 bits
+    network.set_weights(load(checkpoint(work, state.best)).get_weights())  # into layers of Keras alone, in 32 bits
     save(network, work / f"{NETWORK}.keras")
     (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = dataset.manifest.settings.preprocess
-    write_card(work, classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state["mirrors"]})
+    write_card(work, classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state.mirrors})
     kernel, bias = head_of(network).get_weights()
     (in_use,) = open_classifier(work).networks
     reference = reference_of(in_use, kernel, bias, dataset, settings.fold)
     save_reference(reference, work / f"{NETWORK}{NOVELTY_FILE}")
-    pd.DataFrame(state["history"]).to_csv(work / "history.csv", index=False)
-    figures.training_curves(state["history"], state["best"], work / "curves.png")
-
-
-def _read_state(work: Path) -> dict[str, Any]:
-    path = work / STATE
-    start: dict[str, Any] = {"run": None, "flips": None, "mirrors": [], "best": 0}
-    start |= {"history": [], "halves": [], "seconds": []}  # a row per epoch
-    return json.loads(path.read_text()) if path.exists() else start
-
-
-def _write_state(work: Path, state: dict[str, Any]) -> None:
-    write_whole(work / STATE, json.dumps(state))
-
-
-def _checkpoint(work: Path, epoch: int) -> Path:
-    return work / f".epoch-{epoch:03d}.keras"
+    pd.DataFrame(state.history).to_csv(work / "history.csv", index=False)
+    figures.training_curves(state.history, state.best, work / "curves.png")
