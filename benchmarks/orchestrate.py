@@ -82,7 +82,7 @@ def bare(data: str, settings: list[str], work: str) -> dict[str, float]:
     from model.registry import tracking
 
     spent = [time.perf_counter() - began]
-    for name in ("log_history", "finish_training", "log_evaluation", "point", "connect"):
+    for name in ("log_history", "finish_training", "log_evaluation", "move_alias", "connect"):
         setattr(tracking, name, _timed(getattr(tracking, name), spent))
     with TemporaryDirectory(dir=work) as folder:
         job = Job(Home(Path(folder, "home")), chosen)

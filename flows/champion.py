@@ -12,7 +12,7 @@ from flows.home import Home, Ref, name_of
 from flows.products import Champions, choose_model, choose_product
 from model.inference.answers import Answering
 from model.manifests import Evaluation, Export, ExportManifest, Model
-from model.registry.store import CHAMPION, Store
+from model.registry.store import CHAMPION, registered_name
 from model.settings import Precision, PredictSettings, Runtime
 from tfrecords.artifacts.artifact import read
 from tfrecords.artifacts.manifest import MANIFEST
@@ -35,7 +35,7 @@ class Served:
     @cached_property
     def who(self) -> dict[str, Any]:
         """Name and version of the model in MLflow, and its fingerprint."""
-        name, version = Store("", "", name_of(self.model)).model, self.model.manifest.mlflow.version
+        name, version = registered_name(name_of(self.model)), self.model.manifest.mlflow.version
         return {"name": name, "version": version or None, "fingerprint": self.model.fingerprint}
 
     def describe(self) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def rollback(home: Home, product: str | None) -> tuple[Ref, str]:
         with suppress(AoiError):  # one that was deleted since can't come back
             back = home.open(last, ModelManifest)
             store = store_of(home.root, champions.product)
-            tracking.point(store, back.manifest.mlflow.run_id, CHAMPION, "rolled back to")
+            tracking.move_alias(store, back.manifest.mlflow.run_id, CHAMPION, "rolled back to")
             champions.note_former(former)
             return champions.note(CHAMPION, back), champions.product
     seen = f"no champion of {champions.product} before the present one"

@@ -22,7 +22,6 @@ ASK_SECONDS = 5
 HEARTBEAT_SECONDS = 30  # between two signs of life of a run; Prefect takes no fewer
 ANSWER_BYTES = 1 << 20
 PORTS = range(1, 65536)
-SQLITE = "sqlite:///"
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",  # Prefect's clients; MLflow knows no other word for it than "true"
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -226,7 +225,7 @@ def prefect_home(home: Home) -> Path:
 
 def _oldest_experiment(store: Store) -> list[tuple[str, int | None]]:
     """Number and time of creation (ms) of a store's oldest experiment, by which it is known from all others."""
-    if store.embedded and not Path(store.uri.removeprefix(SQLITE)).exists():
+    if store.embedded and not store.embedded.exists():
         return []  # asking would make one
     from model.registry.tracking import connect
 

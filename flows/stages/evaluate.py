@@ -106,7 +106,7 @@ def make_evaluation(job: Job, model: Model, dataset: Dataset) -> tuple[Evaluatio
         measured = evaluate_model(model, dataset, normal, settings, work, job.progress)
         promised = promise_lines(measured.operating)
         run_id = model.manifest.mlflow.run_id
-        log_evaluation(store, run_id, measured.metrics, promised, work, measured.passed, dataset)
+        log_evaluation(store, run_id, measured, promised, work, dataset)
         return measured
 
     return make(job.home.folder(EvaluationManifest), store.name, EvaluationManifest, fingerprint, build, job.force)
@@ -130,7 +130,7 @@ def _crown(job: Job, challenger: Model, evaluation: Evaluation, dataset: Dataset
         from model.registry import tracking
 
         store = store_of(home.root, champions.product)
-        tracking.point(store, challenger.manifest.mlflow.run_id, alias, verdict.why)
+        tracking.move_alias(store, challenger.manifest.mlflow.run_id, alias, verdict.why)
         crown(champions, challenger, alias)
     return f"{alias} of {champions.product}: {verdict.why}"
 

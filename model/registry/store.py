@@ -10,6 +10,7 @@ from urllib.parse import unquote
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases in MLflow, and names of what HOME notes
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 ROOT_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+SQLITE = "sqlite:///"  # how SQLAlchemy's address of a SQLite file begins
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 TABLE_METRICS = ("accuracy", "balanced_accuracy", "escape_rate", "overkill_rate")  # columns of the table of runs
 TABLE_KEY = "aoi"  # of the view of that table
@@ -19,23 +20,28 @@ MODE = "workflowType=machine_learning"  # of MLflow's pages: for model training
 @dataclass(frozen=True)
 class Store:
     """A tracking store. uri: its address; artifacts: where files of a database's records go, a folder or an address;
-    "" for a store that decides itself. embedded: whether it is HOME's own file.
+    "" for a store that decides itself. embedded: HOME's own SQLite file, where the store is that.
     """
 
     uri: str
     artifacts: str
     name: str  # of the data: its experiment and, behind aoi-, its registered model
-    embedded: bool = False
+    embedded: Path | None = None
 
     @property
     def model(self) -> str:
         """Name of the registered model."""
-        return f"aoi-{self.name}"
+        return registered_name(self.name)
 
     @property
     def model_uri(self) -> str:
         """Address of the model that predicts unless another is named."""
         return f"models:/{self.model}@{CHAMPION}"
+
+
+def registered_name(name: str) -> str:
+    """Name of the registered model of the data called `name`."""
+    return f"aoi-{name}"
 
 
 def hidden(address: str) -> str:
@@ -68,7 +74,8 @@ def store_of(home: Path, name: str) -> Store:
     own = str(home.absolute() / "mlartifacts")
     if uri := os.environ.get(STORE_VARIABLE):
         return Store(uri, os.environ.get(ROOT_VARIABLE) or own if is_database(uri) else "", name)
-    return Store(f"sqlite:///{home.absolute() / 'mlflow.db'}", own, name, embedded=True)
+    file = home.absolute() / "mlflow.db"
+    return Store(f"{SQLITE}{file}", own, name, embedded=file)
 
 
 def is_database(address: str) -> bool:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,10 @@ from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from model.decisions.novelty import NOVELTY_FILE
+from model.manifests import EvaluationManifest
 from model.registry.databases import check_store
 from model.registry.descriptions import data_text, escaped, metrics_text, picture_text, with_section
+from model.registry.embedded import prepare
 from model.registry.origin import TAGS as ORIGIN_TAGS
 from model.registry.origin import origin
 from model.registry.served import code_paths, requirements
@@ -44,24 +47,13 @@ from model.registry.store import (
 from model.settings import CARD_FILE
 from tfrecords.dataset import ROWS, Dataset, class_counts
 from tfrecords.errors import MISSED, refuse
-from tfrecords.system import locked, rename
 
 TRAINING_TAG = "aoi.training"  # fingerprint of the training, cross-validation or sweep that a run records
 COPY_TAG = "aoi.copy_of"  # the run that a run repeats under another parent
-SQLITE = "sqlite:///"
 VERSION_TAG = "aoi.model_version"
-# Where MLflow 3 keeps absolute places of files.
-PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 EPOCH_METRICS = {"accuracy": "train_accuracy", "loss": "train_loss"}
 MISTAKES = "mistakes.png"
 PREVIEWS, PREVIEW_WIDTH = "description", 800  # folder of a run's artifacts; pixels
-SQLITE_HEADER = b"SQLite format 3\0"
 
 log = logging.getLogger(__name__)
 
@@ -87,48 +79,9 @@ def connect(store: Store) -> MlflowClient:
         os.environ[STORE_VARIABLE] = given
     check_store(store)
     if store.embedded:
-        Path(store.artifacts).parent.mkdir(parents=True, exist_ok=True)
-        with _answering(store), locked(Path(store.artifacts).with_name(".mlflow.lock")):
-            _make(Path(store.uri.removeprefix(SQLITE)))
-            _follow(store)
+        with _answering(store):
+            prepare(store, store.embedded, lambda address: MlflowClient(address).search_experiments(max_results=1))
     return MlflowClient()
-
-
-def _make(database: Path) -> None:
-    """The tables of an embedded store, aside first: MLflow can't go on with a file that it made in part."""
-    if database.exists():
-        _refuse_unusable(database)
-    else:
-        aside = database.with_name(f".{database.name}.tmp")
-        for part in (aside, Path(f"{aside}-journal")):
-            part.unlink(missing_ok=True)
-        MlflowClient(f"{SQLITE}{aside}").search_experiments(max_results=1)
-        rename(aside, database)
-
-
-def _refuse_unusable(database: Path) -> None:
-    """Raises AoiError (exit code 1: what is finished is kept) for a file that is no database."""
-    with open(database, "rb") as file:
-        header = file.read(len(SQLITE_HEADER))
-    if header != SQLITE_HEADER:
-        seen = "not a SQLite database" if header else "the file is empty (0 bytes), so MLflow's records in it are lost"
-        remedy = (
-            "Put a backup in its place; or delete it, so that a new one is made, and record the models anew "
-            "with aoi train --force"
-        )
-        raise refuse(database, seen, remedy, exit_code=MISSED)
-
-
-def _follow(store: Store) -> None:
-    """Corrects the absolute places that MLflow keeps of files, where HOME has moved since."""
-    place = Path(store.artifacts).absolute().as_uri()
-    with contextlib.closing(sqlite3.connect(store.uri.removeprefix(SQLITE))) as database, database:
-        for (location,) in database.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'"):
-            old, found, _ = location.rpartition(f"/{Path(store.artifacts).name}/")
-            old += found.rstrip("/")
-            if found and old != place:
-                for table, column in PLACES:
-                    database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, place))
 
 
 @contextlib.contextmanager
@@ -356,13 +309,14 @@ def finish_sweep(store: Store, run_id: str, metrics: Mapping[str, float], folder
 def log_evaluation(
     store: Store,
     run_id: str,
-    metrics: Mapping[str, float],
+    measured: EvaluationManifest,
     promised: Sequence[str],
     folder: Path,
-    passed: bool,
     dataset: Dataset,
 ) -> None:
-    """Adds an evaluation on a dataset to the run of the model's training. promised: a line per promise.
+    """Adds an evaluation on a dataset, whose files are in `folder`, to the run of the model's training.
+
+    measured: what it says; promised: a line per promise.
 
     Raises: AoiError where this store does not have the run.
     """
@@ -370,12 +324,12 @@ def log_evaluation(
     with _known(store, run_id):
         _mark(client, client.get_run(run_id).info.experiment_id)
         _log_dataset(client, run_id, store, dataset)
-        _log_metrics(client, run_id, metrics, dataset=(store.name, dataset.fingerprint))
+        _log_metrics(client, run_id, measured.metrics, dataset=(store.name, dataset.fingerprint))
         client.log_artifacts(run_id, str(folder), "evaluation")
         mistakes = _preview(client, run_id, folder / MISTAKES, "evaluation")
         promises = [f"Promise: {escaped(line)}." for line in promised]
-        _describe(client, run_id, "Result", "\n\n".join([metrics_text(metrics), *promises, mistakes]))
-        client.set_tag(run_id, "aoi.passed", str(passed).lower())
+        _describe(client, run_id, "Result", "\n\n".join([metrics_text(measured.metrics), *promises, mistakes]))
+        client.set_tag(run_id, "aoi.passed", str(measured.passed).lower())
 
 
 def log_export(store: Store, run_id: str, name: str, check: Mapping[str, float], folder: Path) -> None:
@@ -386,7 +340,7 @@ def log_export(store: Store, run_id: str, name: str, check: Mapping[str, float],
         client.log_artifacts(run_id, str(folder), f"export/{name}")
 
 
-def point(store: Store, run_id: str, alias: str, why: str) -> None:
+def move_alias(store: Store, run_id: str, alias: str, why: str) -> None:
     """Moves an alias to a run's model, and says why in the run. Raises: AoiError, see `log_evaluation`."""
     client = connect(store)
     with _known(store, run_id):
@@ -458,7 +412,7 @@ def _log_metrics(
 
     dataset: its name and digest; none: that of the run, where it has one alone.
     """
-    run, now = client.get_run(run_id), int(pd.Timestamp.now("UTC").timestamp() * 1000)
+    run, now = client.get_run(run_id), int(time.time() * 1000)
     links: dict[str, str] = {}
     if len(models := _models(run)) == 1:
         links["model_id"] = models[0].model_id

@@ -36,7 +36,7 @@ PREFECT = "PREFECT_API_DATABASE_CONNECTION_URL"
 def test_files_of_a_database_go_to_home(address, tmp_path, monkeypatch):
     monkeypatch.setenv(STORE_VARIABLE, address)
     store = store_of(tmp_path, "neu")
-    assert (store.uri, store.embedded) == (address, False)
+    assert (store.uri, store.embedded) == (address, None)
     assert artifact_location(store) == (tmp_path / "mlartifacts" / "neu").as_uri()
 
 
@@ -58,7 +58,7 @@ def test_a_server_and_a_folder_decide_themselves(tmp_path, monkeypatch):
 def test_without_a_name_it_is_the_file_of_home(tmp_path, monkeypatch):
     monkeypatch.setenv(ROOT_VARIABLE, "/mnt/files")
     store = store_of(tmp_path, "neu")
-    assert (store.uri, store.embedded) == (f"sqlite:///{tmp_path / 'mlflow.db'}", True)
+    assert (store.uri, store.embedded) == (f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlflow.db")
     assert artifact_location(store) == (tmp_path / "mlartifacts" / "neu").as_uri()
 
 
