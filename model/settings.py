@@ -15,7 +15,6 @@ NO_WEIGHTS = "none"
 NETWORK = "model"  # of a single network's files, before .keras and .tflite
 SUBMISSION = "submission.csv"
 REVIEW_FILE = "review.csv"
-CARD_FILE = "card.json"  # class names and preprocessing, without which the network is of no use
 
 
 EPOCHS, STEPS = 5, 350  # of the first round at least: what NEU's 1,440 pictures take at batch 16

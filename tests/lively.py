@@ -40,7 +40,7 @@ def lively_home(made, own):
     from flows.products import Champions
     from flows.stages.evaluate import evaluate
     from flows.stages.stage import Job
-    from model.inference.classifier import write_card
+    from model.card import Card, write_card
     from model.inference.litert import to_litert
     from model.manifests import ModelManifest
     from model.network.files import save
@@ -55,7 +55,7 @@ def lively_home(made, own):
     network = lively_network(np.stack([prepare(file.read_bytes(), settings.preprocess)[..., None] for file in files]))
 
     def build(work):
-        write_card(work, other.manifest.classes, settings.preprocess, {NETWORK: 0}, {})
+        write_card(work, Card(other.manifest.classes, settings.preprocess, {NETWORK: 0}))
         (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
         save(network, work / f"{NETWORK}.keras")
         return other.manifest

@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from model import figures
+from model.card import read_card
 from model.decisions import drift
 from model.decisions.halves import choosing, with_other_epochs
 from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome, rate
@@ -20,7 +21,7 @@ from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
 from model.evaluation.novelty import Labelled, summarize, withhold_each, write_withheld
 from model.evaluation.predictions import Predictions
-from model.inference.classifier import Classifier, open_classifier, prediction_table, read_networks
+from model.inference.classifier import Classifier, open_classifier, prediction_table
 from model.inference.formats import Outputs, joined
 from model.inference.usual import learned
 from model.manifests import EvaluationManifest, Feature, Model, Operating
@@ -164,7 +165,7 @@ def _operate(
     crossed = len(model.manifest.folds) > 1
     fair = seen.probabilities
     if crossed:
-        fair = with_other_epochs(fair, seen.ids, model.path, read_networks(model.path))
+        fair = with_other_epochs(fair, seen.ids, model.path, read_card(model.path).networks)
     chose = choosing(dataset, seen.ids)
     found = evidence(fair, seen.labels, chose, seen.folds if crossed else None)
     point, promised = choose(found, normal, settings)

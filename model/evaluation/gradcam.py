@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from model import figures
+from model.card import read_card
 from model.evaluation.predictions import Predictions
 from model.inference.class_maps import heat_of, overlay
-from model.inference.classifier import read_networks
 from model.network.files import load
 from model.network.parts import head_of, last_maps
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
@@ -22,7 +22,7 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
 
     Each beside itself with a heat map of what spoke for the answer. model: folder of the networks that answered.
     """
-    networks = {fold: load(model / f"{name}.keras") for name, fold in read_networks(model).items()}
+    networks = {fold: load(model / f"{name}.keras") for name, fold in read_card(model).networks.items()}
     names, note = names_in_figures(classes, CAPTION_COLUMNS)
     present = np.unique(seen.labels).tolist()
     labels = _most_mistaken(seen, present)

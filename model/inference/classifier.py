@@ -1,17 +1,17 @@
 """A trained model in use: picture files or record pixels in, classes and probabilities out."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.card import read_card
 from model.decisions.novelty import Novelty, open_novelty
 from model.inference.formats import Network, Outputs, open_exported
-from model.settings import CARD_FILE, Mirror
+from model.settings import Mirror
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import decode
 from tfrecords.pictures.light import light
@@ -144,37 +144,6 @@ def prediction_table(probabilities: np.ndarray, classes: Sequence[str]) -> "pd.D
     return pd.concat([table, pd.DataFrame(probabilities, columns=list(classes))], axis=1)
 
 
-def write_card(
-    folder: Path,
-    classes: Sequence[str],
-    preprocess: PreprocessSettings,
-    networks: Mapping[str, int],
-    mirrors: Mapping[str, Sequence[str]],
-) -> None:
-    """Puts beside the networks what they are of no use without.
-
-    networks: a name, of which the files NAME.keras and NAME.tflite have theirs, to the fold it did not train on;
-    mirrors: of those that answer with the mean over mirror images, the name to what `mirrored` takes.
-    """
-    card = {
-        "classes": list(classes),
-        "preprocess": preprocess.model_dump(),
-        "networks": dict(networks),
-        "mirrors": {name: list(each) for name, each in mirrors.items() if each},
-    }
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_networks(folder: Path) -> dict[str, int]:
-    """Names of the networks in a model's folder, with the fold that each did not train on."""
-    return _read_card(folder)["networks"]
-
-
-def read_mirrors(folder: Path) -> dict[str, list[str]]:
-    """Names of the networks in a model's folder that answer with mirror images, with what `mirrored` takes."""
-    return _read_card(folder).get("mirrors", {})  # cards of earlier versions have none
-
-
 def open_classifier(folder: Path, *, keras: bool = False) -> Classifier:
     """The classifier in the folder of a model or of an export.
 
@@ -182,16 +151,13 @@ def open_classifier(folder: Path, *, keras: bool = False) -> Classifier:
 
     Raises: AoiError where a network can't be loaded.
     """
-    card = _read_card(folder)
-    open_one, mirrors = _open_keras if keras else open_exported, read_mirrors(folder)
-    networks = tuple(mirrored(open_one(folder, name), mirrors.get(name, ())) for name in card["networks"])
-    preprocess = PreprocessSettings(**card["preprocess"])
+    card, open_one = read_card(folder), _open_keras if keras else open_exported
     return Classifier(
-        networks=networks,
-        folds=tuple(card["networks"].values()),
-        classes=tuple(card["classes"]),
-        preprocess=preprocess,
-        novelty=open_novelty(folder, card["networks"]),
+        networks=tuple(mirrored(open_one(folder, name), card.mirrors.get(name, ())) for name in card.networks),
+        folds=tuple(card.networks.values()),
+        classes=tuple(card.classes),
+        preprocess=card.preprocess,
+        novelty=open_novelty(folder, card.networks),
     )
 
 
@@ -200,7 +166,3 @@ def _open_keras(folder: Path, name: str) -> Network:
     from model.network.files import load
 
     return compiled(load(folder / f"{name}.keras"))
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))

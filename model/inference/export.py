@@ -7,9 +7,10 @@ from time import perf_counter
 
 import numpy as np
 
+from model.card import Card, read_card, write_card
 from model.decisions import drift
 from model.decisions.novelty import NOVELTY_FILE, open_novelty, save_reference
-from model.inference.classifier import Classifier, open_classifier, read_mirrors, read_networks, write_card
+from model.inference.classifier import Classifier, open_classifier
 from model.inference.formats import FORMATS
 from model.inference.usual import unseen
 from model.manifests import Export, ExportCheck, ExportManifest, Feature, Model
@@ -56,7 +57,8 @@ def export_model(
 
     Raises: AoiError (exit code 1) where the answers differ more than they may.
     """
-    networks, suffix = read_networks(model.path), FORMATS[form].suffix
+    card, suffix = read_card(model.path), FORMATS[form].suffix
+    networks = card.networks
     to_check = _choose(dataset, set(networks.values()), CHECKED_PICTURES)
     calibrating = CALIBRATION_PICTURES if precision == Precision.INT8 else 0
     folds = set(fold_counts(dataset))
@@ -66,8 +68,7 @@ def export_model(
     for name in networks:
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
-    mirrors = read_mirrors(model.path)
-    write_card(work, dataset.manifest.classes, model.manifest.settings.preprocess, networks, mirrors)
+    write_card(work, Card(dataset.manifest.classes, model.manifest.settings.preprocess, networks, card.mirrors))
     _write_references(model, networks, dataset, precision, work)
     answers = [
         _answers(open_classifier(folder, keras=name == KERAS), checked, name, progress)
@@ -146,7 +147,7 @@ def _reference(probabilities: np.ndarray) -> dict[str, Feature]:
 def compare_speed(model: Model, exported: Export, dataset: Dataset) -> str:
     """A table: what Keras and the export take on this machine to load and for one picture, and how they differ."""
     checked = exported.manifest.check
-    chosen = _choose(dataset, set(read_networks(model.path).values()), TIMED_PICTURES)
+    chosen = _choose(dataset, set(read_card(model.path).networks.values()), TIMED_PICTURES)
     pictures = _of(chosen, _read(dataset, [chosen]))
     lines = [f"{'':<12} {'load':>9} {'median':>9} {'99 %':>9} {'size':>9}  on this machine, one picture at a time"]
     for name, folder, runtime, size in (

@@ -27,6 +27,7 @@ from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from model.card import CARD_FILE
 from model.decisions.novelty import NOVELTY_FILE
 from model.manifests import EvaluationManifest
 from model.registry.databases import check_store
@@ -44,7 +45,6 @@ from model.registry.store import (
     runs_address,
     without_password,
 )
-from model.settings import CARD_FILE
 from tfrecords.dataset import ROWS, Dataset, class_counts
 from tfrecords.errors import MISSED, refuse
 

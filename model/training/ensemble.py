@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model.card import Card, read_card, write_card
 from model.decisions.halves import OTHER_EPOCH
 from model.decisions.novelty import NOVELTY_FILE
-from model.inference.classifier import read_mirrors, write_card
 from model.manifests import Model, ModelManifest
 from model.registry import tracking
 from model.registry.store import Store
@@ -30,11 +30,11 @@ def build_ensemble(
     for member in members:
         (fold,) = member.manifest.folds
         networks[f"fold-{fold}"] = fold
-        mirrors[f"fold-{fold}"] = read_mirrors(member.path).get(NETWORK, ())
+        mirrors[f"fold-{fold}"] = read_card(member.path).mirrors.get(NETWORK, ())
         for suffix in (".keras", ".tflite", NOVELTY_FILE, OTHER_EPOCH):
             if (file := member.path / f"{NETWORK}{suffix}").exists():  # not every member has the last two
                 shutil.copyfile(file, work / f"fold-{fold}{suffix}")
-    write_card(work, classes, dataset.manifest.settings.preprocess, networks, mirrors)
+    write_card(work, Card(classes, dataset.manifest.settings.preprocess, networks, mirrors))
     first = members[0].manifest
     bests = [member.manifest.best for member in members]
     spread: dict[str, float] = {}

@@ -15,9 +15,10 @@ import pandas as pd
 import tensorflow as tf
 
 from model import figures
+from model.card import Card, write_card
 from model.decisions.halves import choosing, write_other_epoch
 from model.decisions.novelty import NOVELTY_FILE, save_reference
-from model.inference.classifier import mirrored, open_classifier, write_card
+from model.inference.classifier import mirrored, open_classifier
 from model.inference.formats import Network
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
@@ -267,7 +268,7 @@ def _finish(work: Path, state: State, classes: Sequence[str], dataset: Dataset, 
     save(network, work / f"{NETWORK}.keras")
     (work / f"{NETWORK}.tflite").write_bytes(to_litert(network))
     preprocess = dataset.manifest.settings.preprocess
-    write_card(work, classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state.mirrors})
+    write_card(work, Card(classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state.mirrors}))
     kernel, bias = head_of(network).get_weights()
     (in_use,) = open_classifier(work).networks
     reference = reference_of(in_use, kernel, bias, dataset, settings.fold)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from model.card import Card
 from model.evaluation import gradcam, label_issues
 from model.evaluation.predictions import Predictions
 from model.figures import confusion_matrix, parallel, picture_sheet, tradeoff, training_curves
@@ -20,6 +21,7 @@ from model.manifests import Promise
 from pipeline.inputs.classes import read_classes
 from tfrecords.errors import AoiError
 from tfrecords.lettering import CAPTION_COLUMNS, names_in_figures
+from tfrecords.settings import PreprocessSettings
 
 pytestmark = pytest.mark.filterwarnings("error")
 MOST_PX = 4000
@@ -56,7 +58,7 @@ def seen():
 @pytest.fixture
 def sheet(monkeypatch):
     """A function: what draw_gradcam gives for predictions, with a heat map of ones: (captions, title)."""
-    monkeypatch.setattr(gradcam, "read_networks", lambda model: {"network": 0})
+    monkeypatch.setattr(gradcam, "read_card", lambda model: Card((), PreprocessSettings(), {"network": 0}))
     monkeypatch.setattr(gradcam, "load", lambda path: None)
     monkeypatch.setattr(gradcam, "gradcam", lambda network, image, label: np.ones(image.shape[:2]))
 

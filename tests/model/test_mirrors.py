@@ -11,7 +11,8 @@ from flows.stages.evaluate import make_evaluation
 from flows.stages.export import export
 from flows.stages.stage import Job
 from flows.stages.train import make_model
-from model.inference.classifier import mirrored, open_classifier, read_mirrors
+from model.card import read_card
+from model.inference.classifier import mirrored, open_classifier
 from model.inference.formats import Network, Outputs
 from model.inference.runtime import open_network
 from model.manifests import ExportManifest, ModelManifest
@@ -84,7 +85,7 @@ def test_the_setting_decides_it_or_the_rounds_that_were_trained(copies, epochs, 
 def test_a_model_of_one_round_answers_from_the_picture_alone(made):
     model = made[1].open(made[3]["train"], ModelManifest)
     assert model.manifest.mirrors == ()
-    assert read_mirrors(model.path) == {}
+    assert read_card(model.path).mirrors == {}
 
 
 def by_hand(model, images):

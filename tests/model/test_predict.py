@@ -14,8 +14,8 @@ import pytest
 from flows.stages.export import make_export
 from flows.stages.predict import lot_promises, predict
 from flows.stages.stage import Job
+from model.card import Card, write_card
 from model.decisions import drift
-from model.inference.classifier import write_card
 from model.inference.litert import to_litert
 from model.inference.predict import predict_lot
 from model.manifests import Drift, EvaluationManifest, ExportManifest, Feature, ModelManifest, PredictionManifest
@@ -187,7 +187,7 @@ def lively(network, made, tmp_path):
     model, dataset, evaluation = (home.open(refs[stage], kind) for stage, kind in kinds.items())
     folder = tmp_path / "model"
     folder.mkdir()
-    write_card(folder, CLASSES, settings.preprocess, {"model": 0}, {})
+    write_card(folder, Card(CLASSES, settings.preprocess, {"model": 0}))
     (folder / "model.tflite").write_bytes(to_litert(network))
     manifest = ExportManifest.model_construct(reference={})
 

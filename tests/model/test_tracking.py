@@ -24,7 +24,8 @@ from flows.products import rollback
 from flows.stages.evaluate import evaluate
 from flows.stages.stage import Job
 from flows.stages.train import train
-from model.inference.classifier import open_classifier, write_card
+from model.card import Card, write_card
+from model.inference.classifier import open_classifier
 from model.manifests import ModelManifest
 from model.registry import origin as provenance
 from model.registry.store import (
@@ -348,7 +349,7 @@ def second_run(made, copy_home, tmp_path):
 
     def log(classes=CLASSES, example=b"file", checkpoints=()):
         folder = shutil.copytree(model.path, tmp_path / "model")
-        write_card(folder, classes, open_classifier(folder).preprocess, {"model": 0}, {})
+        write_card(folder, Card(classes, open_classifier(folder).preprocess, {"model": 0}))
         for name in checkpoints:
             (folder / name).write_bytes(b"")
         params = {f"counts.{name}": at for at, name in enumerate(classes)}
