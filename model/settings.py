@@ -17,9 +17,6 @@ SUBMISSION = "submission.csv"
 REVIEW_FILE = "review.csv"
 
 
-EPOCHS, STEPS = 5, 350  # of the first round at least: what NEU's 1,440 pictures take at batch 16
-
-
 class Recipe(StrEnum):
     """What is trained."""
 

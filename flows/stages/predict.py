@@ -64,22 +64,20 @@ def predict(
     exported = exported_of(job, chosen)
     evaluation = home.evaluation_of(chosen.fingerprint)
     made, cached = make_prediction(job, chosen, lot, evaluation, exported)
-    explained = ""
+    decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
+    notes = [f"model: {describe_model(home, chosen)}", f"decided: {decisions}; see review.csv there"]
     if explain:
         from model.inference.explain import EXPLANATIONS, explain_lot
 
         explain_lot(made, exported or chosen, lot, explain, job.force, job.progress)
-        explained = f"\nexplained: the least sure parts; see {EXPLANATIONS}/index.csv there"
-    decisions = ", ".join(f"{count:,} {decision}" for decision, count in made.manifest.decisions.items())
-    drifted = drift_warning(made.manifest.drift)
-    unusual = f"\nTHE LOT LOOKS DIFFERENT from the training pictures: {drifted}" if drifted else ""
-    used = f"model: {describe_model(home, chosen)}"
-    told = "".join(f"\n{line}" for line in ingested.told())
+        notes.append(f"explained: the least sure parts; see {EXPLANATIONS}/index.csv there")
+    notes += [f"promise: {line}" for line in lot_promises(made, evaluation)]
+    notes += ingested.told()
     if not made.manifest.novelty:
-        unusual = f"\nnovelty is not known: the model is of an earlier version; train again to have it{unusual}"
-    promised = "".join(f"\npromise: {line}" for line in lot_promises(made, evaluation))
-    note = f"{used}\ndecided: {decisions}; see review.csv there{explained}{promised}{told}{unusual}"
-    ref = replace(home.finished(made, cached), note=note)
+        notes.append("novelty is not known: the model is of an earlier version; train again to have it")
+    if drifted := drift_warning(made.manifest.drift):
+        notes.append(f"THE LOT LOOKS DIFFERENT from the training pictures: {drifted}")
+    ref = replace(home.finished(made, cached), note="\n".join(notes))
     write_whole(home.root / SUBMISSION, (made.path / SUBMISSION).read_bytes().decode())
     if out is not None:
         put_copy(made, Path(out))

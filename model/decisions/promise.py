@@ -201,12 +201,12 @@ def promise_unknown(novelty: Novelty, max_false_unknown: float) -> PromiseUnknow
         return None
     pictures, networks = novelty.calibrating, len(novelty.references)
     lowest = max(max_false_unknown, networks / (pictures + networks))
-    needed = int(np.ceil(1 / max_false_unknown - 1e-9)) - 1
+    enough = int(np.ceil(1 / max_false_unknown - 1e-9)) - 1
     met = networks == 1 and lowest == max_false_unknown
     return PromiseUnknown(
         bound=max_false_unknown,
         proven=min(1.0, lowest * min(2, networks)),
         pictures=pictures,
         met=met,
-        missing=0 if met else None if networks > 1 else needed - pictures,
+        missing=0 if met else None if networks > 1 else enough - pictures,
     )

@@ -1,6 +1,7 @@
 """What a finished model gets right and wrong on a lot whose labels are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ def measure_lot(prediction: Prediction, lot: Dataset, normal: int | None, folder
     """Compares the answers about a lot with its labels; unreadable pictures are left out.
 
     normal: label of good parts, or None. Writes into `folder` what an evaluation writes about mistakes: metrics.json,
-    per_class.csv, confusion.csv, confusion.png and mistakes.png; and mistakes.csv, those that the model was surest of
-    first.
+    per_class.csv, confusion.csv, confusion.png and mistakes.png; mistakes.csv, the mistakes that the model was surest
+    of first; and decided.json, what the decisions mean.
     """
     classes = lot.manifest.classes
     answers = pd.read_csv(prediction.path / "predictions.csv", dtype={"ID": str, "name": str}, keep_default_na=False)
@@ -42,7 +43,7 @@ def measure_lot(prediction: Prediction, lot: Dataset, normal: int | None, folder
         for name, image in zip(batch["id"].tolist(), batch["image"], strict=True)
         if name in shown
     }
-    seen = Predictions(ids, labels, seen.folds, [images.get(name, unread) for name in ids], probabilities, seen.novelty)
+    seen = replace(seen, images=[images.get(name, unread) for name in ids])
     metrics = measure(labels, predicted, len(classes), normal)
     low, high = interval(len(ids) - len(wrong), len(ids))
     metrics |= {"accuracy_low": low, "accuracy_high": high, "unreadable": prediction.manifest.unreadable}

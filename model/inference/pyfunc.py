@@ -25,7 +25,7 @@ class UnreadablePicture(MlflowException, PictureError):
         return json.dumps({"error_code": self.error_code, "message": self.refusal}, ensure_ascii=False)
 
 
-class PngModel:
+class PictureModel:
     """MLflow's view of a classifier: a column of picture files in, a row of answers per picture out."""
 
     def __init__(self, classifier: Classifier):
@@ -65,5 +65,5 @@ def _file(value: Any, position: int) -> bytes:
         raise PictureError(f"picture {position}: neither a picture file nor base64 text") from None
 
 
-def _load_pyfunc(data_path: str) -> PngModel:
-    return PngModel(open_classifier(Path(data_path)))
+def _load_pyfunc(data_path: str) -> PictureModel:
+    return PictureModel(open_classifier(Path(data_path)))

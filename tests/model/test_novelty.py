@@ -21,7 +21,7 @@ from model.evaluation.novelty import Labelled, summarize, withhold_each, write_w
 from model.inference.answers import Answering
 from model.inference.classifier import open_classifier
 from model.inference.formats import Outputs
-from model.inference.pyfunc import PngModel
+from model.inference.pyfunc import PictureModel
 from model.manifests import EvaluationManifest, ModelManifest, OperatingPoint
 from model.settings import Decision, EvaluateSettings, PredictSettings, Runtime
 
@@ -223,7 +223,7 @@ def test_every_way_to_ask_a_model_gives_the_novelty_of_predictions_csv(home, mad
     answers = [Answering(folder, point).answer(file) for file in files]
     np.testing.assert_allclose([answer.novelty for answer in answers], table["novelty"], atol=1e-6)
     assert [str(answer.decision) for answer in answers] == table["decision"].tolist()
-    served = PngModel(open_classifier(folder)).predict(pd.DataFrame({"picture": files}))
+    served = PictureModel(open_classifier(folder)).predict(pd.DataFrame({"picture": files}))
     np.testing.assert_allclose(served["novelty"], table["novelty"], atol=1e-6)
 
 
