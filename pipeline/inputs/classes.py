@@ -109,11 +109,12 @@ def _without_numbers(named: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
     return names if is_whole and len({_alike(name) for _, name in names}) == len(names) else []
 
 
-def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> Labels:
+def label_rows(source: str, rows: Sequence[TableRow], known: Classes | None) -> Labels:
     """The label of every row of a CSV: a number, also as 1.0 or in full width, or the name of a class.
 
-    known: the classes of classes.txt; where there are none, the labels tell the classes: names are sorted, numbers
-    from 0 on are AIdea's six where there are six, and else class_0, class_1, ...
+    source: what the labels stand in, a CSV or folders of classes. known: the classes of classes.txt; where there are
+    none, the labels tell the classes: names are sorted, numbers from 0 on are AIdea's six where there are six, and else
+    class_0, class_1, ...
 
     Raises: AoiError for labels that tell no classes.
     """
@@ -121,8 +122,8 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
     cells = [row.label.strip() for row in rows]
     cells = ["" if cell.lower() in NO_LABEL and cell not in names_known else cell for cell in cells]
     if rows and not any(cells):
-        raise refuse(table, "the column Label is empty", "Write a label in every row", rows[0].line)
-    classes = known or _told_by_labels(table, rows, cells)
+        raise refuse(source, "the column Label is empty", "Write a label in every row", rows[0].line)
+    classes = known or _told_by_labels(source, rows, cells)
     names, leniences = classes.names, list(classes.leniences)
     number_of = {cell: _number(cell) for cell in set(cells)}
     used = Counter(cells)
@@ -132,7 +133,7 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
     from_one = len(all_numbers) == len(number_of) and set(all_numbers) == set(range(1, len(names) + 1))
     if from_one and not any(cell in names for cell in number_of):
         seen = f"the labels begin at 1 and end at {len(names)}; the first name in {CLASSES} is of class 0"
-        raise refuse(table, seen, FROM_ONE)
+        raise refuse(source, seen, FROM_ONE)
     looks = Counter(map(_loose, names))
     by_name = {name: label for label, name in enumerate(names)}
     by_look = {look: label for label, look in enumerate(map(_loose, names)) if looks[look] == 1}
@@ -141,38 +142,54 @@ def label_rows(table: str, rows: Sequence[TableRow], known: Classes | None) -> L
     told: dict[str, list[str]] = {}
     for cell in used:
         number = None if numeric_names else number_of[cell]
-        kind = ""
-        if cell in by_name and number is None:
-            label_of[cell], kind = by_name[cell], "labels given by the class's name"
-        elif number is not None and number < len(names):
-            label_of[cell] = number
-            kind = "" if cell.isascii() and cell.isdigit() else "whole numbers written otherwise, as labels"
-        elif number is None and (label := by_look.get(_loose(cell))) is not None:
-            label_of[cell], kind = label, "class names in other letters, as labels"
-        elif (both := NUMBERED.fullmatch(cell)) and by_look.get(_loose(both[2])) == int(both[1]):
-            label_of[cell], kind = int(both[1]), "numbers and names of classes, as labels"
+        label, kind = _meant(cell, number, by_name, by_look)
+        if label is not None:
+            label_of[cell] = label
         if kind and (classes.listed or number is not None):
             told.setdefault(kind, []).append(cell)
     for kind, found in told.items():
         leniences.append(Lenience(kind=kind, count=sum(used[cell] for cell in found), example=found[0][:80]))
     numbers = tuple(label_of.get(cell) for cell in cells)
     bad = [row for row, number in zip(rows, numbers, strict=True) if number is None]
-    return Labels(classes, numbers, tuple(leniences), tuple(_bad_labels(table, bad, names)))
+    return Labels(classes, numbers, tuple(leniences), tuple(_bad_labels(source, bad, names)))
 
 
-def sorted_classes(table: str, names: Iterable[str]) -> Classes:
-    """Classes named by folders or by labels, in the order of their names. Raises: AoiError for fewer than two."""
+def _meant(
+    cell: str, number: int | None, by_name: Mapping[str, int], by_look: Mapping[str, int]
+) -> tuple[int | None, str]:
+    """The label that a cell means, None for none; and what is told of how it is written, "" for nothing.
+
+    number: that the cell is, None where it is none, or where numbers are names. by_name, by_look: labels of the
+    classes, by their names and by what these have in common with other ways to write them, see `_loose`.
+    """
+    if number is None and cell in by_name:
+        return by_name[cell], "labels given by the class's name"
+    if number is not None and number < len(by_name):
+        plain = cell.isascii() and cell.isdigit()
+        return number, "" if plain else "whole numbers written otherwise, as labels"
+    if number is None and (label := by_look.get(_loose(cell))) is not None:
+        return label, "class names in other letters, as labels"
+    if (both := NUMBERED.fullmatch(cell)) and by_look.get(_loose(both[2])) == int(both[1]):
+        return int(both[1]), "numbers and names of classes, as labels"
+    return None, ""
+
+
+def sorted_classes(source: str, names: Iterable[str]) -> Classes:
+    """Classes named by folders or by labels, in the order of their names. source: what names them.
+
+    Raises: AoiError for fewer than two.
+    """
     ordered = sorted(set(names), key=lambda name: ((number := _number(name)) is None, number or 0, name))
-    problems = _bad_names(table, [(None, name) for name in ordered])
+    problems = _bad_names(source, [(None, name) for name in ordered])
     first: dict[str, str] = {}
     for name in ordered:
         other = first.setdefault(_alike(name), name)
         if other != name and _look(other) != _look(name):
             seen = f"the classes {other[:40]!r} and {name[:40]!r} differ in case or width of letters alone"
-            problems.append(Problem(table, seen, f"Write one of the two everywhere, or {CLASSES} with the names"))
+            problems.append(Problem(source, seen, f"Write one of the two everywhere, or {CLASSES} with the names"))
     if len(ordered) < 2:
         seen = f"{len(ordered)} class(es): {', '.join(ordered)}"[:120]
-        problems.append(Problem(table, seen, "Give pictures of at least two classes"))
+        problems.append(Problem(source, seen, "Give pictures of at least two classes"))
     if problems:
         raise AoiError(problems)
     example = ", ".join(f"{label} {name}" for label, name in enumerate(ordered))[:200]
@@ -180,17 +197,17 @@ def sorted_classes(table: str, names: Iterable[str]) -> Classes:
     return Classes(tuple(ordered), (lenience,), listed=False)
 
 
-def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) -> Classes:
+def _told_by_labels(source: str, rows: Sequence[TableRow], cells: Sequence[str]) -> Classes:
     """The classes that the labels of a CSV tell. Raises: AoiError where they tell none."""
     number_of = {cell: _number(cell) for cell in set(cells)}
     numbers = {number for number in number_of.values() if number is not None}
     words = [(row, cell) for row, cell in zip(rows, cells, strict=True) if cell and number_of[cell] is None]
     if not numbers:
-        return sorted_classes(table, (cell for _, cell in words))
+        return sorted_classes(source, (cell for _, cell in words))
     if words and all(NUMBER.fullmatch(cell) for _, cell in words):
         seen = f"the label {words[0][1][:40]!r} is no whole number from 0 on"
         raise refuse(
-            table,
+            source,
             seen,
             f"Number the classes 0, 1, 2 and so on, or {NAME_CLASSES[:1].lower()}{NAME_CLASSES[1:]}",
             words[0][0].line,
@@ -200,15 +217,15 @@ def _told_by_labels(table: str, rows: Sequence[TableRow], cells: Sequence[str]) 
         few, many = sorted((words, others), key=len)
         shown = ", ".join(f"{cell[:40]!r} in row {row.line}" for row, cell in few[:EXAMPLES])
         seen = f"the labels mix names and numbers: {shown}; {len(many):,} others are such as {many[0][1][:40]!r}"
-        raise refuse(table, seen, f"Write either names or numbers, or {CLASSES} with the names in label order")
+        raise refuse(source, seen, f"Write either names or numbers, or {CLASSES} with the names in label order")
     if len(numbers) < 2:
-        raise refuse(table, f"all rows have the label {max(numbers)}", "Give pictures of at least two classes")
+        raise refuse(source, f"all rows have the label {max(numbers)}", "Give pictures of at least two classes")
     if min(numbers) == 1 and numbers == set(range(1, len(numbers) + 1)):
-        raise refuse(table, f"the labels begin at 1 and end at {max(numbers)}; the first class is 0", FROM_ONE)
+        raise refuse(source, f"the labels begin at 1 and end at {max(numbers)}; the first class is 0", FROM_ONE)
     if numbers != set(range(len(numbers))):
         gap = min(set(range(max(numbers) + 1)) - numbers)
         seen = f"the labels are numbers up to {max(numbers)}, but no row has {gap}, and there is no {CLASSES}"
-        raise refuse(table, seen, f"{NAME_CLASSES}; number the labels from 0 without a gap, or add pictures of it")
+        raise refuse(source, seen, f"{NAME_CLASSES}; number the labels from 0 without a gap, or add pictures of it")
     if len(numbers) == len(AIDEA_CLASSES):
         example = f"0 is {AIDEA_CLASSES[0]}, the good parts; {CLASSES} would name others"
         lenience = Lenience(kind="AIdea's names for six classes", count=1, example=example)
@@ -228,14 +245,14 @@ def _number(cell: str) -> int | None:
     return int(number) if number == number.to_integral_value() and 0 <= number < MOST else None
 
 
-def _bad_labels(table: str, rows: Iterable[TableRow], names: Sequence[str]) -> Iterable[Problem]:
+def _bad_labels(source: str, rows: Iterable[TableRow], names: Sequence[str]) -> Iterable[Problem]:
     listed = ", ".join(names)[:120]
     remedy = f"Write a whole number from 0 to {len(names) - 1} ({listed}), or one of these names"
     for row in rows:
         seen = f"{row.id} has no label"
         if row.label.strip():
             seen = f"the label {row.label[:40]!r} of {row.id} is none of the classes"
-        yield Problem(table, seen, remedy, row.line)
+        yield Problem(source, seen, remedy, row.line)
 
 
 def _bad_names(path: str, named: Sequence[tuple[int | None, str]]) -> list[Problem]:

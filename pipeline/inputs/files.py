@@ -65,6 +65,7 @@ def may_pass(error: Exception) -> bool:
 
 
 def join(folder: str, name: str) -> str:
+    """The path of a name in a folder, zip or store; with forward slashes everywhere."""
     return f"{folder.rstrip('/')}/{name}"
 
 
@@ -304,6 +305,7 @@ def text_in_zip(path: str, name: str) -> tuple[str, bytes] | None:
 
 
 def is_zip(container: str) -> bool:
+    """Whether a container is a zip, by its name: it is no folder that is called so."""
     return container.lower().endswith(".zip") and not os.path.isdir(container)
 
 

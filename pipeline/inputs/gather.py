@@ -132,12 +132,12 @@ def _class_name(folder: str) -> str:
 
 def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool) -> Gathered:
     """The rows of a CSV, each with its picture and, where they are labelled, its label. Raises: AoiError."""
-    table = read_table(layout.table, labelled)
+    table = read_table(layout.csv, labelled)
     try:
-        rows, unusable, problems = _good_rows(layout.table, table)
+        rows, unusable, problems = _good_rows(layout.csv, table)
         if problems and not rows:
             raise AoiError(problems)
-        labels = label_rows(layout.table, rows, known) if labelled else _no_labels(rows, known)
+        labels = label_rows(layout.csv, rows, known) if labelled else _no_labels(rows, known)
         placed = place(layout, split, rows, unusable)
         # A row without a picture is told as that alone: it may be no row at all.
         label_problems = once(each for each in labels.problems if each.row not in placed.missing)
@@ -152,7 +152,7 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool)
     ids, names = ([picture[place] for picture in placed.pictures] for place in (0, 1))
     found = Rows.unread(ids, (row.line for row in rows), numbers, names)
     leniences = (*table.leniences, *labels.leniences, *placed.leniences)
-    return Gathered(layout.table, placed.container, labels.classes.names, found, leniences)
+    return Gathered(layout.csv, placed.container, labels.classes.names, found, leniences)
 
 
 def _no_labels(rows: Sequence[TableRow], known: Classes | None) -> Labels:

@@ -156,9 +156,9 @@ def _around(given: str, data: str, layout: Layout) -> Iterator[Lenience]:
     """What is taken leniently of where the set and its CSV lie. given: what a person named; data: the set in it."""
     if data != given:
         yield Lenience(kind="a folder around the set", count=1, example=os.path.basename(data))
-    own = layout.kind != Kind.CSV or files.is_remote(data) or os.path.samefile(os.path.dirname(layout.table), data)
+    own = layout.kind != Kind.CSV or files.is_remote(data) or os.path.samefile(os.path.dirname(layout.csv), data)
     if not own:
-        yield Lenience(kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.table, data))
+        yield Lenience(kind="a CSV in the folder of the pictures", count=1, example=os.path.relpath(layout.csv, data))
 
 
 def _classes_of_lot(found: _Found, classes: Sequence[str] | None) -> Classes:

@@ -46,13 +46,13 @@ class Container(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a split lies in a folder. table: the CSV, or the container where there is none.
+    """How a split lies in a folder. csv: the CSV, or the container where there is none.
 
     containers: where the pictures may lie, the usual place first; but: names in the container that are not the split's.
     """
 
     kind: Kind
-    table: str
+    csv: str
     containers: tuple[Container, ...]
     but: frozenset[str] = frozenset()
 
@@ -94,11 +94,11 @@ def _layout(data: str, split: Split) -> Layout | None:
     if files.is_zip(data):
         return Layout(Kind.CLASSES if split == "train" else Kind.PICTURES, data, (Container(data),))
     own = None
-    table = files.child(data, f"{split}.csv")
-    if table is None and (own := _own(data, split)):
-        table = files.child(own, f"{split}.csv")
-    if table:
-        return Layout(Kind.CSV, table, tuple(_containers(data, split)))
+    csv = files.child(data, f"{split}.csv")
+    if csv is None and (own := _own(data, split)):
+        csv = files.child(own, f"{split}.csv")
+    if csv:
+        return Layout(Kind.CSV, csv, tuple(_containers(data, split)))
     if split == "train":
         if own and (os.path.basename(own).lower() in ("train", "train.zip") or _has_folders(own)):
             return Layout(Kind.CLASSES, own, (Container(own),))

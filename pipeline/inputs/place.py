@@ -41,7 +41,11 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class _Try:
-    """How the IDs match what one container holds, with its names in one encoding. names: as IDs may have them."""
+    """How the IDs match what one container holds, with its names in one encoding.
+
+    encoding: its place in the encodings of the listing; names: as IDs may have them; twice: problems of names that two
+    pictures have.
+    """
 
     container: Container
     listing: Listing
@@ -60,6 +64,7 @@ class _Try:
 
     @property
     def wrong(self) -> int:
+        """How much does not fit."""
         return len(self.found.missing) + len(self.left) + len(self.twice)
 
 
@@ -79,11 +84,11 @@ def place(layout: Layout, split: Split, rows: Sequence[TableRow], unusable: Sequ
     found, container = best.found, best.container
     known = {os.path.basename(visible(each)) for each in unusable}
     unnamed = [at for at in best.left if os.path.basename(best.names[at]) not in known]
-    told = _missing(layout.table, rows, best, unnamed) if found.missing else _Told([])
+    told = _missing(layout.csv, rows, best, unnamed) if found.missing else _Told([])
     left = [at for at in unnamed if best.names[at] not in told.about]
     problems = [*best.twice, *told.problems]
     if not told.whole:
-        problems += _unnamed(layout.table, [best.pictures[at].name for at in left], best)
+        problems += _unnamed(layout.csv, [best.pictures[at].name for at in left], best)
     pictures = [
         (row.id.strip(INVISIBLE) if way else row.id, "" if at is None else best.pictures[at].name)
         for row, at, way in zip(rows, found.places, found.ways, strict=True)
@@ -139,7 +144,7 @@ class _Told(NamedTuple):
     whole: bool = False
 
 
-def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequence[int]) -> _Told:
+def _missing(csv: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequence[int]) -> _Told:
     """What is told of rows without a picture: the one cause where most have none, else each by itself.
 
     Rows and pictures that are left, as many of the one as of the other, are told together: they are likely the same.
@@ -149,7 +154,7 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
     if not any(not picture.hidden for picture in tried.pictures):
         return _Told([no_picture(container, tried.listing)], whole=True)
     if _is_one(len(missing), len(rows)):
-        return _Told([_cause(table, rows, tried)], whole=True)
+        return _Told([_cause(csv, rows, tried)], whole=True)
     line_of = {visible(row.id): row.line for row, at in zip(rows, tried.found.places, strict=True) if at is not None}
     left = [tried.names[at] for at in unnamed]
     stems = list(map(without_ending, left))
@@ -159,7 +164,7 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
     about = set()
     for row in missing:
         if (line := line_of.setdefault(visible(row.id), row.line)) != row.line:
-            problems.append(repeated_row(table, row, line))
+            problems.append(repeated_row(csv, row, line))
             continue
         near = get_close_matches(without_ending(row.id), stems, 1, 0.8) if few else []
         if not near:
@@ -169,13 +174,13 @@ def _missing(table: str, rows: Sequence[TableRow], tried: _Try, unnamed: Sequenc
         stems.remove(near[0])
         about.add(name)
         seen = f"no picture {shown(row.id)}, but {shown(name)}, which no row names"
-        problems.append(Problem(table, seen, ALIKE, row.line))
+        problems.append(Problem(csv, seen, ALIKE, row.line))
     if alone and len(alone) == len(left):
         seen = f"no picture {some([row.id for row in alone])}, but {some(left)}, which no row names"
         more = f"; {len(alone):,} rows have no picture, and as many pictures no row" if len(alone) > 1 else ""
-        return _Told([*problems, Problem(table, seen + more, ALIKE, alone[0].line)], frozenset(about.union(left)))
+        return _Told([*problems, Problem(csv, seen + more, ALIKE, alone[0].line)], frozenset(about.union(left)))
     remedy = f"Put the picture into {container.path} or take the row out"
-    problems += [Problem(table, f"no picture {shown(row.id)}", remedy, row.line) for row in alone]
+    problems += [Problem(csv, f"no picture {shown(row.id)}", remedy, row.line) for row in alone]
     return _Told(problems, frozenset(about))
 
 
@@ -184,7 +189,7 @@ def _is_one(faulty: int, all_of_them: int) -> bool:
     return faulty > MANY or is_whole(faulty, all_of_them)
 
 
-def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
+def _cause(csv: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
     """The one message where most rows have no picture."""
     ids = [rows[at].id for at in tried.found.missing]
     seen = f"{len(ids):,} of {len(rows):,} rows have no picture in {tried.container.path}, such as {some(ids)}"
@@ -193,15 +198,15 @@ def _cause(table: str, rows: Sequence[TableRow], tried: _Try) -> Problem:
     way, fits = likely([row.id for row in rows], tried.names, tried.found)
     if way:
         seen += f". {fits:,} of these rows would fit by this: {way}"
-        return Problem(table, seen, "Write the IDs as the pictures are named, and see why the other rows do not fit")
-    return Problem(table, seen, "Write the IDs as the pictures are named, or put the pictures of these rows there")
+        return Problem(csv, seen, "Write the IDs as the pictures are named, and see why the other rows do not fit")
+    return Problem(csv, seen, "Write the IDs as the pictures are named, or put the pictures of these rows there")
 
 
-def _unnamed(table: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]:
+def _unnamed(csv: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]:
     """What is told of pictures without a row."""
-    remedy = f"Add a row for it to {os.path.basename(table)} or take the picture out"
+    remedy = f"Add a row for it to {os.path.basename(csv)} or take the picture out"
     if _is_one(len(names), len(tried.names)):
-        seen = f"{len(names):,} of {len(tried.names):,} pictures have no row in {os.path.basename(table)}"
+        seen = f"{len(names):,} of {len(tried.names):,} pictures have no row in {os.path.basename(csv)}"
         remedy = remedy.replace("it", "each", 1).replace("the picture", "them")
         return [Problem(tried.container.path, f"{seen}, such as {some(names)}", remedy)]
     return [Problem(files.join(tried.container.path, name), "no row names this picture", remedy) for name in names]
@@ -227,7 +232,10 @@ def _ways(rows: Sequence[TableRow], tried: _Try) -> list[Lenience]:
 
 
 def told_of(listing: Listing, encoding: int, container: Container, named: set[str]) -> list[Lenience]:
-    """What is to be told of a container: its place, the encoding of its names, what was passed over in it."""
+    """What is to be told of a container: its place, the encoding of its names, what was passed over in it.
+
+    encoding: its place in the encodings of the listing; named: names as stored of the pictures that rows name.
+    """
     told = []
     if not container.usual:
         told.append(Lenience(kind="another place of the pictures", count=1, example=os.path.basename(container.path)))

@@ -40,6 +40,7 @@ class Row(NamedTuple):
     bits: int = 8
 
     def rejected(self, reason: str, remedy: str = COPY_AGAIN) -> Reject:
+        """The row's picture as one that can't be used."""
         return Reject(self.id, self.row, reason, remedy)
 
 
