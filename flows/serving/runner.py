@@ -38,12 +38,12 @@ from tzlocal import get_localzone_name
 from flows.home import Home, data_name, open_home
 from flows.serving.deployments import DEPLOYED, FLOW, ON_SERVED_DATA
 from flows.serving.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
-from flows.serving.servers import only_runner, run_variables
+from flows.serving.servers import check_no_runner, only_runner, run_variables
 from model.registry.store import hidden
 from tfrecords.artifacts.files import hash_json
 from tfrecords.errors import MISSED, AoiError, Problem, refuse
 
-REGISTERED = "deployments"  # what HOME notes: description and parameters as they were registered last
+REGISTERED = "deployments"  # what HOME notes of the last registration, see `_as_ours`
 ON_POOL = "pool-deployments"  # the same of `aoi deploy`
 UNFINISHED = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
 LEFT = "aoi serve ended while it ran; a retry goes on from what is finished"
@@ -73,7 +73,7 @@ def main(home: str, data: str | None, crons: Sequence[str], inbox: str | None, s
     with only_runner(place):
         deployments = [_deployment(name, home, data) for name in DEPLOYED]
         before = place.recall(REGISTERED) or {}
-        ours = {each.name: {"description": each.description, "parameters": each.parameters} for each in deployments}
+        ours = _as_ours(deployments)
         with get_client(sync_client=True) as client:
             _end_what_was_left(client)
             for deployment in deployments:
@@ -189,8 +189,7 @@ def deploy(home: Home, data: str | None, pool: str, at_once: int | None) -> str:
 
     Raises: AoiError where no server is named or answers, or `aoi serve` runs the deployments of HOME.
     """
-    with only_runner(home):
-        pass
+    check_no_runner(home)
     before = home.recall(ON_POOL) or {}
     with _server() as client:
         template = ProcessWorker.get_default_base_job_template()
@@ -198,7 +197,7 @@ def deploy(home: Home, data: str | None, pool: str, at_once: int | None) -> str:
             client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
         queue = _queue(client, home, pool, at_once)
         deployments = [_deployment(name, str(home.root), data, pool, queue) for name in DEPLOYED]
-        ours = {each.name: {"description": each.description, "parameters": each.parameters} for each in deployments}
+        ours = _as_ours(deployments)
         for each in deployments:
             _keep_what_people_set(each, client, before.get(each.name, {}))
             each.apply()
@@ -259,6 +258,7 @@ def _end_what_is_lost(client: SyncPrefectClient, queue: str, deployments: Sequen
 
 
 def _end_what_was_left(client: SyncPrefectClient) -> None:
+    """Ends runs that an earlier runner left unfinished: nobody runs them any more."""
     ours = FlowFilter(name=FlowFilterName(any_=[FLOW, *(flow.name for flow in DEPLOYED.values())]))
     for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=FlowRunFilter.model_validate(UNFINISHED)):
         client.set_flow_run_state(run.id, Crashed(message=LEFT), force=True)
@@ -284,6 +284,11 @@ def _deployment(
         work_queue_name=queue,
         job_variables=variables,
     )
+
+
+def _as_ours(deployments: Sequence[RunnerDeployment]) -> dict[str, Any]:
+    """What HOME notes of deployments before people's changes are put into them, by name."""
+    return {each.name: {"description": each.description, "parameters": each.parameters} for each in deployments}
 
 
 def _keep_what_people_set(deployment: RunnerDeployment, client: SyncPrefectClient, before: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ from flows.home import Home
 from flows.serving.inbox import SETTLE_SECONDS, open_inbox
 from flows.serving.servers import (
     ask,
+    check_no_runner,
     check_stores,
-    only_runner,
     prefect_home,
     run_variables,
     runs_already,
@@ -83,8 +83,7 @@ def _serve(home: Home, asked: Asked, host: str, prefect_port: int, mlflow_port: 
     check_stores(store, os.environ)
     servers = servers_of(home, store, host, prefect_port, mlflow_port)
     missing = [server for server in servers if not runs_already(server, home, store)]
-    with only_runner(home):
-        pass  # refused now rather than by the runner, once the servers are up
+    check_no_runner(home)
     prefect, mlflow = servers[0].address, servers[1].address if servers[1:] else nameless(store.uri)
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,12 @@ def only_runner(home: Home) -> Iterator[None]:
         lock.release()
 
 
+def check_no_runner(home: Home) -> None:
+    """Raises: AoiError where a process runs HOME's deployments already: told ahead, before anything is started."""
+    with only_runner(home):
+        pass
+
+
 def ask(address: str) -> Answer | None:
     """What a server of this machine answers; None where there is no HTTP answer within some seconds."""
     try:
