@@ -62,39 +62,32 @@ def export_model(
     to_check = _choose(dataset, set(networks.values()), CHECKED_PICTURES)
     calibrating = CALIBRATION_PICTURES if precision == Precision.INT8 else 0
     folds = set(fold_counts(dataset))
-    learned = {name: _choose(dataset, folds - {fold}, calibrating) for name, fold in networks.items()}
-    pictures = _read(dataset, [to_check, *learned.values()])
+    to_calibrate = {name: _choose(dataset, folds - {fold}, calibrating) for name, fold in networks.items()}
+    pictures = _read(dataset, [to_check, *to_calibrate.values()])
     checked = _of(to_check, pictures)
     for name in networks:
-        network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(learned[name], pictures)))
+        network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(to_calibrate[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, Card(dataset.manifest.classes, model.manifest.settings.preprocess, networks, card.mirrors))
     _write_references(model, networks, dataset, precision, work)
-    answers = [
+    theirs, ours = (
         _answers(open_classifier(folder, keras=name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
-    ]
-    theirs, ours = (each.mean(axis=0) for each in answers)
-    check = {
-        "pictures": len(checked),
-        "labels_differ": int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum()),
-        "largest_difference": float(np.abs(theirs - ours).max()),
-        "bytes": sum((work / f"{name}{suffix}").stat().st_size for name in networks),
-        "keras_bytes": sum((model.path / f"{name}.keras").stat().st_size for name in networks),
-    }
-    allowed = int(np.ceil(LABELS_THAT_DIFFER[precision] * len(checked)))
-    if check["labels_differ"] > allowed or check["largest_difference"] > LARGEST_DIFFERENCE[precision]:
-        raise refuse(
-            f"{model.path}, exported in {precision}",
-            f"{check['labels_differ']} of {len(checked)} labels differ from Keras', at most {allowed} may; "
-            f"the largest difference of a probability is {check['largest_difference']:.2g}",
-            OTHERWISE[precision],
-            exit_code=MISSED,
-        )
-    (work / CHECK).write_text(json.dumps(check, indent=1) + "\n")
-    tracking.log_export(store, model.manifest.mlflow.run_id, f"{form}-{precision}", check, work)
+    )
+    answered, expected = (each.mean(axis=0) for each in (ours, theirs))
+    check = ExportCheck(
+        pictures=len(checked),
+        labels_differ=int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum()),
+        largest_difference=float(np.abs(expected - answered).max()),
+        bytes=sum((work / f"{name}{suffix}").stat().st_size for name in networks),
+        keras_bytes=sum((model.path / f"{name}.keras").stat().st_size for name in networks),
+    )
+    _refuse_difference(check, model, precision)
+    facts = check.model_dump()
+    (work / CHECK).write_text(json.dumps(facts, indent=1) + "\n")
+    tracking.log_export(store, model.manifest.mlflow.run_id, f"{form}-{precision}", facts, work)
     fold_of = np.repeat(list(to_check), list(to_check.values()))
-    own = [each[fold_of == fold] for each, fold in zip(answers[-1], networks.values(), strict=True)]
+    own = [each[fold_of == fold] for each, fold in zip(ours, networks.values(), strict=True)]
     return ExportManifest(
         model=model.made_from,
         dataset=dataset.made_from,
@@ -102,9 +95,22 @@ def export_model(
         settings=model.manifest.settings,
         format=form,
         precision=precision,
-        check=ExportCheck(**check),
+        check=check,
         reference=_reference(np.concatenate(own)),
     )
+
+
+def _refuse_difference(check: ExportCheck, model: Model, precision: Precision) -> None:
+    """Raises: AoiError (exit code 1) where the exported answers differ more from Keras' than they may."""
+    allowed = int(np.ceil(LABELS_THAT_DIFFER[precision] * check.pictures))
+    if check.labels_differ > allowed or check.largest_difference > LARGEST_DIFFERENCE[precision]:
+        raise refuse(
+            f"{model.path}, exported in {precision}",
+            f"{check.labels_differ} of {check.pictures} labels differ from Keras', at most {allowed} may; "
+            f"the largest difference of a probability is {check.largest_difference:.2g}",
+            OTHERWISE[precision],
+            exit_code=MISSED,
+        )
 
 
 def _write_references(
