@@ -121,7 +121,9 @@ def _network(state: State, dataset: Dataset, work: Path, settings: TrainSettings
     if settings.recipe == Recipe.FULL and settings.devices == 1 and not settings.mixed_precision:
         network = fused(network)
     adam = keras.optimizers.Adam(settings.learning_rate)
-    network.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+    network.compile(adam, "sparse_categorical_crossentropy", metrics=[accuracy])
+    adam.build(network.trainable_variables)  # a step that makes variables is traced twice, for seconds
     return network
 
 
