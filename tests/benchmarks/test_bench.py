@@ -202,6 +202,7 @@ def test_every_reader_gives_every_picture_of_an_epoch(work, reader, shift):
 
 def test_steps_of_our_loop_and_of_one_batch_repeated_take_turns_and_a_slow_reader_shows(work, monkeypatch):
     import tensorflow as tf
+    from small import small
 
     from benchmarks.train import OURS, REPEATED, loop
     from tfrecords.records import reader
@@ -222,6 +223,7 @@ def test_steps_of_our_loop_and_of_one_batch_repeated_take_turns_and_a_slow_reade
 
     reader_batches = reader.training_batches
     monkeypatch.setattr(reader, "training_batches", slow)
+    monkeypatch.setattr("model.network.build.convolutions", small)
     data = repeat(draw(work, 60), work, 60)
     settings = ["preprocess.image_size_px=32", "train.alpha=0.25", "train.weights=none", "train.batch_size=8"]
     home = work / "small-home"

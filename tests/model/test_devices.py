@@ -23,8 +23,7 @@ from tfrecords.errors import AoiError
 from tfrecords.records.arrays import read_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
-# A process of its own, since TensorFlow divides a processor before its first use alone. The network is a small one with
-# all that devices have to agree on: variables, statistics of batches, dropout.
+# A process of its own, since TensorFlow divides a processor before its first use alone.
 PROGRAM = """
 import json, sys
 from dataclasses import replace
@@ -43,15 +42,8 @@ from flows.stages.train import make_model
 from tfrecords.dataset import DatasetManifest
 from tfrecords.records.reader import training_batches
 
-
-def small(name, alpha, size_px, channels, head):
-    scaled = hidden = keras.Input((size_px, size_px, channels), name="scaled")
-    for number, filters in enumerate((8, 16)):
-        hidden = keras.layers.Conv2D(filters, 5, strides=4, use_bias=False, name=f"convolution_{number}")(hidden)
-        hidden = keras.layers.BatchNormalization(name=f"batch_norm_{number}")(hidden)
-        hidden = keras.layers.ReLU(name=f"relu_{number}")(hidden)
-    pooled = keras.layers.GlobalAveragePooling2D(name="features")(hidden)
-    return keras.Model(scaled, pooled, name="small")
+sys.path.insert(0, "tests")
+from small import small
 
 
 def stop(done, total, note):

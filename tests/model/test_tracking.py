@@ -38,6 +38,7 @@ from model.registry.store import (
     store_of,
 )
 from model.registry.tracking import connect, finish_training, flatten, legal_names, runs_addresses, training_run
+from model.settings import Recipe
 from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
@@ -423,7 +424,8 @@ def second(copy_home, made, tmp_path_factory):
     """A HOME with the whole run's model and a second one, which was not evaluated yet."""
     _, _, settings, refs = made
     home = copy_home(tmp_path_factory.mktemp("tracking") / "home")
-    other = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": 1, "seed": 1})})
+    quick = settings.train.model_copy(update={"recipe": Recipe.FROZEN, "epochs": 1, "seed": 1})
+    other = settings.model_copy(update={"train": quick})
     dataset = refs["ingest"].folder
     return SimpleNamespace(home=home, settings=settings, first=refs["train"], ref=train(Job(home, other), dataset))
 
