@@ -151,16 +151,10 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         parts.append(", ".join(f"[{text}]({address})" for text, address in links.items()))
     parts += [f"Promise: {line}." for line in _promises(home, refs)]
     if evaluated := refs.get("evaluate"):
-        rates = rates_of(home.open(evaluated, EvaluationManifest).manifest.metrics)
-        parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
-        confusion = confusion_rows(home, evaluated)
-        if len(confusion) <= CLASSES_IN_TABLE:
-            parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion))
+        parts += _figures(home, evaluated, home.open(evaluated, EvaluationManifest).manifest.metrics)
         parts += [f"![{name}]({figure}evaluation/{name}.png)" for name in ("confusion", "mistakes")]
     if measured := refs.get(MeasurementManifest.KIND):
-        rates = rates_of(home.open(measured, MeasurementManifest).manifest.metrics)
-        parts.append("| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rates))
-        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion_rows(home, measured)))
+        parts += _figures(home, measured, home.open(measured, MeasurementManifest).manifest.metrics)
     if "train" in refs:
         parts.append(f"![curves]({figure}training/curves.png)")
     if sweep := refs.get("sweep"):
@@ -172,6 +166,14 @@ def report(home: Home, refs: dict[str, Ref]) -> str:
         parts.append(f"| decision | parts |\n|---|---|\n{decided}")
     parts += [f"{stage}: `{home.root / ref.folder}`" for stage, ref in refs.items()]
     return "\n\n".join(parts)
+
+
+def _figures(home: Home, ref: Ref, metrics: Mapping[str, float]) -> list[str]:
+    """What was measured, and which classes were taken for which where these are few enough to be read."""
+    parts = [_table([{"figure": name, "value": value} for name, value in rates_of(metrics)])]
+    if len(confusion := confusion_rows(home, ref)) <= CLASSES_IN_TABLE:
+        parts.append("Confusion matrix (rows true, columns predicted)\n\n" + _table(confusion))
+    return parts
 
 
 def _promises(home: Home, refs: dict[str, Ref]) -> list[str]:

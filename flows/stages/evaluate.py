@@ -26,7 +26,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest
 from tfrecords.errors import refuse
 
-VERSION = 7  # raise it when the same model and dataset would give another evaluation
+VERSION = 8  # raise it when the same model and dataset would give another evaluation
 MODEL = Option("a model's folder or name (default: the latest; with --data the champion of the product)")
 DATASET = Option("a dataset's folder or name (default: the one that the model was trained on)")
 DATA = Option(

@@ -32,7 +32,7 @@ def draw_gradcam(model: Path, seen: Predictions, classes: Sequence[str], path: P
         heat = gradcam(networks[seen.folds[place]], seen.images[place], int(seen.probabilities[place].argmax()))
         pictures += [seen.images[place], overlay(seen.images[place], heat)]
         captions += [seen.caption(place, names), ""]
-    title = "what spoke for the answer: one typical picture a class, then the worst mistakes"
+    title = "what spoke for the answer: one typical picture per class, then the worst mistakes"
     if len(labels) < len(present):
         title += f"\n{len(labels)} of {len(classes)} classes: those with the largest share of mistakes"
     figures.picture_sheet(pictures, captions, title, path, columns=6, note=note)

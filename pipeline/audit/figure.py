@@ -41,9 +41,9 @@ def _class_bars(counts: Mapping[str, int]) -> tuple[str, dict[str, int], str]:
     names, note = names_in_figures(list(counts))
     bars = dict(zip(names, counts.values(), strict=True))
     if len(bars) <= CLASSES_SHOWN:
-        return "pictures a class", bars, note
+        return "pictures per class", bars, note
     rarest = sorted(bars, key=lambda name: bars[name])[:CLASSES_SHOWN]  # of equally rare ones the first labels
-    return f"pictures a class: the {CLASSES_SHOWN} rarest of {len(bars)}", {name: bars[name] for name in rarest}, note
+    return f"pictures per class: the {CLASSES_SHOWN} rarest of {len(bars)}", {name: bars[name] for name in rarest}, note
 
 
 def _bars(draw: Any, left: int, width: int, title: str, values: Mapping[str, int], color: str) -> None:

@@ -20,7 +20,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.artifacts.manifest import MadeFrom, Manifest
 from tfrecords.dataset import ROWS, Dataset, class_counts
 
-VERSION = 3
+VERSION = 4
 
 
 # Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.

@@ -74,7 +74,7 @@ def read_inputs(
 
     Args:
         data: folder or zip, in any layout of `pipeline.inputs.layouts`; classes.txt in it names the classes.
-        folds: for "train": how many pictures a class must have at least.
+        folds: for "train": how many pictures each class must have at least.
         progress: counts the pictures hashed.
         look: what reads the pictures, here or elsewhere.
         classes: for "test": those of the model that is to answer; classes.txt may not name others.

@@ -50,23 +50,11 @@ from tfrecords.records import schema
 from tfrecords.settings import Color, PreprocessSettings
 
 VERSION = 4  # of the plan: raise it when the same inputs would give other shards or another manifest
-
-
 MEASURED = (*MEASURES, *COLOR_MEASURES)
-
-
 BLANK, UNREAD = ("",) * len(MEASURED), (0, 0, 0.0, 0.0, "", 0.0, 0.0)
-
-
 FOUND = np.dtype([("fold", int), *zip(MEASURED, (int, int, float, float, "S16", float, float), strict=True)])
-
-
 REJECTS = "rejects.csv"
-
-
 REJECT_COLUMNS = tuple(field.name for field in fields(Reject))
-
-
 LOST_REMEDY = "Run again; where --beam names a runner, run without it"
 
 
