@@ -302,11 +302,14 @@ def _is_gone(error: Exception) -> bool:
 def _may_pass(error: Exception) -> bool:
     """Whether another try may help: not where rights or packages are missing."""
     return not any(
-        isinstance(one, (ImportError, ValueError))
-        or type(one).__name__.endswith("CredentialsError")
-        or _code(one) in NO | CHANGED
+        _is_lacking(one) or type(one).__name__.endswith("CredentialsError") or _code(one) in NO | CHANGED
         for one in _causes(error)
     )
+
+
+def _is_lacking(error: BaseException) -> bool:
+    """Whether a package is missing, which Beam says as a ValueError."""
+    return isinstance(error, ImportError) or (isinstance(error, ValueError) and "dependency" in str(error))
 
 
 def _refused(path: str, error: Exception, done: str) -> AoiError:
@@ -316,7 +319,7 @@ def _refused(path: str, error: Exception, done: str) -> AoiError:
         return refuse(path, "the file changed while it was being read", remedy, exit_code=MISSED)
     said = str(last).strip().splitlines()[-1:] or [type(last).__name__]
     seen = f"the store can't be {done} ({said[0][:200]})"
-    if isinstance(last, (ImportError, ValueError)) and (extra := EXTRAS.get(path.partition("://")[0])):
+    if _is_lacking(last) and (extra := EXTRAS.get(path.partition("://")[0])):
         return refuse(path, seen, f"Install what it needs here and on every worker: pip install 'aoi[{extra}]'")
     remedy = "Check the store's address and the credentials in the environment, here and on the workers, and run again"
     return refuse(path, seen, remedy, exit_code=MISSED)

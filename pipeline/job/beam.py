@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from pipeline.job import engines
-from pipeline.job.work import Plan, do_planned, plan_path, write_plan
+from pipeline.job.work import Plan, do_planned, stop_plan, write_plan
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.progress import Progress
 from tfrecords.system import shielded
@@ -120,11 +120,16 @@ def run_shards(
             ended.put(error)
 
     tell()  # of what an earlier try finished
-    # Beam waits for ever for a worker process that died. All that tells of it is the thread that started it.
     told = threading.excepthook
-    threading.excepthook = lambda args: (
-        ended.put(args.exc_value) if args.thread and args.thread.name == "run_worker" else told(args)
-    )
+
+    def heard(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread else ""
+        if name == "run_worker":  # Beam waits for ever for a worker that died: all that tells of it is this thread
+            ended.put(failed.exc_value)
+        elif name != engines.READER:  # which fails as the thread that waits does
+            told(failed)
+
+    threading.excepthook = heard
     result, error = None, None
     try:
         try:
@@ -145,17 +150,18 @@ def run_shards(
     except BaseException:
         _cancel(plans, result)
         raise
+    else:
+        if error and runner.remote:
+            _cancel(plans, result)
+        elif runner.remote:
+            engines.close(result)
     finally:
+        engines.end_reader()
         threading.excepthook = told
-    if error and runner.remote:
-        _cancel(plans, result)
-    elif runner.remote:
-        engines.close(result)
     if isinstance(error, AoiError):
         raise error
     if error:  # a runner hands on what a worker raised as text, under a type of its own
-        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        seen = f"the pictures could not be {done_word} ({last[0][:300]})"
+        seen = f"the pictures could not be {done_word} ({engines.cause(error)})"
         cause = "an engine or worker that is not there, " if runner.remote else ""
         remedy = f"Remove the cause ({cause}a full disk, a missing right) and run again{_kept(done_word)}"
         raise refuse(plans[0].folder, seen, remedy, exit_code=MISSED) from error
@@ -178,6 +184,7 @@ def _work(plans: Sequence[Plan], runner: Runner) -> None:
 
 def _wait(result: Any) -> None:
     result.wait_until_finish()
+    engines.check_done(result)
 
 
 def _submit(plans: Sequence[Plan], runner: Runner) -> Any:
@@ -186,7 +193,8 @@ def _submit(plans: Sequence[Plan], runner: Runner) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # `run_shards` tells what fails, once
+    for name in ("apache_beam.runners.common", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # `run_shards` tells what fails, once
     paths = [write_plan(plan) for plan in plans]
     pipeline = beam.Pipeline(runner=runner.beam, options=PipelineOptions([*quiet, *runner.options]))
     _ = (
@@ -199,9 +207,9 @@ def _submit(plans: Sequence[Plan], runner: Runner) -> Any:
 
 
 def _cancel(plans: Sequence[Plan], result: Any) -> None:
-    """Ends a job that was handed over: on its engine, and at workers, which look whether their plan is still there."""
+    """Ends a job that was handed over: on its engine, and at workers, which look whether their plan is stopped."""
     for plan in plans:
-        Path(plan_path(plan)).unlink(missing_ok=True)
+        stop_plan(plan)
     if result is not None:
         _within(CANCEL_SECONDS, partial(engines.cancel, result))
 

@@ -1,7 +1,9 @@
 """The engines that `--beam "--runner=NAME"` knows by a short name, and what only they can tell of a job."""
 
 import importlib.util
+import re
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,6 +25,11 @@ SECRETS = {
     "--s3_session_token": "AWS_SESSION_TOKEN",
 }
 ANSWER_SECONDS = 5.0  # that an engine has to answer a question
+READER = "wait_until_finish_read"  # Beam's name of the thread that reads a job server's messages
+# Of a Java stack: at org.x.Do$1.run(Do.java:5), ... 2 more
+FRAME = re.compile(r"^\s*(at )?[\w.$<>/]+\((\w+\.\w+:\d+|Native Method|Unknown Source)\)$|^\s*\.\.\. \d+ more$", re.M)
+JOB = re.compile(r"^Pipeline \S+ failed in state \w+: ")
+NAMES = re.compile(r"^([\w.$]+\.\w+(Exception|Error): )+")  # of errors, before what they say
 
 
 def refuse_secrets(options: Sequence[str]) -> None:
@@ -103,6 +110,28 @@ def cause_of_silence(result: Any) -> str:
         return f"the scheduler has {len(workers)} worker(s), {busy} of them at work"
     hint = "a cluster without a free slot or worker waits in silence, which its own web page shows"
     return f"the job server says {result.state}; {hint}"
+
+
+def check_done(result: Any) -> None:
+    """Raises RuntimeError for a job that Dask's runner takes for done, and that went with its scheduler."""
+    if any(future.status != "finished" for future in getattr(result, "futures", ())):
+        raise RuntimeError("the scheduler went away")
+
+
+def cause(error: BaseException) -> str:
+    """Why a job failed, in a line, as its engine tells it."""
+    if callable(details := getattr(error, "details", None)):  # gRPC's: its text is a block whose last line is a bracket
+        return f"the job server went away: {details()}"
+    told = JOB.sub("", FRAME.sub("", str(error)).strip()) or type(error).__name__
+    is_last = "Traceback" in told or not NAMES.match(told)  # Python says the cause last, Java first
+    return NAMES.sub("", told.splitlines()[-1 if is_last else 0])[:300]
+
+
+def end_reader() -> None:
+    """Waits for the thread that reads messages: of a job server that is gone it would print a traceback."""
+    for thread in threading.enumerate():
+        if thread.name == READER:
+            thread.join(1)
 
 
 def cancel(result: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
@@ -84,13 +85,32 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in ("aoi", "apache-beam", "numpy", "opencv-python-headless")}
 
 
+class Stopped(Exception):
+    """The job of a plan was stopped."""
+
+
+def stop_plan(plan: Plan) -> None:
+    """From now on no worker does more of the plan, also where the engine goes on with the job."""
+    with suppress(OSError):  # it may be gone already
+        os.truncate(plan_path(plan), 0)
+
+
 def do_planned(path: str) -> str:
-    """Does what is planned at `path`, as long as the plan lies there: a job that is stopped removes it."""
+    """Does what is planned at `path`, as long as the plan lies there and is not stopped. Of one that is stopped the
+    engine is told that it is done: of a failure it would try again."""
 
     def check() -> None:
-        if not os.path.exists(path):
-            raise RuntimeError("the job of this plan was stopped")
+        size = 0
+        with suppress(FileNotFoundError):  # the job is over, and its folder has another name
+            size = os.path.getsize(path)
+        if not size:
+            raise Stopped(path)
 
-    plan = read_plan(path)
-    store.use(plan.options)
-    return plan.do(check)
+    try:
+        if os.path.exists(path):  # if not, this machine may not see the folder at all, which has to be told
+            check()
+        plan = read_plan(path)
+        store.use(plan.options)
+        return plan.do(check)
+    except Stopped:
+        return ""

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from pipeline.job.beam import Runner, read_options, run_shards
 from pipeline.job.front import Front
 from pipeline.job.ingest import ingest
 from pipeline.job.shard import ShardPlan
-from pipeline.job.work import plan_path, read_plan, write_plan
+from pipeline.job.work import plan_path, read_plan, stop_plan, write_plan
 from pipeline.job.worker import provisions
 from pipeline.settings import IngestSettings
 from tfrecords.errors import MISSED, REFUSED, AoiError
@@ -143,7 +144,12 @@ def test_an_engine_that_does_nothing_is_told_of_and_its_job_ended(plans, monkeyp
     assert "finished shards are kept" in stalled.value.problems[0].remedy
     assert "the job server says PENDING" in caplog.text
     assert engine.cancelled.is_set()
-    assert not any(Path(plan_path(plan)).exists() for plan in plans)
+    assert all(is_stopped(plan) for plan in plans)
+
+
+def is_stopped(plan):
+    """Whether a worker that gets the plan does nothing."""
+    return work.do_planned(plan_path(plan)) == "" and not plan.is_done()
 
 
 def test_what_is_written_to_an_unfinished_shard_is_no_silence(plans, tmp_path, monkeypatch):
@@ -164,7 +170,7 @@ def test_ctrl_c_cancels_the_job(plans):
     with pytest.raises(KeyboardInterrupt):
         run_shards(plans, engine.runner(), interrupt_after_first_call(), stall_seconds=60)
     assert engine.cancelled.is_set()
-    assert not any(Path(plan_path(plan)).exists() for plan in plans)
+    assert all(is_stopped(plan) for plan in plans)
 
 
 def interrupt_after_first_call():
@@ -194,6 +200,56 @@ def test_a_job_is_handed_over_in_the_thread_of_the_caller_where_signal_handlers_
     assert engine.cancelled.is_set()
 
 
+class Gone(RuntimeError):
+    """As gRPC says it: its text is a block, of which the last line is a bracket."""
+
+    def __str__(self):
+        return '<_MultiThreadedRendezvous of RPC that terminated with:\n\tdetails = "Socket closed"\n>'
+
+    def details(self):
+        return "Socket closed"
+
+
+def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans, monkeypatch, capfd):
+    def wait_as_beam_does(self, duration=None):
+        def read_messages():
+            raise Gone
+
+        threading.Thread(target=read_messages, name=engines.READER).start()
+        raise Gone
+
+    monkeypatch.setattr(Nothing, "wait_until_finish", wait_as_beam_does)
+    with pytest.raises(AoiError, match=r"could not be converted \(the job server went away: Socket closed\)") as gone:
+        run_shards(plans, Engine().runner(), silent, stall_seconds=60)
+    assert gone.value.exit_code == MISSED
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Pipeline BeamApp-root-1_2-3 failed in state FAILED: java.io.IOException: error=2, No such file",
+        "java.util.concurrent.ExecutionException: java.io.IOException: error=2, No such file",
+        "java.io.IOException: error=2, No such file\nIt was called at:\n\njava.base/java.lang.Thread.run(Thread.java:8)",
+        'RuntimeError: Error from SDK harness: Traceback (most recent call last):\n  File "a.py", line 1\n    work()\n'
+        "OSError: error=2, No such file\n\n\tat org.beam.Do$1.close(Do.java:5)\n\t... 2 more",
+        "OSError in work():\nerror=2, No such file",
+    ],
+)
+def test_of_an_engines_words_the_cause_is_told(told):
+    assert engines.cause(RuntimeError(told)).removeprefix("OSError: ") == "error=2, No such file"
+
+
+def test_a_job_that_went_with_its_scheduler_is_not_taken_for_done(plans, monkeypatch):
+    """Dask's runner returns as if it were, once the client has given up all that it waits for."""
+    lost = [SimpleNamespace(status="finished"), SimpleNamespace(status="cancelled")]
+    monkeypatch.setattr(Nothing, "futures", lost, raising=False)
+    monkeypatch.setattr(Nothing, "wait_until_finish", lambda self: PipelineState.DONE)
+    with pytest.raises(AoiError, match="the scheduler went away") as gone:
+        run_shards(plans, Engine().runner(), silent, stall_seconds=60)
+    assert gone.value.exit_code == MISSED
+
+
 # --- Workers ------------------------------------------------------------------------------------------------
 
 
@@ -206,15 +262,25 @@ def test_a_worker_with_another_version_refuses_the_shard_and_names_both(plans, m
     assert refused.value.exit_code == REFUSED
 
 
-def test_a_worker_stops_once_its_job_is_over(plans, monkeypatch):
-    path = write_plan(plans[0])
-    checks = []
-    monkeypatch.setattr(shard, "write_shard", lambda plan, check: checks.append(check))
-    work.do_planned(path)
-    checks[0]()
-    os.unlink(path)
-    with pytest.raises(RuntimeError, match="stopped"):
-        checks[0]()
+@pytest.mark.parametrize("end", [lambda plan: stop_plan(plan), lambda plan: os.unlink(plan_path(plan))])
+def test_a_worker_stops_once_its_job_is_over_and_tells_no_failure_that_an_engine_would_mend(plans, monkeypatch, end):
+    went_on = []
+
+    def write_shard(plan, check):
+        check()
+        end(plan)
+        check()
+        went_on.append(plan)
+
+    monkeypatch.setattr(shard, "write_shard", write_shard)
+    assert work.do_planned(write_plan(plans[0])) == ""
+    assert went_on == []
+
+
+def test_a_plan_that_was_never_there_is_told(plans):
+    """As on a worker that does not see HOME."""
+    with pytest.raises(FileNotFoundError):
+        work.do_planned(plan_path(plans[0]))
 
 
 def test_an_engine_tells_a_worker_what_it_is_for():

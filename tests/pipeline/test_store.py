@@ -262,6 +262,28 @@ def test_a_fault_that_stays_is_told_and_makes_no_reject(bucket, between, tmp_pat
     assert "geheim" not in str(stopped.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy", "tries"),
+    [
+        (ValueError("Unable to get filesystem, ensure the required dependency is installed"), "aoi[gcs]", 1),
+        (ValueError("Bad response: not multi-part"), "Check the store's address", store.TRIES),
+    ],
+    ids=["no package", "answer"],
+)
+def test_a_package_that_is_missing_is_not_blamed_for_an_answer_that_was_cut(monkeypatch, error, remedy, tries):
+    asked = []
+
+    def ask(path):
+        asked.append(path)
+        raise error
+
+    monkeypatch.setattr(store, "_read_any", ask)
+    with pytest.raises(AoiError) as refused:
+        store.read("gs://lot/a.png")
+    assert remedy in refused.value.problems[0].remedy
+    assert len(asked) == tries
+
+
 def test_a_store_that_fails_while_shards_are_written_makes_no_reject_either(bucket, between, tmp_path):
     front, told, _, _ = between
     beam = f"--s3_endpoint_url={front}"
