@@ -230,7 +230,7 @@ def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans,
     [
         "Pipeline BeamApp-root-1_2-3 failed in state FAILED: java.io.IOException: error=2, No such file",
         "java.util.concurrent.ExecutionException: java.io.IOException: error=2, No such file",
-        "java.io.IOException: error=2, No such file\nIt was called at:\n\njava.base/java.lang.Thread.run(Thread.java:8)",
+        "java.io.IOException: error=2, No such file\nCalled at:\n\njava.base/java.lang.Thread.run(Thread.java:8)",
         'RuntimeError: Error from SDK harness: Traceback (most recent call last):\n  File "a.py", line 1\n    work()\n'
         "OSError: error=2, No such file\n\n\tat org.beam.Do$1.close(Do.java:5)\n\t... 2 more",
         "OSError in work():\nerror=2, No such file",
