@@ -29,9 +29,10 @@ faults: .venv
 scale: .venv
 	.venv/bin/python tests/scale/scale.py
 
-# That, and PostgreSQL and a Prefect work pool whose workers are killed; some 10 minutes more, needs PostgreSQL.
-scale-full: scale
-	.venv/bin/python tests/scale/servers.py
+# That, and clusters whose every role is killed, stores with faults, PostgreSQL, a Prefect work pool; 20 minutes, needs
+# Go and PostgreSQL too. Parts: make scale-full SCALE="--only s3 gcs"
+scale-full: .venv
+	.venv/bin/python tests/scale/full.py $(SCALE)
 
 # The model in MLflow, served where this project is not installed; a few minutes, needs uv.
 elsewhere: .venv

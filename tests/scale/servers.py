@@ -6,7 +6,6 @@ Needs PostgreSQL's programs (apt install postgresql) and psycopg2 (pip install '
 its own on the loopback address. What is missing fails the check; with CI=true it is skipped and said so.
 """
 
-import argparse
 import importlib.util
 import json
 import os
@@ -14,13 +13,11 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,55 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from lab import BIN, Lab, Part, check, free_port, lives, main, program, wait
 
-from tfrecords.system import start, stop
-
-BIN = Path(sys.executable).parent
 PASSWORD = "s3cret-Wort"  # in the address as it is, and in no other place
 UP_SECONDS, RUN_SECONDS = 180, 600
 TOLD_SECONDS, CRASHED_SECONDS = 15, 120
 QUICK = {"preprocess": {"image_size_px": 32}, "train": {"alpha": 0.25, "weights": "none", "epochs": 2}}
 SLOW = {**QUICK, "train": {**QUICK["train"], "epochs": 4}}
-
-
-class Failed(Exception):
-    """A check that does not hold, with what was seen."""
-
-
-@dataclass
-class Lab:
-    """A scratch folder, and what was found out."""
-
-    root: Path
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-    failed: int = 0
-
-    def told(self, part: str, what: str, began: float, result: str) -> None:
-        self.rows.append((part, what, f"{time.monotonic() - began:.0f} s", result))
-        self.failed += result.startswith("FAILED")
-        print(f"{part}: {what}: {result}", file=sys.stderr, flush=True)
-
-
-def check(holds: bool, seen: object) -> None:
-    if not holds:
-        raise Failed(str(seen)[-1500:])
-
-
-def wait(what: Callable[[], Any], seconds: float, seen: Callable[[], object]) -> Any:
-    """What a function gives as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(OSError):
-            if given := what():
-                return given
-        time.sleep(0.5)
-    raise Failed(f"not within {seconds} s: {str(seen())[-1500:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
 
 
 def run(words: list[object], variables: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -88,17 +43,24 @@ def run(words: list[object], variables: Mapping[str, str], cwd: Path) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=RUN_SECONDS,
     )
 
 
 @contextmanager
-def program(words: list[object], variables: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = start([str(word) for word in words], {**os.environ, **variables}, log)
+def apart(lab: Lab) -> Iterator[Lab]:
+    """A folder of its own with few, small pictures and their dataset, from whose cwd/ all is started."""
+    own, here = Lab(lab.root / "servers", lab.rows), Path.cwd()
+    if not own.root.exists():
+        (own.root / "cwd").mkdir(parents=True)
+        sample = [sys.executable, "-m", "flows", "sample", own.data, "--train", 120, "--test", 6]
+        check(run(sample, {}, here).returncode == 0, "no sample")
+        ingest = [sys.executable, "-m", "flows", "ingest", "--data", own.data, "--home", own.home("home")]
+        check(run([*ingest, "--set", "preprocess.image_size_px=32"], {}, here).returncode == 0, "no ingest")
+    os.chdir(own.root / "cwd")
     try:
-        yield process
+        yield own
     finally:
-        stop(process, 15)
+        os.chdir(here)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------
@@ -111,7 +73,7 @@ def postgres_bin() -> Path | None:
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
-def missing() -> str | None:
+def no_postgresql() -> str | None:
     """What this machine lacks."""
     if postgres_bin() is None:
         return "PostgreSQL: apt install postgresql"
@@ -192,8 +154,7 @@ def served(lab: Lab, port: int) -> str:
     ports = [free_port(), free_port()]
     words = [BIN / "aoi", "serve", "--home", home, "--data", lab.root / "data"]
     words += ["--prefect-port", ports[0], "--mlflow-port", ports[1]]
-    os.chdir(cwd)
-    with program(words, addresses(port), log):
+    with program(words, log, variables=addresses(port)):
         wait(lambda: "deployment run" in log.read_text(), UP_SECONDS, log.read_text)
         variables = {"PREFECT_API_URL": f"http://127.0.0.1:{ports[0]}/api", "PREFECT_HOME": str(lab.root / "client")}
         asked = ["prefect", "deployment", "run", "aoi/full", "--watch", "-p", f"settings={json.dumps(QUICK)}"]
@@ -215,12 +176,6 @@ def served(lab: Lab, port: int) -> str:
     logs = "".join(path.read_text(errors="replace") for path in [log, *(home / "logs").iterdir()])
     check("-Wort" not in logs, "a log says the password")
     return "a full run; files under HOME, none in the current folder; no password in logs and lists of processes"
-
-
-def lives(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def command_lines() -> Iterator[list[str]]:
@@ -288,16 +243,16 @@ def pool(lab: Lab) -> Iterator[Pool]:
     made = Pool(lab, f"http://127.0.0.1:{port}/api")
     with ExitStack() as stack:
         server = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-        stack.enter_context(program(server, made.variables, lab.root / "server.log"))
+        stack.enter_context(program(server, lab.root / "server.log", variables=made.variables))
         wait(lambda: made.ask("/health"), UP_SECONDS, (lab.root / "server.log").read_text)
         words = [BIN / "aoi", "deploy", "--pool", "line", "--home", lab.root / "home", "--data", lab.root / "data"]
         for _ in range(2):
             done = run(words, made.variables, lab.root / "cwd")
             check(done.returncode == 0, done.stdout)
-        os.chdir(lab.root / "cwd")
         for name in ("one", "two"):
             words = [BIN / "prefect", "worker", "start", "--pool", "line", "--name", name]
-            made.workers[name] = stack.enter_context(program(words, made.variables, lab.root / f"{name}.log"))
+            worker = program(words, lab.root / f"{name}.log", variables=made.variables)
+            made.workers[name] = stack.enter_context(worker)
         yield made
 
 
@@ -328,7 +283,7 @@ def two_workers(lab: Lab) -> str:
         lost = line.ended(first, "CRASHED", CRASHED_SECONDS)
         lost_after = time.monotonic() - began
         words = [BIN / "prefect", "worker", "start", "--pool", "line", "--name", "three"]
-        with program(words, line.variables, lab.root / "three.log"):
+        with program(words, lab.root / "three.log", variables=line.variables):
             line.prefect("flow-run", "retry", first)
             wait(lambda: line.run(first)["state"]["type"] != "CRASHED", 60, lambda: line.run(first)["state"])
             line.ended(first, "COMPLETED", RUN_SECONDS)
@@ -343,45 +298,18 @@ def two_workers(lab: Lab) -> str:
 # --- All of it ------------------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="PART", nargs="+", default=["postgresql", "pool"])
-    wanted = parser.parse_args().only
-    began = time.monotonic()
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="aoi-servers-", ignore_cleanup_errors=True) as scratch:
-        lab = Lab(Path(scratch).resolve())
-        (lab.root / "cwd").mkdir()
-        sample = [sys.executable, "-m", "flows", "sample", lab.root / "data", "--train", 120, "--test", 6]
-        check(run(sample, {}, here).returncode == 0, "no sample")
-        ingest = [sys.executable, "-m", "flows", "ingest", "--data", lab.root / "data", "--home", lab.root / "home"]
-        check(run([*ingest, "--set", "preprocess.image_size_px=32"], {}, here).returncode == 0, "no ingest")
+def postgresql(lab: Lab) -> None:
+    with apart(lab) as own, cluster(own) as port:
+        own.tried("PostgreSQL", "wrong password, no such host, no answer", lambda: told_at_once(own, port))
+        own.tried("PostgreSQL", "aoi serve, both databases", lambda: served(own, port))
 
-        def tried(part: str, what: str, tests: Callable[[], str]) -> None:
-            since = time.monotonic()
-            try:
-                result = tests()
-            except Failed as error:
-                result = f"FAILED: {error}"
-            lab.told(part, what, since, result)
 
-        if "postgresql" in wanted:
-            if lack := missing():
-                result = f"{'skipped' if os.environ.get('CI') else 'FAILED'}, missing {lack}"
-                lab.told("PostgreSQL", "both databases", time.monotonic(), result)
-            else:
-                with cluster(lab) as port:
-                    tried("PostgreSQL", "wrong password, no such host, no answer", lambda: told_at_once(lab, port))
-                    tried("PostgreSQL", "aoi serve, both databases", lambda: served(lab, port))
-        if "pool" in wanted:
-            tried("work pool", "two workers, both killed", lambda: two_workers(lab))
-        os.chdir(here)
-    print()
-    for row in (("part", "run", "time", "result"), *lab.rows):
-        print("  ".join(row))
-    print(f"\n{lab.failed} failed, {time.monotonic() - began:.0f} s")
-    return 1 if lab.failed else 0
+def work_pool(lab: Lab) -> None:
+    with apart(lab) as own:
+        own.tried("work pool", "two workers, both killed", lambda: two_workers(own))
 
+
+PARTS = [Part("postgresql", postgresql, no_postgresql), Part("pool", work_pool)]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PARTS, __doc__))
