@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import numpy as np
 import pytest
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
@@ -209,6 +210,9 @@ class Gone(RuntimeError):
     def details(self):
         return "Socket closed"
 
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
 
 def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans, monkeypatch, capfd):
     def wait_as_beam_does(self, duration=None):
@@ -238,6 +242,11 @@ def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans,
 )
 def test_of_an_engines_words_the_cause_is_told(told):
     assert engines.cause(RuntimeError(told)).removeprefix("OSError: ") == "error=2, No such file"
+
+
+def test_a_worker_that_died_is_told_as_that():
+    told = "Pipeline A_1 failed in state FAILED: org.grpc.StatusRuntimeException: CANCELLED: client cancelled"
+    assert engines.cause(RuntimeError(told)) == "a worker went away: CANCELLED: client cancelled"
 
 
 def test_a_job_that_went_with_its_scheduler_is_not_taken_for_done(plans, monkeypatch):
@@ -284,7 +293,6 @@ def test_a_plan_that_was_never_there_is_told(plans):
 
 
 def test_an_engine_tells_a_worker_what_it_is_for():
-    import grpc
     from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2
 
     class Service(beam_provision_api_pb2_grpc.ProvisionServiceServicer):

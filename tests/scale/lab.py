@@ -91,8 +91,7 @@ def main(parts: Sequence[Part], doc: str) -> int:
         if not part.missing():
             part.fetch()
     began = time.monotonic()
-    scratch = tempfile.mkdtemp(prefix="aoi-scale-")
-    if True:
+    with tempfile.TemporaryDirectory(prefix="aoi-scale-", ignore_cleanup_errors=True) as scratch:
         lab = Lab(Path(scratch).resolve())
         sample = [*(sys.executable, "-m", "flows", "sample", str(lab.data)), "--train", str(PICTURES - 30)]
         subprocess.run([*sample, "--test", "30"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

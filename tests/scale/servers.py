@@ -94,7 +94,8 @@ def cluster(lab: Lab) -> Iterator[int]:
         for path in (folder, folder / "password"):
             os.chown(path, own.pw_uid, own.pw_gid)
         user = {"user": own.pw_uid, "group": own.pw_gid}
-        lab.root.chmod(0o755)
+        for path in (lab.root, lab.root.parent):
+            path.chmod(0o755)
     made = ["-U", "aoi", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync", folder / "data"]
     subprocess.run([bin_ / "initdb", *made], check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
     server = [bin_ / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
