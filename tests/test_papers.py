@@ -38,11 +38,11 @@ NOT_RUN = {
     r"docs/offline\.md: pip download .*": "downloads packages",
     r"docs/serve\.md: aoi serve .* --(cron|inbox) .*": "one is up already; test_serve.py runs these",
     r"docs/serve\.md: export \w+=postgresql.*": "needs PostgreSQL; tests/scale/servers.py runs one",
-    r"docs/scale\.md: (?s:.*)": "needs clusters and buckets; `make scale` and tests/pipeline try what one machine can",
+    r"docs/scale\.md: (?s:.*)": "needs clusters and buckets; `make scale-full` tries what one machine can",
     r"docs/study\.md: (?s:.*)": "half an hour or more, on NEU's pictures",
 }
 # How a block begins that shows what is printed, or what lies in a folder.
-NO_COMMANDS = r"  MobileNet, alpha|inspection\.example|\{.model.: |aidea/  train\.csv|train\.csv \+ pictures"
+NO_COMMANDS = r"  MobileNet, alpha|inspection\.example|\{.model.: |aidea/  train\.csv|train\.csv \+ pictures|restart-"
 COMMAND = re.compile(r"(\.venv/bin/\S+|aoi|aoi-worker|dask|make|prefect|mlflow|python3?|pip|curl|export|for) ")
 # Trains in seconds. Where a command or its grid sets one of these itself, that counts.
 QUICK = {"preprocess.image_size_px": 32, "train.recipe": "frozen", "train.alpha": 0.25}

@@ -26,7 +26,8 @@ SECRETS = {
 }
 ANSWER_SECONDS = 5.0  # that an engine has to answer a question
 READER = "wait_until_finish_read"  # Beam's name of the thread that reads a job server's messages
-GONE = "CANCELLED: client cancelled"  # what Flink says of a worker whose connection ended
+# Of what Flink says of a worker that died, and the job server of a JobManager that died.
+MEANINGS = {"CANCELLED: client cancelled": "a worker went away", "Connection refused": "the engine can't be reached"}
 # Of a Java stack: at org.x.Do$1.run(Do.java:5), ... 2 more
 FRAME = re.compile(r"^\s*(at )?[\w.$<>/]+\((\w+\.\w+:\d+|Native Method|Unknown Source)\)$|^\s*\.\.\. \d+ more$", re.M)
 JOB = re.compile(r"^Pipeline \S+ failed in state \w+: ")
@@ -121,13 +122,13 @@ def check_done(result: Any) -> None:
 
 def cause(error: Any) -> str:
     """Why a job failed, in a line, as its engine tells it; error: any exception."""
-    if hasattr(error, "details"):  # gRPC's: its text is a block whose last line is a bracket
+    if callable(getattr(error, "details", None)):  # gRPC's: its text is a block whose last line is a bracket
         is_gone = error.code().name == "UNAVAILABLE"
         return f"the job server {'went away' if is_gone else 'failed'}: {error.details()}"
     told = JOB.sub("", FRAME.sub("", str(error)).strip()) or type(error).__name__
     is_last = "Traceback" in told or not NAMES.match(told)  # Python says the cause last, Java first
     line = NAMES.sub("", told.splitlines()[-1 if is_last else 0])[:300]
-    return f"a worker went away: {line}" if line.startswith(GONE) else line
+    return next((f"{meaning}: {line}" for begin, meaning in MEANINGS.items() if line.startswith(begin)), line)
 
 
 def end_reader() -> None:

@@ -244,9 +244,18 @@ def test_of_an_engines_words_the_cause_is_told(told):
     assert engines.cause(RuntimeError(told)).removeprefix("OSError: ") == "error=2, No such file"
 
 
-def test_a_worker_that_died_is_told_as_that():
-    told = "Pipeline A_1 failed in state FAILED: org.grpc.StatusRuntimeException: CANCELLED: client cancelled"
-    assert engines.cause(RuntimeError(told)) == "a worker went away: CANCELLED: client cancelled"
+@pytest.mark.parametrize(
+    ("told", "meaning"),
+    [
+        (
+            "org.grpc.StatusRuntimeException: CANCELLED: client cancelled",
+            "a worker went away: CANCELLED: client cancelled",
+        ),
+        ("java.net.ConnectException: Connection refused", "the engine can't be reached: Connection refused"),
+    ],
+)
+def test_what_is_gone_is_told_with_what_says_so(told, meaning):
+    assert engines.cause(RuntimeError(f"Pipeline A_1 failed in state FAILED: {told}")) == meaning
 
 
 def test_a_job_that_went_with_its_scheduler_is_not_taken_for_done(plans, monkeypatch):

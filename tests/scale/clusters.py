@@ -293,7 +293,7 @@ def flink(lab: Lab) -> None:
 
         def manager_killed() -> str:
             kills = Kill(lab, "flink-job", two, its.workers, lambda _: its.running["flink-manager"].pid)
-            return kills.ends(r"\(.*\)", its.complete)
+            return kills.ends("the engine can't be reached", its.complete)
 
         its.tried("Python worker killed (EXTERNAL)", worker_killed)
         its.tried("TaskManager killed, slots to spare", Kill(lab, "flink-task", two, its.workers, parent).is_survived)
