@@ -10,6 +10,7 @@ store is fake-gcs-server. Both are built once, by Go.
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -52,14 +53,8 @@ MODULES = {
 BUILD_SECONDS = 1200
 EVERY = 5  # of so many files the requests fail
 LATENCY_SECONDS, SLOW_SECONDS = 0.02, 1.0
-OWN = (
-    "connection",
-    "content-length",
-    "date",
-    "keep-alive",
-    "server",
-    "transfer-encoding",
-)  # headers of each connection
+# Headers that each connection has of its own.
+OWN = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
 UNREAD = r"the store can't be read \(.*?\)(?=\. )"  # with its cause
 SECRET = "s3cret-Wort"
 KEYS = {"AWS_ACCESS_KEY_ID": "aoi", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -74,7 +69,7 @@ def build(name: str) -> None:
 
 
 def missing(name: str) -> str | None:
-    return None if (TOOLS / name).exists() else lacking(go="install Go 1.24 or later (go.dev)")
+    return None if (TOOLS / name).exists() else lacking(go="install Go 1.26 or later, from go.dev")
 
 
 # --- Faults between the job and the store -----------------------------------------------------------------------
@@ -179,8 +174,7 @@ def between(
 
 def put(lab: Lab, folder: Path) -> None:
     """The lab's pictures as a store that keeps files in a folder has them."""
-    (folder / "lot").mkdir(parents=True)
-    subprocess.run(["cp", "-r", lab.data, folder / "lot" / "data"], check=True)
+    shutil.copytree(lab.data, folder / "lot" / "data")
 
 
 def plain(home: Path, stored: dict[str, bytes]) -> dict[str, bytes]:
