@@ -2,8 +2,9 @@
 
     make scale-full
 
-The parts of scale.py, clusters.py, stores.py and servers.py in one table. What is missing fails its part; with CI=true
-it is skipped and said so. Under 20 minutes once jars and servers are there.
+The parts of scale.py, clusters.py, stores.py and servers.py in one table. Beside what .venv has it needs Java, Maven,
+Go, PostgreSQL, and the extras aoi[gcs] and aoi[postgresql]. What is missing fails its part; with CI=true it is
+skipped and said so. Jars and stores are fetched and built once, before the time is taken.
 """
 
 import sys
