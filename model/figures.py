@@ -91,15 +91,16 @@ def picture_sheet(
     rows = max(1, -(-len(pictures) // columns))
     captions = legible(captions)
     with _literal(captions):
-        figure = Figure(figsize=(1.9 * columns, 2.35 * rows + 0.5), layout="constrained")
+        figure = Figure(figsize=(1.9 * columns, 2.35 * rows + 0.5), layout="compressed")
         figure.suptitle(title)
         if note:
             figure.supxlabel(note, fontsize=8, color=GRAY)
         for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-            axes.axis("off")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
             if place < len(pictures):
                 axes.imshow(pictures[place], cmap="gray", vmin=0, vmax=255)
-                axes.text(0.5, -0.03, captions[place], transform=axes.transAxes, ha="center", va="top", fontsize=7.5)
+                axes.set_xlabel(captions[place], fontsize=7.5)  # unlike a text, it gets the room that it takes
         _write(figure, path)
 
 

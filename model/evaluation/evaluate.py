@@ -219,5 +219,5 @@ def _draw_mistakes(seen: Predictions, classes: Sequence[str], path: Path) -> Non
     names, note = names_in_figures(classes, CAPTION_COLUMNS)
     captions = [seen.caption(place, names) for place in worst]
     shown = f", the {len(worst)} worst" if len(worst) < len(wrong) else ""
-    title = f"{len(wrong)} mistakes in {len(seen.ids)} pictures{shown}"
+    title = f"{len(wrong)} mistake{'s' * (len(wrong) != 1)} in {len(seen.ids)} pictures{shown}"
     figures.picture_sheet([seen.images[place] for place in worst], captions, title, path, note=note)

@@ -110,6 +110,13 @@ def test_pictures_are_shown_in_their_colors_and_gray_ones_in_gray(tmp_path):
     assert (0, 0, 0) in drawn(np.zeros((16, 16, 1), np.uint8))
 
 
+@pytest.mark.parametrize("count", [1, 6, 8])
+def test_captions_are_whole(count, tmp_path):
+    caption = "train_00900.png\ntrue: slag inclusion\nsaid: iron sheet ash (1.00)"
+    picture_sheet([np.zeros((16, 16, 1), np.uint8)] * count, [caption] * count, "title", tmp_path / "sheet.png")
+    assert (cv2.imread(str(tmp_path / "sheet.png"))[-3:] == 255).all()
+
+
 def test_heat_lies_over_a_picture_in_its_colors():
     color = np.full((8, 8, 3), (220, 30, 60), np.uint8)
     none, half = np.zeros((8, 8), np.float32), np.pad(np.ones((8, 4), np.float32), ((0, 0), (0, 4)))
