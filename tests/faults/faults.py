@@ -75,7 +75,7 @@ MOMENTS = {
     ),
     LATE: (r"open model\.tflite", r"open curves\.png", *COMMIT, r"open latest/\.model\.json"),
     "evaluate": (r"open predictions\.csv", *COMMIT, r"open latest/\.champion-tiny\.json"),
-    "predict": (r"open latest/\.data\.json", r"open predictions\.csv", *COMMIT, r"open home/\.submission\.csv"),
+    "predict": (r"open predictions\.csv", *COMMIT, r"open latest/\.prediction\.json", r"open home/\.submission\.csv"),
 }
 REPLACING = (r"os.rename /\.work-\w+$", r"os.rename /tiny-train-\w+(\.\d+)?$", r"os.remove ^rows\.csv$")
 LIMIT = 240  # seconds that no undisturbed stage takes

@@ -1,7 +1,6 @@
 """Which model rules, what a rare picture counts, and whether a lot looks as usual."""
 
 import csv
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,9 +82,9 @@ def test_copies_of_a_picture_are_one_picture_and_right_only_where_all_are(judged
 def test_without_its_dataset_a_model_can_t_be_compared_and_the_newer_one_rules(whose, judged):
     ours, theirs = judged("a", {"a.png": 0}), judged("b", {"a.png": 1})
     if whose == "this model's":
-        verdict = judge(replace(ours, dataset=None), theirs)
+        verdict = judge(ours._replace(dataset=None), theirs)
     else:
-        verdict = judge(ours, replace(theirs, dataset=None))
+        verdict = judge(ours, theirs._replace(dataset=None))
     assert verdict.promoted
     assert f"{whose} dataset is gone" in verdict.why
 

@@ -3,20 +3,23 @@
 A command that finds everything made already decodes no picture, and loading OpenCV would be a fifteenth of its time.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import cv2 as cv2
 else:
 
+    @cache
+    def _loaded() -> Any:
+        import cv2
+
+        # Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting for work.
+        cv2.setNumThreads(1)
+        return cv2
+
     class _Late:
         def __getattr__(self, name: str) -> Any:
-            import cv2
-
-            # Callers spread whole pictures over the cores; OpenCV's own threads would spin beside theirs, waiting.
-            cv2.setNumThreads(1)
-            value = getattr(cv2, name)
-            setattr(self, name, value)  # found without this function from now on
-            return value
+            return getattr(_loaded(), name)
 
     cv2 = _Late()
