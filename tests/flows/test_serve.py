@@ -69,7 +69,9 @@ def told(tmp_path_factory, free_ports, copy_home, made):
         }
 
         # As people do: by command, or in the browser, which uses the same API.
-        first.prefect("deployment schedule create aoi/ingest --interval 10")
+        # Its second run is far: pausing a schedule removes runs, and one that the runner is just starting is an error.
+        soon = (datetime.now(UTC) + timedelta(seconds=8)).isoformat(timespec="seconds")
+        first.prefect(f"deployment schedule create aoi/ingest --interval 60 --anchor-date {soon}")
         told.scheduled = scheduled_run(first)
         ingest, full = first.deployment("ingest"), first.deployment("full")
         first.ask(f"/deployments/{ingest['id']}/schedules/{ingest['schedules'][0]['id']}", {"active": False}, "PATCH")
