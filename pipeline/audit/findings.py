@@ -20,22 +20,12 @@ from tfrecords.artifacts.make import make
 from tfrecords.artifacts.manifest import MadeFrom, Manifest
 from tfrecords.dataset import ROWS, Dataset, class_counts
 
-VERSION = 4
-
-
+VERSION = 4  # raise it when the same dataset would give another audit
 # Distance from the median brightness, in robust standard deviations (1.4826 MAD), from which a picture stands out.
 OUTLIER_DEVIATIONS = 6.0
-
-
 TOLD_AT_ONCE = 1 << 14  # pictures, so that a million take no more memory than their hashes
-
-
 CONCERNS = ("conflict", "leak", "duplicate", "outlier")  # the gravest first
-
-
 COLUMNS = ("finding", "concern", "split", "id", "label", "other_split", "other_id", "other_label", "seen")
-
-
 # What is known of a picture. label: -1 where there is none; size: "512 x 512", in pixels; mean: gray level. As an
 # array they take half the memory that they would as objects.
 PICTURE = np.dtype(

@@ -123,9 +123,9 @@ def label_rows(source: str, rows: Sequence[TableRow], known: Classes | None) -> 
     cells = ["" if cell.lower() in NO_LABEL and cell not in names_known else cell for cell in cells]
     if rows and not any(cells):
         raise refuse(source, "the column Label is empty", "Write a label in every row", rows[0].line)
-    classes = known or _told_by_labels(source, rows, cells)
-    names, leniences = classes.names, list(classes.leniences)
     number_of = {cell: _number(cell) for cell in set(cells)}
+    classes = known or _told_by_labels(source, rows, cells, number_of)
+    names, leniences = classes.names, list(classes.leniences)
     used = Counter(cells)
     all_numbers = [number for number in number_of.values() if number is not None]
     in_range = [number for number in all_numbers if number < len(names)]
@@ -197,9 +197,12 @@ def sorted_classes(source: str, names: Iterable[str]) -> Classes:
     return Classes(tuple(ordered), (lenience,), listed=False)
 
 
-def _told_by_labels(source: str, rows: Sequence[TableRow], cells: Sequence[str]) -> Classes:
-    """The classes that the labels of a CSV tell. Raises: AoiError where they tell none."""
-    number_of = {cell: _number(cell) for cell in set(cells)}
+def _told_by_labels(
+    source: str, rows: Sequence[TableRow], cells: Sequence[str], number_of: Mapping[str, int | None]
+) -> Classes:
+    """The classes that the labels of a CSV tell. number_of: what `_number` says of each. Raises: AoiError where they
+    tell none.
+    """
     numbers = {number for number in number_of.values() if number is not None}
     words = [(row, cell) for row, cell in zip(rows, cells, strict=True) if cell and number_of[cell] is None]
     if not numbers:

@@ -252,7 +252,11 @@ def contents(home: Path) -> dict[str, bytes]:
 
 
 def same(lab: Lab, home: Path) -> str:
-    ours, theirs = contents(lab.home("local")), contents(home)
+    return equal(contents(lab.home("local")), contents(home))
+
+
+def equal(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> str:
+    """Compares files by place, every byte of them. Returns: what to tell."""
     if ours != theirs:
         unlike = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         raise Failed(f"{len(unlike)} files differ, such as {unlike[0]}")

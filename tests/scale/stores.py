@@ -28,11 +28,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lab import (
-    Failed,
     Lab,
     Part,
     check,
     contents,
+    equal,
     finished,
     free_port,
     ingest,
@@ -192,11 +192,7 @@ def plain(home: Path, stored: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def same_stored(lab: Lab, home: Path, stored: dict[str, bytes]) -> str:
-    ours, theirs = plain(lab.home("local"), {}), plain(home, stored)
-    if ours != theirs:
-        unlike = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-        raise Failed(f"{len(unlike)} files differ, such as {unlike[0]}")
-    return f"all {len(ours)} files equal, with the shards in the store"
+    return f"{equal(plain(lab.home('local'), {}), plain(home, stored))}, with the shards in the store"
 
 
 def s3(lab: Lab) -> None:
