@@ -130,11 +130,11 @@ def list_pictures(container: str) -> Listing:
         found = list(_in_folder(container))
         names, linked = [name for name, _ in found], {name for name, behind in found if behind}
         doubtful = {name: os.fsencode(name) for name in names if not _is_unicode(name)}
-    pictures = sorted(name for name in names if is_picture(name))
+    pictures = sorted(filter(is_picture, names))
     others = Counter(
         os.path.splitext(name)[1].lower()
-        for name in names
-        if not is_picture(name) and not name.endswith("/") and not is_hidden(name)
+        for name in sorted(set(names).difference(pictures))
+        if not name.endswith("/") and not is_hidden(name)
     )
     encodings, spelled = _spellings(pictures, doubtful)
     return Listing(
@@ -255,18 +255,19 @@ def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
         if top != container and _leads_back(top):
             seen = "this link leads back to a folder that it lies in"
             raise refuse(top, seen, "Take the link away")
-        for folder, folders, names in os.walk(top):
+        below = [top]
+        for folder in below:
             real = os.path.realpath(folder)
             if real in entered:
-                folders.clear()
                 continue
             entered.add(real)
-            folders[:] = [name for name in folders if not is_made_here(os.path.join(folder, name))]
-            waiting += sorted(path for name in folders if os.path.islink(path := os.path.join(folder, name)))
-            inside = Path(folder).relative_to(container).as_posix()
-            whole = (name for name in names if os.path.isfile(os.path.join(folder, name)))
-            for name in whole:
-                yield (name if inside == "." else join(inside, name)), top != container
+            inside = "" if folder == container else join(Path(folder).relative_to(container).as_posix(), "")
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
+                        yield f"{inside}{entry.name}", top != container
+                    elif os.path.isdir(entry.path) and not is_made_here(entry.path):
+                        (waiting if entry.is_symlink() else below).append(entry.path)
 
 
 def _leads_back(link: str) -> bool:

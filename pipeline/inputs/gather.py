@@ -22,6 +22,7 @@ from tfrecords.errors import AoiError, Problem, refuse
 from tfrecords.records.schema import UNLABELLED
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # IDs that need no further look
 
 
 class Gathered(NamedTuple):
@@ -180,6 +181,8 @@ def _good_rows(path: str, table: Table) -> tuple[list[TableRow], list[str], list
 
 
 def _bad_id(path: str, line: int | None, picture_id: str) -> Problem | None:
+    if USUAL.fullmatch(picture_id):
+        return None
     if not picture_id.strip(INVISIBLE):
         return Problem(path, "the ID is blank", "Name the picture by its file, or take the row out", line)
     parts = picture_id.replace("\\", "/").split("/")
