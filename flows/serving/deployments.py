@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefect import Flow, flow
@@ -15,6 +16,7 @@ from prefect.states import Completed
 
 from flows.home import Home, Ref, open_home
 from flows.progress import LOG_SECONDS, Meter
+from flows.serving.sharing import FLOW, shared
 from flows.settings import Settings
 from flows.stages import load_stages
 from flows.stages.chain import chain
@@ -23,7 +25,6 @@ from flows.summary import audit_rows, confusion_rows, report
 from model.manifests import MeasurementManifest
 from tfrecords.system import end_with_parent
 
-FLOW = "aoi"
 FULL = "full"
 HOME = os.environ.get("AOI_HOME", "aoi-home")
 DEFAULTS = Settings()
@@ -39,7 +40,8 @@ def _stage_flow(name: str, stage: Stage) -> Flow[..., Any]:
         """A stage with its progress in the run's log. One that is found done ends as Cached, which is Completed."""
         logger = get_run_logger()
         place = open_home(home)
-        ref = stage.run(Job(place, settings, force, Meter(name, logger.info, LOG_SECONDS)), **given)
+        meter = Meter(name, logger.info, LOG_SECONDS)
+        ref = stage.run(Job(place, settings, force, meter, partial(shared, place, force)), **given)
         logger.info("%s %s: %s", name, "was there" if ref.cached else "done", place.root / ref.folder)
         if ref.note:
             logger.warning(ref.note)
@@ -88,7 +90,7 @@ def _flow(
     own += [parameter("force", False, bool), parameter("home", HOME, str)]
 
     def call(**given: Any) -> Any:
-        if RUN_VARIABLE in os.environ and not flow_run.parent_flow_run_id:
+        if os.environ.get(RUN_VARIABLE) == flow_run.id:
             # Nobody would stop this run, or tell that it is lost, once the worker that started it is gone.
             end_with_parent(LEAVE_SECONDS)
         return run(**given)

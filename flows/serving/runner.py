@@ -36,9 +36,10 @@ from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
 from flows.home import Home, data_name, open_home
-from flows.serving.deployments import DEPLOYED, FLOW, ON_SERVED_DATA
+from flows.serving.deployments import DEPLOYED, ON_SERVED_DATA
 from flows.serving.inbox import SETTLE_SECONDS, Inbox, Lot, open_inbox
 from flows.serving.servers import check_no_runner, only_runner, run_variables
+from flows.serving.sharing import FLOW
 from model.registry.store import hidden
 from tfrecords.artifacts.files import hash_json
 from tfrecords.errors import MISSED, AoiError, Problem, refuse

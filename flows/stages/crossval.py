@@ -4,13 +4,15 @@ Needs a dataset with labels. The ensemble is a model, named after its members.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from flows.home import Ref, name_of
+from flows.settings import Settings
 from flows.stages.evaluate import evaluate
-from flows.stages.stage import Job, Stage
+from flows.stages.stage import Job, Stage, Training
 from flows.stages.train import DATASET, INGEST_FIRST, VERSION, make_model
 from model.manifests import Model, ModelManifest
 from model.quiet import import_tensorflow
@@ -29,26 +31,33 @@ def crossval(job: Job, dataset: Annotated[str | None, DATASET] = None) -> Ref:
     home = job.home
     chosen = home.choose(DatasetManifest, dataset, INGEST_FIRST)
     folds = chosen.manifest.settings.ingest.folds
-    members: list[Model] = []
+    trainings = [Training(f"fold {fold + 1} of {folds}", _of_fold(job.settings, fold), chosen) for fold in range(folds)]
+    members: dict[int, Model] = {}
     found = 0  # folds whose model was there: they take no time, so they are left out of the count
-    for fold in range(folds):
+    with closing(job.order(trainings)) as order:
+        for fold in order:
+            name, settings, _ = trainings[fold]
+            before, left = len(members) - found, folds - found
 
-        def progress(done: int, total: int, note: str, fold: int = fold, found: int = found) -> None:
-            before, left = fold - found, folds - found
-            job.progress(before * total + done, left * total, f"fold {fold + 1} of {folds}, {note}")
+            def progress(
+                done: int, total: int, note: str, name: str = name, before: int = before, left: int = left
+            ) -> None:
+                job.progress(before * total + done, left * total, f"{name}, {note}")
 
-        own = job.settings.train.model_copy(update={"fold": fold})
-        settings = job.settings.model_copy(update={"train": own})
-        member, cached = make_model(replace(job, settings=settings, progress=progress), chosen)
-        home.finished(member, cached)
-        members.append(member)
-        found += cached
-    made, cached = make_ensemble(job, members, chosen)
+            member, cached = make_model(replace(job, settings=settings, progress=progress), chosen)
+            home.finished(member, cached)
+            members[fold] = member
+            found += cached
+    made, cached = make_ensemble(job, [members[fold] for fold in range(folds)], chosen)
     ref = home.finished(made, cached)
     evaluated = evaluate(job, ref.folder, str(chosen.path))
     best = made.manifest.best
     spread = f"validation accuracy {best['val_accuracy_mean']:.4f} +- {best['val_accuracy_std']:.4f} over the folds"
     return replace(ref, note=f"{spread}; evaluation: {evaluated.folder}")
+
+
+def _of_fold(settings: Settings, fold: int) -> Settings:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"fold": fold})})
 
 
 def make_ensemble(job: Job, members: Sequence[Model], dataset: Dataset) -> tuple[Model, bool]:

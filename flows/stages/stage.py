@@ -1,24 +1,46 @@
 """What a stage is: one function, what it makes, and what it can be told."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from flows.home import Home, Ref
 from flows.settings import Settings
 from tfrecords.artifacts.manifest import Manifest
+from tfrecords.dataset import Dataset
 from tfrecords.progress import Progress, silent
+
+
+class Training(NamedTuple):
+    """A model that a stage makes beside others. name: of it, for people."""
+
+    name: str
+    settings: Settings
+    dataset: Dataset
+
+
+Order = Callable[[Sequence[Training]], Generator[int]]
+
+
+def one_by_one(trainings: Sequence[Training]) -> Generator[int]:
+    """Places of trainings in the order in which to make them: as they stand."""
+    yield from range(len(trainings))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage is given. force: make again what is there; progress: hears of what is done."""
+    """What every stage is given.
+
+    force: make again what is there; progress: hears of what is done; order: gives places of trainings in the order in
+    which to make them, each once. Another process may have made one by then, see `flows.serving.sharing`.
+    """
 
     home: Home
     settings: Settings = field(default_factory=Settings)
     force: bool = False
     progress: Progress = silent
+    order: Order = one_by_one
 
 
 class Option(NamedTuple):

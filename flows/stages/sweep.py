@@ -4,15 +4,16 @@ Needs a grid of settings and a folder with pictures. A sweep is named after what
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from flows.home import Ref, data_name
-from flows.settings import GridPoint, parse_grid, read_grid
+from flows.settings import GridPoint, Settings, parse_grid, read_grid
 from flows.stages.evaluate import make_evaluation
 from flows.stages.ingest import choose_data, ingest_split
-from flows.stages.stage import DATA, Job, Option, Stage
+from flows.stages.stage import DATA, Job, Option, Stage, Training
 from flows.stages.train import make_model
 from flows.summary import sweep_table
 from model.checks import check_fold, normal_class
@@ -47,21 +48,31 @@ def sweep(job: Job, grid: Annotated[dict[str, dict[str, Any]], GRID], data: Anno
     home, data = job.home, choose_data(job.home, data)
     _check_points(data, points)
     datasets: dict[Any, Dataset] = {}
-    made = []
-    for place, point in enumerate(points):
 
-        def progress(done: int, total: int, note: str, place: int = place, name: str = label(point.values)) -> None:
-            job.progress(place, len(points), f"{name}: {note}, {100 * done // max(total, 1)} %")
+    def at(name: str, settings: Settings, done: int = 0) -> Job:
+        """The job of one point. done: how many others are."""
 
-        own = replace(job, settings=point.settings, progress=progress)
-        key = (point.settings.preprocess, point.settings.ingest)
+        def progress(part: int, total: int, note: str) -> None:
+            job.progress(done, len(points), f"{name}: {note}, {100 * part // max(total, 1)} %")
+
+        return replace(job, settings=settings, progress=progress)
+
+    trainings = []
+    for point in points:
+        name, key = label(point.values), (point.settings.preprocess, point.settings.ingest)
         if key not in datasets:
-            datasets[key] = ingest_split(own, data, "train", "").dataset
-        network, _ = make_model(own, datasets[key])
-        evaluation, _ = make_evaluation(own, network, datasets[key])
-        home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
-        made.append(Point(point.values, datasets[key], network, evaluation))
-    ref = home.finished(*make_sweep(job, made, data_name(data)))
+            datasets[key] = ingest_split(at(name, point.settings), data, "train", "").dataset
+        trainings.append(Training(name, point.settings, datasets[key]))
+    made: dict[int, Point] = {}
+    with closing(job.order(trainings)) as order:
+        for place in order:
+            name, settings, dataset = trainings[place]
+            own = at(name, settings, len(made))
+            network, _ = make_model(own, dataset)
+            evaluation, _ = make_evaluation(own, network, dataset)
+            home.finished(evaluation, True, f"evaluation-{network.fingerprint}")
+            made[place] = Point(points[place].values, dataset, network, evaluation)
+    ref = home.finished(*make_sweep(job, [made[place] for place in range(len(points))], data_name(data)))
     compete = "the champion is as it was; aoi evaluate --model MODEL lets a point's model compete"
     return replace(
         ref, note=f"{compete}\nall pictures of the fold chose it: train it with another train.fold for a promise"

@@ -7,7 +7,7 @@ the first weights.
 from pathlib import Path
 from typing import Annotated
 
-from flows.home import Ref, name_of
+from flows.home import Home, Ref, name_of
 from flows.stages.stage import Job, Option, Stage
 from model.checks import check_fold
 from model.manifests import Model, ModelManifest
@@ -48,8 +48,7 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     check_fold(dataset.manifest.settings.ingest.folds, job.settings.train)
     settings = resolved(job.settings.train, dataset)
     store = store_of(job.home.root, name_of(dataset))
-    chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
-    fingerprint = hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
+    fingerprint = _fingerprint(settings, dataset)
 
     def build(work: Path) -> ModelManifest:
         check_store(store)
@@ -61,6 +60,17 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
         return train_model(dataset, work, store, settings, fingerprint, job.progress)
 
     return make(job.home.folder(ModelManifest), store.name, ModelManifest, fingerprint, build, job.force)
+
+
+def find_model(home: Home, settings: TrainSettings, dataset: Dataset) -> Model | None:
+    """The model that `make_model` would find; None where it would train one."""
+    return home.find(ModelManifest, _fingerprint(resolved(settings, dataset), dataset))
+
+
+def _fingerprint(settings: TrainSettings, dataset: Dataset) -> str:
+    """settings: see `resolved`."""
+    chosen = {**settings.model_dump(), "weights": weights_digest(settings.weights)}
+    return hash_json({"version": VERSION, "dataset": dataset.digest, "train": chosen})
 
 
 def resolved(settings: TrainSettings, dataset: Dataset) -> TrainSettings:

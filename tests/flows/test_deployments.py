@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from contextlib import closing
 from types import SimpleNamespace
 
 import h5py
@@ -10,9 +11,17 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterName,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
+from prefect.logging import disable_run_logger
+from prefect.states import Completed, Failed, Pending, Running
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.home import Home, Ref
@@ -21,8 +30,12 @@ from flows.serving.deployments import DEPLOYED
 from flows.serving.inbox import open_inbox
 from flows.serving.runner import _deployment, deploy, schedule, start_lot
 from flows.serving.servers import only_runner
+from flows.serving.sharing import shared
 from flows.settings import Settings, load_settings
+from flows.stages.crossval import _of_fold
+from flows.stages.stage import Training
 from model.manifests import EvaluationManifest, ExportManifest, PredictionManifest
+from tfrecords.dataset import DatasetManifest
 from tfrecords.errors import AoiError
 
 STAGES = ["ingest", "train", "evaluate", "predict"]
@@ -264,6 +277,71 @@ def test_a_home_that_is_served_is_not_deployed_too(server, tmp_path):
     home = Home(tmp_path / "home")
     with only_runner(home), pytest.raises(AoiError, match="another aoi serve runs the deployments"):
         deploy(home, None, "line", None)
+
+
+@pytest.fixture
+def on_pool(server, made, copy_home, tmp_path, monkeypatch):
+    """(HOME, trainings of its dataset, the first of them there) within a run on a pool that lets others go."""
+    _, _, settings, refs = made
+    home = copy_home(tmp_path / "home")
+    dataset = home.open(refs["ingest"], DatasetManifest)
+    trainings = [Training(f"fold {fold}", _of_fold(settings, fold), dataset) for fold in range(5)]
+    deploy(home, None, "line", 2)
+    with get_client(sync_client=True) as client:
+        own = client.create_flow_run_from_deployment(client.read_deployment_by_name("aoi/crossval").id)
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(own.id))
+    with disable_run_logger():
+        yield home, trainings
+
+
+def offered(home):
+    """The latest run of each training, by the training's name."""
+    with get_client(sync_client=True) as client:
+        named = FlowRunFilter(name=FlowRunFilterName(like_="fold "))
+        runs = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    return {run.name: run for run in runs if run.parameters["home"] == str(home.root)}
+
+
+def bring(run, *states):
+    with get_client(sync_client=True) as client:
+        for state in states:
+            client.set_flow_run_state(run.id, state)
+
+
+def test_a_run_makes_the_trainings_that_no_other_worker_began_and_waits_for_those_that_one_did(on_pool):
+    home, trainings = on_pool
+    order = shared(home, False, trainings)
+    assert next(order) == 0  # it is there
+    assert next(order) == 1  # begun here at once
+    runs = offered(home)
+    assert sorted(runs) == ["fold 2", "fold 3", "fold 4"]
+    assert runs["fold 3"].parameters["settings"]["train"]["fold"] == 3
+    assert runs["fold 3"].parameters["dataset"] == str(trainings[3].dataset.path)
+    assert deployments.train.validate_parameters(runs["fold 3"].parameters)["settings"] == trainings[3].settings
+    bring(runs["fold 2"], Pending(), Running())
+    bring(runs["fold 3"], Pending(), Running(), Completed())
+    assert next(order) == 3
+    assert next(order) == 4
+    assert offered(home)["fold 4"].state.is_cancelled()
+    bring(runs["fold 2"], Failed(message="its disk is full"))
+    assert list(order) == [2]
+
+
+def test_a_run_that_ends_early_ends_the_trainings_that_it_offered(on_pool):
+    home, trainings = on_pool
+    with closing(shared(home, False, trainings)) as order:
+        assert [next(order), next(order)] == [0, 1]
+        bring(offered(home)["fold 2"], Pending(), Running())
+    states = {name: run.state.type.value for name, run in offered(home).items()}
+    assert states == {"fold 2": "CANCELLING", "fold 3": "CANCELLED", "fold 4": "CANCELLED"}
+
+
+def test_a_run_that_none_may_go_beside_or_that_makes_all_again_offers_nothing(on_pool):
+    home, trainings = on_pool
+    assert list(shared(home, True, trainings)) == [0, 1, 2, 3, 4]
+    deploy(home, None, "line", 1)
+    assert list(shared(home, False, trainings)) == [0, 1, 2, 3, 4]
+    assert offered(home) == {}
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------

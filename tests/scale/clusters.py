@@ -307,7 +307,7 @@ def flink(lab: Lab) -> None:
 
 
 def spark(lab: Lab) -> None:
-    port, folder = free_port(), lab.root / "spark"
+    port, folder = free_port(), lab.root / "spark-cluster"
     folder.mkdir()
     variables = {"SPARK_HOME": str(folder), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(folder)}
     variables["SPARK_SCALA_VERSION"] = "2.12"  # or it looks for Spark's own source

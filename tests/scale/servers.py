@@ -239,7 +239,8 @@ class Pool:
 
 
 @contextmanager
-def pool(lab: Lab) -> Iterator[Pool]:
+def pool(lab: Lab, *options: object, limit: int | None = None) -> Iterator[Pool]:
+    """A server, the deployments of HOME and two workers. options: of aoi deploy; limit: runs that a worker takes."""
     port = free_port()
     made = Pool(lab, f"http://127.0.0.1:{port}/api")
     with ExitStack() as stack:
@@ -247,11 +248,13 @@ def pool(lab: Lab) -> Iterator[Pool]:
         stack.enter_context(program(server, lab.root / "server.log", variables=made.variables))
         wait(lambda: made.ask("/health"), UP_SECONDS, (lab.root / "server.log").read_text)
         words = [BIN / "aoi", "deploy", "--pool", "line", "--home", lab.root / "home", "--data", lab.root / "data"]
+        words += options
         for _ in range(2):
             done = run(words, made.variables, lab.root / "cwd")
             check(done.returncode == 0, done.stdout)
         for name in ("one", "two"):
             words = [BIN / "prefect", "worker", "start", "--pool", "line", "--name", name]
+            words += ["--limit", limit] if limit else []
             worker = program(words, lab.root / f"{name}.log", variables=made.variables)
             made.workers[name] = stack.enter_context(worker)
         yield made
@@ -296,6 +299,30 @@ def two_workers(lab: Lab) -> str:
     return f"{told}; retried to its end, from epoch {min(epochs)}"
 
 
+def folds_on_two_workers(lab: Lab) -> str:
+    """A cross-validation whose folds two workers train at the same time, each some of them."""
+    with pool(lab, "--at-once", 2, limit=1) as line:
+        whole = line.start("crossval", {"settings": SLOW})
+        line.ended(whole, "COMPLETED", RUN_SECONDS)
+        named = {"flow_runs": {"name": {"like_": "fold "}}}
+        folds = {run["name"]: run for run in line.ask("/flow_runs/filter", named)}
+        check(len(folds) == 4, f"offered: {sorted(folds)}")  # all but the first
+        own = line.run(whole)
+        elsewhere = [run for run in folds.values() if run["state"]["type"] == "COMPLETED"]
+        taken_back = [run for run in folds.values() if run["state"]["type"] == "CANCELLED"]
+        states = {name: run["state"]["type"] for name, run in folds.items()}
+        check(bool(elsewhere) and len(elsewhere) + len(taken_back) == 4, states)
+        begun = [run["start_time"] for run in elsewhere]
+        check(own["start_time"] < min(begun) and max(begun) < own["end_time"], f"not beside it: {begun}")
+        check(all(run["parent_task_run_id"] for run in elsewhere), "not below the run that asked")
+    words = [word for setting in settings(SLOW) for word in ("--set", setting)]
+    alone = run([BIN / "aoi", "crossval", "--home", lab.root / "home", *words], line.variables, lab.root / "cwd")
+    check("crossval  was there" in alone.stdout, alone.stdout)  # the same models, by name
+    return (
+        f"of 4 folds beside the first, {len(elsewhere)} trained by the other worker, {len(taken_back)} by the run's own"
+    )
+
+
 # --- All of it ------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +335,7 @@ def postgresql(lab: Lab) -> None:
 def work_pool(lab: Lab) -> None:
     with apart(lab) as own:
         own.tried("work pool", "two workers, both killed", lambda: two_workers(own))
+        own.tried("work pool", "cross-validation on two workers", lambda: folds_on_two_workers(own))
 
 
 PARTS = [Part("postgresql", postgresql, no_postgresql), Part("pool", work_pool)]

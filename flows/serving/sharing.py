@@ -1,0 +1,88 @@
+"""Trainings of one run on a work pool, of which other workers make some at the same time."""
+
+from collections.abc import Generator, Mapping, Sequence
+from time import sleep
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Cancelling
+
+from flows.home import Home
+from flows.stages.stage import Training, one_by_one
+from flows.stages.train import find_model
+
+FLOW = "aoi"  # name of the flow of every deployment
+TAKEN_BACK = "no worker had begun it: the run that asked for it makes it"
+LOOK_SECONDS = 5.0
+
+
+def shared(home: Home, force: bool, trainings: Sequence[Training]) -> Generator[int]:
+    """The order of trainings (see `flows.stages.stage.Job`) in a run on a work pool that others may go beside.
+
+    Each but the first becomes a run of aoi/train below this one, for any worker. This run makes the first one, then
+    takes back one that no worker has begun, and so on; at last it waits for those that others have begun. So it ends
+    whether or not another worker comes. What fails elsewhere is made here. Where this run ends early, so do the others.
+
+    force: makes all here, for what another made would be made again.
+    """
+    if force or not _lets_others_go():
+        yield from one_by_one(trainings)
+        return
+    missing = []
+    for place, (_, settings, dataset) in enumerate(trainings):
+        if find_model(home, settings.train, dataset):
+            yield place
+        else:
+            missing.append(place)
+    runs = {place: _start(home, trainings[place]) for place in missing[1:]}
+    try:
+        yield from missing[:1]
+        while runs:
+            place, how = _next(runs)
+            del runs[place]
+            get_run_logger().info("%s: %s", trainings[place].name, how)
+            yield place
+    finally:
+        with get_client(sync_client=True) as client:
+            for run in runs.values():
+                client.set_flow_run_state(run, Cancelling())
+
+
+def _lets_others_go() -> bool:
+    """Whether this run is of a work pool whose queue lets more than one go."""
+    if flow_run.id is None:
+        return False
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run.id))
+        if not run.work_pool_name or not run.work_queue_name:
+            return False
+        limit = client.read_work_queue_by_name(run.work_queue_name, run.work_pool_name).concurrency_limit
+    return limit is None or limit > 1
+
+
+def _start(home: Home, training: Training) -> UUID:
+    """Offers a training to the workers, as a run below this one. Returns: the run's number."""
+    given = {"home": str(home.root), "dataset": str(training.dataset.path)}
+    parameters = {**given, "settings": training.settings.model_dump(mode="json")}
+    run = run_deployment(f"{FLOW}/train", parameters=parameters, flow_run_name=training.name, timeout=0)
+    assert isinstance(run, FlowRun)
+    return run.id
+
+
+def _next(runs: Mapping[int, UUID]) -> tuple[int, str]:
+    """Waits for the next training to make here, or that another worker has ended. Returns: its place, and which."""
+    with get_client(sync_client=True) as client:
+        while True:
+            states = {place: client.read_flow_run(run).state for place, run in runs.items()}
+            for place, state in states.items():
+                if state and state.is_final():
+                    return place, f"{state.name} on another worker"
+            for place, state in reversed(states.items()):  # workers begin with the first
+                if state and state.is_scheduled():
+                    client.set_flow_run_state(runs[place], Cancelled(message=TAKEN_BACK))
+                    return place, "made here"
+            sleep(LOOK_SECONDS)
