@@ -90,17 +90,26 @@ def _flow(
     own += [parameter("force", False, bool), parameter("home", HOME, str)]
 
     def call(**given: Any) -> Any:
-        if os.environ.get(RUN_VARIABLE) == flow_run.id:
+        if _has_own_process():
             # Nobody would stop this run, or tell that it is lost, once the worker that started it is gone.
             end_with_parent(LEAVE_SECONDS)
         return run(**given)
+
+    def run_name() -> str:
+        # One that another run offered to the workers of its pool keeps the name that it was given.
+        return str(flow_run.name) if _has_own_process() and flow_run.parent_flow_run_id else name
 
     call.__name__ = call.__qualname__ = name
     call.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     meanings = "\n".join(f"    {key}: {option.help}" for key, (_, option) in options.items())
     call.__doc__ = f"{inspect.getdoc(described)}\n\nArgs:\n{meanings}\n"
     flow_name = FLOW if name == FULL else f"{FLOW}-{name}"
-    return flow(name=flow_name, flow_run_name=name, persist_result=True)(call)
+    return flow(name=flow_name, flow_run_name=run_name, persist_result=True)(call)
+
+
+def _has_own_process() -> bool:
+    """Whether a runner or a worker started this process for this run, and not for one that this run is a part of."""
+    return os.environ.get(RUN_VARIABLE) == flow_run.id
 
 
 def _publish(home: Home, refs: dict[str, Ref]) -> None:
