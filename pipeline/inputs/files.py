@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -27,11 +28,14 @@ READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, KeyError, ValueError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-# Folders that a Mac, a NAS or a recycle bin adds, in lower case; names that begin with a dot are passed over too.
-NOT_BY_PEOPLE = {
+# Folders that a Mac, a NAS or a recycle bin adds; names that begin with a dot are passed over too.
+NOT_BY_PEOPLE = (
     *("__macosx", "@eadir", "$recycle.bin", "recycler", "system volume information", "lost+found"),
     *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "~snapshot", "@tmp", "@sharebin"),
-}
+)
+HIDDEN = re.compile(
+    rf"(?:^|[/\\])(?:\.+[^./\\]|(?:{'|'.join(map(re.escape, NOT_BY_PEOPLE))})(?:[/\\]|\Z))", re.IGNORECASE
+)
 AS_STORED = ""  # the encoding of names that are taken as they are
 ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
 # Out of memory, handles or space; a mount or a network that is away. Windows lacks some of them.
@@ -154,8 +158,7 @@ def is_picture(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a name, or a folder in it, is one that systems and programs make, not people."""
-    parts = name.replace("\\", "/").lower().split("/")
-    return any(part in NOT_BY_PEOPLE or (part.startswith(".") and part.strip(".")) for part in parts)
+    return HIDDEN.search(name) is not None
 
 
 def is_made_here(folder: str) -> bool:
