@@ -22,6 +22,7 @@ from pipeline.job.shard import ShardPlan
 from tfrecords.artifacts.files import appearing
 from tfrecords.errors import REFUSED, refuse
 from tfrecords.settings import PreprocessSettings
+from tfrecords.system import keep_freed_memory
 
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ShardPlan, LookPlan)}
 
@@ -111,6 +112,7 @@ def do_planned(path: str) -> str:
             check()
         plan = read_plan(path)
         store.use(plan.options)
+        keep_freed_memory()
         return plan.do(check)
     except Stopped:
         return ""

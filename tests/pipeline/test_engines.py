@@ -82,6 +82,15 @@ def test_dask_that_is_not_installed_is_told_with_what_installs_it(monkeypatch):
         engines.expand(["--runner=dask"])
 
 
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [([], ["--dask_partition_size=1"]), (["--dask_npartitions=4"], []), (["--dask_partition_size", "8"], [])],
+)
+def test_dask_spreads_every_part_of_a_job_unless_told_otherwise(given, added):
+    options, name = engines.expand(["--runner=dask", *given])
+    assert (options[1:], name) == ([*given, *added], "dask")
+
+
 @pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"], ["--runner=FlinkRunner", "--flink_master=x:1"]])
 def test_beams_own_names_stay_as_they_are(options):
     assert engines.expand(options) == (options, "")

@@ -32,6 +32,7 @@ from lab import (
     program,
     same,
     unfinished,
+    wait,
 )
 
 JAR_SECONDS = 900
@@ -73,6 +74,8 @@ def dask_killed(lab: Lab) -> str:
     with dask(lab, 2) as engine:
         job = ingest(lab, home, engine.beam)
         pid, shard = caught(home, lambda: [worker.pid for worker in engine.workers], job)
+        # The other one is at work too: it ends a shard while this one stands still at its first.
+        wait(lambda: list(home.glob("datasets/.work-*/*.tfrecord*")), 60, lambda: "only one of the workers has work")
         os.kill(pid, signal.SIGKILL)
         finished(job, home)
     return f"{same(lab, home)}; killed at shard {shard}"

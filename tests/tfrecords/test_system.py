@@ -248,6 +248,26 @@ def test_a_process_ends_at_once_with_another_that_is_gone(monkeypatch):
     assert codes == [1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone gives memory back")
+def test_memory_that_is_freed_is_kept_also_where_dask_has_its_workers_give_it_back():
+    code = """
+        import resource
+        from tfrecords.system import keep_freed_memory
+        def pages():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(100):
+                bytearray(b"x") * 1_000_000
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        given_back = pages()
+        keep_freed_memory()
+        pages()  # the memory that is kept from now on
+        say(f"{given_back} {pages()}")
+    """
+    process = python(textwrap.dedent(code), env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"})
+    given_back, kept = map(int, process.communicate()[0].split())
+    assert given_back > 10 * max(kept, 100)
+
+
 def test_gpus_are_counted_by_their_driver_and_none_without_one(monkeypatch):
     def missing(name):
         raise OSError(name)
