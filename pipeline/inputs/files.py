@@ -133,7 +133,7 @@ def list_pictures(container: str) -> Listing:
     else:
         found = list(_in_folder(container))
         names, linked = [name for name, _ in found], {name for name, behind in found if behind}
-        doubtful = {name: os.fsencode(name) for name in names if not _is_unicode(name)}
+        doubtful = {name: os.fsencode(name) for name in names if not (name.isascii() or _is_unicode(name))}
     pictures = sorted(filter(is_picture, names))
     others = Counter(
         os.path.splitext(name)[1].lower()
@@ -220,6 +220,8 @@ def _spellings(names: Sequence[str], doubtful: Mapping[str, bytes]) -> tuple[tup
         with suppress(UnicodeError):
             if bytes_of:
                 known[encoding] = {name: data.decode(encoding) for name, data in bytes_of.items()}
+    if len(known) == 1:
+        return (AS_STORED,), [(name,) for name in names]
     encodings = sorted(known, key=lambda encoding: encoding == AS_STORED) if doubtful else list(known)
     return tuple(encodings), [tuple(known[encoding].get(name, name) for encoding in encodings) for name in names]
 
