@@ -1,4 +1,4 @@
-"""Trainings of one run on a work pool, of which other workers make some at the same time."""
+"""The trainings of one run on a work pool, shared with the other workers of the pool."""
 
 from collections.abc import Generator, Mapping, Sequence
 from time import sleep
@@ -21,15 +21,17 @@ LOOK_SECONDS = 5.0
 
 
 def shared(home: Home, force: bool, trainings: Sequence[Training]) -> Generator[int]:
-    """The order of trainings (see `flows.stages.stage.Job`) in a run on a work pool that others may go beside.
+    """The order in which this run makes its trainings (see `flows.stages.stage.Job`).
 
-    Each but the first becomes a run of aoi/train below this one, for any worker. This run makes the first one, then
-    takes back one that no worker has begun, and so on; at last it waits for those that others have begun. So it ends
-    whether or not another worker comes. What fails elsewhere is made here. Where this run ends early, so do the others.
+    On a work pool whose queue lets other runs go at the same time, every training but the first is offered to the
+    workers, as a run of aoi/train below this run. This run makes the first one, then takes back and makes one that no
+    worker has begun, and so on; at the end it waits for those that other workers have begun. So it ends whether or not
+    another worker comes. A training that fails elsewhere is made here. If this run ends early, its offers are
+    cancelled.
 
-    force: makes all here, for what another made would be made again.
+    force: this run makes all of them, since it would make again what another worker made.
     """
-    if force or not _lets_others_go():
+    if force or not _others_may_run():
         yield from one_by_one(trainings)
         return
     missing = []
@@ -52,8 +54,8 @@ def shared(home: Home, force: bool, trainings: Sequence[Training]) -> Generator[
                 client.set_flow_run_state(run, Cancelling())
 
 
-def _lets_others_go() -> bool:
-    """Whether this run is of a work pool whose queue lets more than one go."""
+def _others_may_run() -> bool:
+    """Whether this is a run on a work pool whose queue lets more than one run go at the same time."""
     if flow_run.id is None:
         return False
     with get_client(sync_client=True) as client:
@@ -74,7 +76,7 @@ def _start(home: Home, training: Training) -> UUID:
 
 
 def _next(runs: Mapping[int, UUID]) -> tuple[int, str]:
-    """Waits for the next training to make here, or that another worker has ended. Returns: its place, and which."""
+    """Waits for the next training that no worker has begun, or that one has ended. Returns: its place, and which."""
     with get_client(sync_client=True) as client:
         while True:
             states = {place: client.read_flow_run(run).state for place, run in runs.items()}
