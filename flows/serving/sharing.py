@@ -34,15 +34,12 @@ def shared(home: Home, force: bool, trainings: Sequence[Training]) -> Generator[
     if force or not _others_may_run():
         yield from one_by_one(trainings)
         return
-    missing = []
-    for place, (_, settings, dataset) in enumerate(trainings):
-        if find_model(home, settings.train, dataset):
-            yield place
-        else:
-            missing.append(place)
-    runs = {place: _start(home, trainings[place]) for place in missing[1:]}
+    missing = [at for at, (_, settings, data) in enumerate(trainings) if not find_model(home, settings.train, data)]
+    runs: dict[int, UUID] = {}
     try:
-        yield from missing[:1]
+        for place in missing[1:]:
+            runs[place] = _start(home, trainings[place])
+        yield from [place for place in range(len(trainings)) if place not in runs]
         while runs:
             place, how = _next(runs)
             del runs[place]
