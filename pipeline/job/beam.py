@@ -24,13 +24,14 @@ from tfrecords.system import shielded
 log = logging.getLogger(__name__)
 CONVERTED = "converted"  # what is done with pictures that become shards
 QUIET_SECONDS = 60.0  # without a picture, after which it is told
+WORTH_SECONDS = 10.0  # of work that is left, below which Beam is not worth its import: a second, on one core
 LOOK_SECONDS = 2.0  # between two looks at what workers have written
 CANCEL_SECONDS = 8.0  # that an engine has to end a job
 
 
 class Runner(NamedTuple):
-    """How the shards are run. beam: Beam's runner, None: Beam's own on this machine, opened where there are several
-    shards. options: Beam's; threads: of a shard.
+    """How the shards are run. beam: Beam's runner, None: Beam's own on this machine, opened where there is much to do.
+    options: Beam's; threads: of a shard.
     """
 
     beam: Any
@@ -172,12 +173,13 @@ def _work(plans: Sequence[Plan], runner: Runner) -> None:
     if runner.beam is not None:
         _wait(_submit(plans, runner))
         return
-    left = deque(plans)
+    left, began, opened = deque(plans), monotonic(), None
     with ThreadPoolExecutor(1) as aside:
-        # Beam takes a second to be imported, on one core: meanwhile parts are done without it. One alone needs none.
-        opened = aside.submit(open_runner, ()) if len(plans) > 1 else None
         while left and not (opened and opened.done()):
             do_planned(write_plan(left.popleft()))
+            seconds_left = (monotonic() - began) / (len(plans) - len(left)) * len(left)
+            if seconds_left > WORTH_SECONDS and not opened:
+                opened = aside.submit(open_runner, ())  # meanwhile parts are done without it
     if opened and left:
         _wait(_submit(left, opened.result()))
 

@@ -1,4 +1,4 @@
-"""The ingest stage: a Beam job whose work item is a shard (one shard needs none), and the commit of what it wrote."""
+"""The ingest stage: a Beam job whose work item is a shard, and the commit of what it wrote."""
 
 import csv
 import io
