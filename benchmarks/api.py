@@ -82,6 +82,7 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     api = [sys.executable, "-m", "flows", "api", "--home", home, "--model", model.path.name, "--port"]
     mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "-m", store.model_uri, "--env-manager", "local", "-p"]
     given = {"PYTHONPATH": os.pathsep.join(sys.path), "MLFLOW_TRACKING_URI": store.uri}
+    given["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # MLflow looks for uvicorn
     octets = "application/octet-stream"
     services = {
         OURS: Service(OURS, lambda port: [*api, str(port)], "/readyz", "/v1/predict", pictures, octets, given),
