@@ -20,7 +20,7 @@ MAY_USE = {
     "tfrecords": {"tfrecords"},
 }
 ONLY_IN = {
-    "prefect": r"flows/serving/(deployments|runner)\.py",
+    "prefect": r"flows/serving/(deployments|runner|sharing)\.py",
     "apache_beam": r"pipeline/.+\.py",
     "mlflow": r"model/(registry/tracking|inference/pyfunc)\.py",  # pyfunc.py is what MLflow imports
     "tensorflow": r"(model/.+|tfrecords/records/(reader|augmentation)|benchmarks/\w+)\.py",
