@@ -46,9 +46,10 @@ def shared(home: Home, force: bool, trainings: Sequence[Training]) -> Generator[
             get_run_logger().info("%s: %s", trainings[place].name, how)
             yield place
     finally:
-        with get_client(sync_client=True) as client:
-            for run in runs.values():
-                client.set_flow_run_state(run, Cancelling())
+        if runs:
+            with get_client(sync_client=True) as client:
+                for run in runs.values():
+                    client.set_flow_run_state(run, Cancelling())
 
 
 def _others_may_run() -> bool:

@@ -34,17 +34,18 @@ def crossval(job: Job, dataset: Annotated[str | None, DATASET] = None) -> Ref:
     trainings = [Training(f"fold {fold + 1} of {folds}", _of_fold(job.settings, fold), chosen) for fold in range(folds)]
     members: dict[int, Model] = {}
     found = 0  # folds whose model was there: they take no time, so they are left out of the count
+
+    def job_of(training: Training, before: int, all_of_them: int) -> Job:
+        """The job of one fold. before: how many were trained before it; all_of_them: that are trained."""
+
+        def progress(done: int, total: int, note: str) -> None:
+            job.progress(before * total + done, all_of_them * total, f"{training.name}, {note}")
+
+        return replace(job, settings=training.settings, progress=progress)
+
     with closing(job.order(trainings)) as order:
         for fold in order:
-            name, settings, _ = trainings[fold]
-            before, left = len(members) - found, folds - found
-
-            def progress(
-                done: int, total: int, note: str, name: str = name, before: int = before, left: int = left
-            ) -> None:
-                job.progress(before * total + done, left * total, f"{name}, {note}")
-
-            member, cached = make_model(replace(job, settings=settings, progress=progress), chosen)
+            member, cached = make_model(job_of(trainings[fold], len(members) - found, folds - found), chosen)
             home.finished(member, cached)
             members[fold] = member
             found += cached

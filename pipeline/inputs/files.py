@@ -267,12 +267,18 @@ def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
                 continue
             entered.add(real)
             inside = "" if folder == container else join(Path(folder).relative_to(container).as_posix(), "")
-            with suppress(OSError), os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
-                        yield f"{inside}{entry.name}", top != container
-                    elif os.path.isdir(entry.path) and not is_made_here(entry.path):
-                        (waiting if entry.is_symlink() else below).append(entry.path)
+            for entry in _entries(folder):
+                if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
+                    yield f"{inside}{entry.name}", top != container
+                elif os.path.isdir(entry.path) and not is_made_here(entry.path):
+                    (waiting if entry.is_symlink() else below).append(entry.path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted by name; nothing where it can't be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+    return []
 
 
 def _leads_back(link: str) -> bool:

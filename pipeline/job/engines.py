@@ -57,7 +57,7 @@ def expand(options: Sequence[str]) -> tuple[list[str], str]:
         if importlib.util.find_spec("distributed") is None:
             remedy = "Install it here and on every worker: pip install 'aoi[dask]'"
             raise refuse("--beam", "--runner=dask, and Dask is not installed", remedy)
-        if not any(option.startswith(("--dask_npartitions", "--dask_partition_size")) for option in given):
+        if _value(given, "--dask_npartitions") is None and _value(given, "--dask_partition_size") is None:
             given.append("--dask_partition_size=1")  # else one worker gets the first 128 parts of the job
         return given, name
     endpoint = _value(given, "--job_endpoint")
