@@ -127,7 +127,7 @@ def run_shards(
         name = failed.thread.name if failed.thread else ""
         if name == "run_worker":  # Beam waits for ever for a worker that died: all that tells of it is this thread
             ended.put(failed.exc_value)
-        elif name != engines.READER:  # which fails as the thread that waits does
+        elif name not in engines.READERS:
             told(failed)
 
     threading.excepthook = heard
@@ -195,14 +195,14 @@ def _submit(plans: Sequence[Plan], runner: Runner) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     quiet = ["--default_sdk_harness_log_level=ERROR"]  # worker processes tell every step otherwise
-    for name in ("apache_beam.runners.common", "distributed.client"):
+    for name in ("apache_beam.runners.common", "apache_beam.runners.worker.data_plane", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # `run_shards` tells what fails, once
     paths = [write_plan(plan) for plan in plans]
     pipeline = beam.Pipeline(runner=runner.beam, options=PipelineOptions([*quiet, *runner.options]))
     _ = (
         pipeline
+        # Create spreads them itself. After a second Reshuffle Spark could not go on where a worker was lost.
         | "Plans" >> beam.Create(paths).with_output_types(str)
-        | "Spread" >> beam.Reshuffle()
         | "Work" >> beam.Map(do_planned).with_output_types(str)
     )
     return pipeline.run()

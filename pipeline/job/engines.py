@@ -25,7 +25,9 @@ SECRETS = {
     "--s3_session_token": "AWS_SESSION_TOKEN",
 }
 ANSWER_SECONDS = 5.0  # that an engine has to answer a question
-READER = "wait_until_finish_read"  # Beam's name of the thread that reads a job server's messages
+MESSAGES = "wait_until_finish_read"  # Beam's name of the thread that reads a job server's messages
+# Beam's threads that a job server cuts off at the end of a job. If it does so before, the result of the job tells it.
+READERS = (MESSAGES, "read_grpc_client_inputs")
 # Of what Flink says of a worker that died, and the job server of a JobManager that died.
 MEANINGS = {"CANCELLED: client cancelled": "a worker went away", "Connection refused": "the engine can't be reached"}
 # Of a Java stack: at org.x.Do$1.run(Do.java:5), ... 2 more
@@ -136,7 +138,7 @@ def cause(error: Any) -> str:
 def end_reader() -> None:
     """Waits for the thread that reads messages: of a job server that is gone it would print a traceback."""
     for thread in threading.enumerate():
-        if thread.name == READER:
+        if thread.name == MESSAGES:
             thread.join(1)
 
 

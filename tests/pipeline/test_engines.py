@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+from apache_beam.runners.worker.data_plane import GrpcClientDataChannel
 from tiny import png, write_data
 
 from pipeline import jobserver
@@ -26,7 +27,7 @@ from pipeline.job.beam import Runner, read_options, run_shards
 from pipeline.job.front import Front
 from pipeline.job.ingest import ingest
 from pipeline.job.shard import ShardPlan
-from pipeline.job.work import plan_path, read_plan, stop_plan, write_plan
+from pipeline.job.work import do_planned, plan_path, read_plan, stop_plan, write_plan
 from pipeline.job.worker import provisions
 from pipeline.settings import IngestSettings
 from tfrecords.errors import MISSED, REFUSED, AoiError
@@ -228,7 +229,7 @@ def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans,
         def read_messages():
             raise Gone
 
-        threading.Thread(target=read_messages, name=engines.READER).start()
+        threading.Thread(target=read_messages, name=engines.MESSAGES).start()
         raise Gone
 
     monkeypatch.setattr(Nothing, "wait_until_finish", wait_as_beam_does)
@@ -236,6 +237,25 @@ def test_a_job_server_that_goes_away_is_told_in_words_and_by_no_traceback(plans,
         run_shards(plans, Engine().runner(), silent, stall_seconds=60)
     assert gone.value.exit_code == MISSED
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_job_server_that_hangs_up_on_a_worker_at_the_end_of_a_job_is_no_fault(plans, monkeypatch, capfd):
+    """Flink does so now and then, before the worker in this process has closed its side."""
+
+    def hang_up(outputs):
+        yield from ()
+        raise Gone
+
+    def wait_as_beam_does(self, duration=None):
+        channel = GrpcClientDataChannel(SimpleNamespace(Data=hang_up))
+        assert channel._reads_finished.wait(10)
+        for plan in plans:
+            do_planned(plan_path(plan))
+        return PipelineState.DONE
+
+    monkeypatch.setattr(Nothing, "wait_until_finish", wait_as_beam_does)
+    run_shards(plans, Engine().runner(), silent, stall_seconds=60)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,9 @@ def finished(process: subprocess.Popen[bytes], home: Path, code: int = 0) -> Non
         stop(process, 5)
     if ended != code:
         raise Failed(f"exit code {ended}; {last(log)}")
-    if any("Traceback" in line for line in said(log)):
-        raise Failed(f"a traceback in {log}")
+    lines = said(log)
+    if at := next((at for at, line in enumerate(lines) if "Traceback" in line), None):
+        raise Failed(" | ".join(["a traceback", *lines[at : at + 40]]))
 
 
 def refused(job: subprocess.Popen[bytes], home: Path, cause: str) -> str:
