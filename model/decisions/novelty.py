@@ -21,7 +21,7 @@ import numpy as np
 NOVELTY_FILE = ".novelty.npz"  # behind a network's name
 MOST_DIRECTIONS, MOST_NUMBERS = 128, 2_000_000  # of a density: main directions, and the numbers that they take
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
-PLAIN = ("kernel", "bias", "scales", "usual")  # arrays of a reference in its file
+PLAIN = ("kernel", "bias", "scales", "usual")  # arrays of a detector in its file
 DENSITY = ("means", "directions", "gains")  # and of each of its densities
 SUREST = -20.0  # doubt below which it says nothing more
 DIGITS = 6  # of scores, behind the point: the same however many pictures are looked at together
@@ -81,8 +81,8 @@ def density_of(vectors: np.ndarray, labels: np.ndarray) -> Density:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What one network is used to.
+class Detector:
+    """Tells what is new to one network from what it is used to.
 
     kernel, bias: of its last layer, float32 (F, C) and (C,). scales: what each of the three scores is divided by, float
     (3,). usual: scores of the calibrating pictures, float (n,), sorted.
@@ -114,22 +114,22 @@ class Reference:
         """How many of the calibrating pictures have a lower score than each of N pictures: int (N,)."""
         return np.searchsorted(self.usual, self.score(seen), side="left")
 
-    def calibrated(self, seen: Seen) -> "Reference":
+    def calibrated(self, seen: Seen) -> "Detector":
         """The same with these pictures as the calibrating ones."""
         return replace(self, usual=np.sort(self.score(seen)))
 
 
 def learn(
     kernel: np.ndarray, bias: np.ndarray, learned: Seen, labels: np.ndarray, guiding: Seen, calibrating: Seen
-) -> Reference:
-    """What a network is used to.
+) -> Detector:
+    """The detector of a network.
 
     kernel, bias: of its last layer. learned: pictures that it trained on, and their labels int (N,); guiding: others,
     which say on what scale each score varies; calibrating: pictures that chose nothing, neither the network nor the
     scales.
     """
     densities = density_of(learned.features, labels), density_of(learned.texture, labels)
-    plain = Reference(kernel, bias, *densities, scales=np.ones(3), usual=np.zeros(0))
+    plain = Detector(kernel, bias, *densities, scales=np.ones(3), usual=np.zeros(0))
     parts = plain.parts(guiding)
     deviations = parts.std(axis=0) if len(parts) else np.ones(3)
     return replace(plain, scales=np.where(deviations > 1e-6, deviations, 1.0)).calibrated(calibrating)
@@ -137,14 +137,14 @@ def learn(
 
 @dataclass(frozen=True)
 class Novelty:
-    """The references of a model's networks, in their order."""
+    """The detectors of a model's networks, in their order."""
 
-    references: tuple[Reference, ...]
+    detectors: tuple[Detector, ...]
 
     @property
     def calibrating(self) -> int:
         """How many pictures calibrate."""
-        return sum(len(reference.usual) for reference in self.references)
+        return sum(len(detector.usual) for detector in self.detectors)
 
     def of(self, looks: Sequence[Seen]) -> np.ndarray:
         """Novelty of N pictures, float (N,), 0 to below 1. looks: what each network gives of them.
@@ -152,8 +152,8 @@ class Novelty:
         1 - novelty is a p-value; of several networks, each of which compares with the pictures that it did not train
         on, the mean of theirs, weighted by these pictures.
         """
-        below = sum(each.below(seen) for each, seen in zip(self.references, looks, strict=True))
-        return np.asarray(below) / (self.calibrating + len(self.references))
+        below = sum(each.below(seen) for each, seen in zip(self.detectors, looks, strict=True))
+        return np.asarray(below) / (self.calibrating + len(self.detectors))
 
     def unknown(self, novelty: np.ndarray, max_false_unknown: float) -> np.ndarray:
         """Which pictures are unlike all that is known, by their novelty (N,): bool (N,); see `threshold`."""
@@ -167,37 +167,37 @@ class Novelty:
 
         It lies between two values that a novelty can have, so that rounding does not matter.
         """
-        pictures, most = self.calibrating, self.calibrating + len(self.references)
+        pictures, most = self.calibrating, self.calibrating + len(self.detectors)
         if not max_false_unknown or not pictures:
             return 1.0
         enough = int(np.ceil((1 - max_false_unknown) * most - 1e-9))
         return (min(enough, pictures) - 0.5) / most
 
 
-def save_reference(reference: Reference, path: Path) -> None:
-    """Writes a reference. The same bytes every time."""
-    arrays = {key: getattr(reference, key) for key in PLAIN}
-    for name, density in (("features", reference.features), ("texture", reference.texture)):
+def save_detector(detector: Detector, path: Path) -> None:
+    """Writes a detector. The same bytes every time."""
+    arrays = {key: getattr(detector, key) for key in PLAIN}
+    for name, density in (("features", detector.features), ("texture", detector.texture)):
         arrays |= {f"{name}.{key}": getattr(density, key) for key in DENSITY}
     with open(path, "wb") as file:
         np.savez(file, **arrays)
 
 
 def open_novelty(folder: Path, networks: Iterable[str]) -> Novelty | None:
-    """The references of a model's or an export's networks; None where they have none, as those of earlier versions."""
+    """The detectors of a model's or an export's networks; None where they have none, as those of earlier versions."""
     paths = [folder / f"{name}{NOVELTY_FILE}" for name in networks]
     if not all(path.exists() for path in paths):
         return None
-    return Novelty(tuple(_load_reference(path) for path in paths))
+    return Novelty(tuple(_load_detector(path) for path in paths))
 
 
-def _load_reference(path: Path) -> Reference:
+def _load_detector(path: Path) -> Detector:
     with np.load(path) as file:
         arrays = dict(file)
     features, texture = (
         Density(**{key: arrays[f"{name}.{key}"] for key in DENSITY}) for name in ("features", "texture")
     )
-    return Reference(features=features, texture=texture, **{key: arrays[key] for key in PLAIN})
+    return Detector(features=features, texture=texture, **{key: arrays[key] for key in PLAIN})
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -201,7 +201,7 @@ def promise_unknown(novelty: Novelty, max_false_unknown: float) -> PromiseUnknow
     """
     if not max_false_unknown:
         return None
-    pictures, networks = novelty.calibrating, len(novelty.references)
+    pictures, networks = novelty.calibrating, len(novelty.detectors)
     lowest = max(max_false_unknown, networks / (pictures + networks))
     enough = int(np.ceil(1 / max_false_unknown - 1e-9)) - 1
     met = networks == 1 and lowest == max_false_unknown

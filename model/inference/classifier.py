@@ -60,14 +60,14 @@ class Classifier:
         """Novelty of N pictures of a fold from `unseen`, as that network alone sees it: float (N,), as `novelty_of`."""
         if not self.novelty:
             return np.full(len(seen.probabilities), np.nan)
-        return Novelty((self.novelty.references[self.folds.index(fold)],)).of([seen])
+        return Novelty((self.novelty.detectors[self.folds.index(fold)],)).of([seen])
 
     def unknown_unseen(self, novelty: np.ndarray, folds: np.ndarray, max_false_unknown: float) -> np.ndarray:
         """Which of N pictures, of folds int (N,), are unknown by their `novelty_unseen`: bool (N,)."""
         found = np.zeros(len(novelty), dtype=bool)
-        for fold, reference in zip(self.folds, self.novelty.references if self.novelty else (), strict=False):
+        for fold, detector in zip(self.folds, self.novelty.detectors if self.novelty else (), strict=False):
             own = folds == fold
-            found[own] = Novelty((reference,)).unknown(novelty[own], max_false_unknown)
+            found[own] = Novelty((detector,)).unknown(novelty[own], max_false_unknown)
         return found
 
     def read(self, data: bytes) -> tuple[np.ndarray, dict[str, float]]:

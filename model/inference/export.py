@@ -9,7 +9,7 @@ import numpy as np
 
 from model.card import Card, read_card, write_card
 from model.decisions import drift
-from model.decisions.novelty import NOVELTY_FILE, open_novelty, save_reference
+from model.decisions.novelty import NOVELTY_FILE, open_novelty, save_detector
 from model.inference.classifier import Classifier, open_classifier
 from model.inference.formats import FORMATS
 from model.inference.usual import unseen
@@ -69,7 +69,7 @@ def export_model(
         network = FORMATS[form].write(load(model.path / f"{name}.keras"), list(_of(to_calibrate[name], pictures)))
         (work / f"{name}{suffix}").write_bytes(network)
     write_card(work, Card(dataset.manifest.classes, model.manifest.settings.preprocess, networks, card.mirrors))
-    _write_references(model, networks, dataset, precision, work)
+    _write_detectors(model, networks, dataset, precision, work)
     theirs, ours = (
         _answers(open_classifier(folder, keras=name == KERAS), checked, name, progress)
         for folder, name in ((model.path, KERAS), (work, form))
@@ -113,25 +113,25 @@ def _refuse_difference(check: ExportCheck, model: Model, precision: Precision) -
         )
 
 
-def _write_references(
+def _write_detectors(
     model: Model, networks: Mapping[str, int], dataset: Dataset, precision: Precision, work: Path
 ) -> None:
-    """Puts what the networks in `work` are used to beside them, where the model knows it. networks: folds by name.
+    """Puts the novelty detectors of the networks in `work` beside them, where the model has them. networks: folds by name.
 
     In 8 bits the scores are others, so the networks' own calibrate it.
     """
-    usual = open_novelty(model.path, networks)
-    if usual is None:
+    novelty = open_novelty(model.path, networks)
+    if novelty is None:
         return
-    references = dict(zip(networks, usual.references, strict=True))
+    detectors = dict(zip(networks, novelty.detectors, strict=True))
     if precision == Precision.INT8:
         opened = open_classifier(work)
         held_out = unseen(dict(zip(opened.folds, opened.networks, strict=True)), dataset)
         for name, fold in networks.items():
             seen, chose = held_out[fold]
-            references[name] = references[name].calibrated(seen.at(~chose))
-    for name, reference in references.items():
-        save_reference(reference, work / f"{name}{NOVELTY_FILE}")
+            detectors[name] = detectors[name].calibrated(seen.at(~chose))
+    for name, detector in detectors.items():
+        save_detector(detector, work / f"{name}{NOVELTY_FILE}")
 
 
 def _answers(classifier: Classifier, pictures: np.ndarray, name: str, progress: Progress) -> np.ndarray:

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from model.decisions.halves import choosing
-from model.decisions.novelty import Reference, learn
+from model.decisions.novelty import Detector, learn
 from model.inference.formats import Network, Outputs, joined
 from tfrecords.dataset import Dataset
 from tfrecords.records.arrays import BATCH, first_of_each, read_arrays
@@ -14,8 +14,8 @@ from tfrecords.records.arrays import BATCH, first_of_each, read_arrays
 MOST_LEARNED = 1000  # pictures that tell what a network learned from, as many of every class where they are there
 
 
-def reference_of(network: Network, kernel: np.ndarray, bias: np.ndarray, dataset: Dataset, fold: int) -> Reference:
-    """What a network is used to. kernel, bias: of its last layer; fold: that it did not train on.
+def detector_of(network: Network, kernel: np.ndarray, bias: np.ndarray, dataset: Dataset, fold: int) -> Detector:
+    """The novelty detector of a network. kernel, bias: of its last layer; fold: that it did not train on.
 
     Of the fold, the half that chose the epoch sets the scales, and the other half calibrates.
     """

@@ -17,12 +17,12 @@ import tensorflow as tf
 from model import figures
 from model.card import Card, write_card
 from model.decisions.halves import choosing, write_other_epoch
-from model.decisions.novelty import NOVELTY_FILE, save_reference
+from model.decisions.novelty import NOVELTY_FILE, save_detector
 from model.inference.classifier import mirrored, open_classifier
 from model.inference.formats import Network
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
-from model.inference.usual import reference_of
+from model.inference.usual import detector_of
 from model.manifests import ModelManifest, ModelSettings
 from model.network.build import build
 from model.network.files import load, save
@@ -273,7 +273,7 @@ def _finish(work: Path, state: State, classes: Sequence[str], dataset: Dataset, 
     write_card(work, Card(classes, preprocess, {NETWORK: settings.fold}, {NETWORK: state.mirrors}))
     kernel, bias = head_of(network).get_weights()
     (in_use,) = open_classifier(work).networks
-    reference = reference_of(in_use, kernel, bias, dataset, settings.fold)
-    save_reference(reference, work / f"{NETWORK}{NOVELTY_FILE}")
+    detector = detector_of(in_use, kernel, bias, dataset, settings.fold)
+    save_detector(detector, work / f"{NETWORK}{NOVELTY_FILE}")
     pd.DataFrame(state.history).to_csv(work / "history.csv", index=False)
     figures.training_curves(state.history, state.best, work / "curves.png")

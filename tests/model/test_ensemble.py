@@ -78,13 +78,13 @@ def test_an_export_opens_every_shard_once_to_make_it_once_in_8_bits_to_calibrate
 def test_the_novelty_of_an_ensemble_counts_the_pictures_of_all_folds(crossed):
     operating = crossed.evaluation.manifest.operating
     classifier = open_classifier(crossed.model.path)
-    sizes = [len(reference.usual) for reference in classifier.novelty.references]
+    sizes = [len(detector.usual) for detector in classifier.novelty.detectors]
     assert len(sizes) == FOLDS
     assert operating.promise_unknown.pictures == sum(sizes) < crossed.dataset.manifest.records
     assert operating.promise_unknown.proven >= 2 * operating.promise_unknown.bound
     images = next(read_arrays(crossed.dataset))["image"]
     looks = classifier.look(images)
-    alone = [Novelty((each,)).of([seen]) for each, seen in zip(classifier.novelty.references, looks, strict=True)]
+    alone = [Novelty((each,)).of([seen]) for each, seen in zip(classifier.novelty.detectors, looks, strict=True)]
     weights = [size + 1 for size in sizes]
     np.testing.assert_allclose(classifier.novelty_of(looks), np.average(alone, axis=0, weights=weights))
 

@@ -14,7 +14,7 @@ from tiny import CLASSES, picture, png
 from flows.stages.export import make_export
 from flows.stages.predict import predict
 from flows.stages.stage import Job
-from model.decisions.novelty import NOVELTY_FILE, Density, Novelty, Reference, density_of, learn
+from model.decisions.novelty import NOVELTY_FILE, Density, Detector, Novelty, density_of, learn
 from model.decisions.operating import decide, outcome
 from model.decisions.promise import promise_unknown
 from model.evaluation.novelty import Labelled, summarize, withhold_each, write_withheld
@@ -43,7 +43,7 @@ class World:
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return Outputs(odds / odds.sum(axis=1, keepdims=True), features, texture), labels
 
-    def reference(self, calibrating: int) -> Reference:
+    def detector(self, calibrating: int) -> Detector:
         learned, labels = self.pictures(60)
         kernel, bias = np.eye(FEATURES, KINDS), np.zeros(KINDS)
         return learn(kernel, bias, learned, labels, self.pictures(20)[0], self.pictures(calibrating)[0])
@@ -52,7 +52,7 @@ class World:
 def usual(*counts):
     """Networks that so many pictures calibrate each, with scores 1, 2, 3 ..."""
     numbers = [np.arange(1.0, count + 1) for count in counts]
-    return Novelty(tuple(Reference(np.zeros((1, 2)), np.zeros(2), NOWHERE, NOWHERE, np.ones(3), n) for n in numbers))
+    return Novelty(tuple(Detector(np.zeros((1, 2)), np.zeros(2), NOWHERE, NOWHERE, np.ones(3), n) for n in numbers))
 
 
 # --- What novelty promises ----------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def usual(*counts):
 def test_on_average_no_more_known_parts_are_called_unknown_than_is_promised(networks, calibrating, bound):
     world, unknown, lots, lot = World(np.random.default_rng(7)), 0, 150, 40
     for _ in range(lots):
-        novelty = Novelty(tuple(world.reference(calibrating) for _ in range(networks)))
+        novelty = Novelty(tuple(world.detector(calibrating) for _ in range(networks)))
         seen = world.pictures(lot)[0]
         unknown += int(novelty.unknown(novelty.of([seen] * networks), bound).sum())
     proven = promise_unknown(novelty, bound).proven
@@ -78,7 +78,7 @@ def test_the_p_values_of_known_parts_are_spread_evenly(seed=3):
     world = World(np.random.default_rng(seed))
     values = []
     for _ in range(200):
-        novelty = Novelty((world.reference(30),))
+        novelty = Novelty((world.detector(30),))
         values.append(float(novelty.of([world.pictures(1)[0]])[0]))
     for share in (0.25, 0.5, 0.75):
         assert binom.cdf(np.sum(np.array(values) >= 1 - share), 200, share) > 0.001
@@ -87,7 +87,7 @@ def test_the_p_values_of_known_parts_are_spread_evenly(seed=3):
 
 def test_parts_of_a_class_that_was_never_labelled_are_newer_than_known_ones():
     world = World(np.random.default_rng(1))
-    novelty = Novelty((world.reference(100),))
+    novelty = Novelty((world.detector(100),))
     seen, labels = world.pictures(400, kinds=KINDS + 1)
     found = novelty.of([seen])
     assert np.median(found[labels == KINDS]) > 0.95
@@ -129,9 +129,9 @@ def test_without_a_picture_to_calibrate_no_part_is_unknown():
 
 def test_a_score_is_the_same_alone_and_among_others():
     world = World(np.random.default_rng(5))
-    reference, (seen, _) = world.reference(50), world.pictures(70)
-    alone = [reference.score(seen.at(np.array([place])))[0] for place in range(70)]
-    np.testing.assert_array_equal(reference.score(seen), alone)
+    detector, (seen, _) = world.detector(50), world.pictures(70)
+    alone = [detector.score(seen.at(np.array([place])))[0] for place in range(70)]
+    np.testing.assert_array_equal(detector.score(seen), alone)
 
 
 def test_a_distance_is_that_of_mahalanobis_to_the_nearest_class():
