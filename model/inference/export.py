@@ -116,7 +116,7 @@ def _refuse_difference(check: ExportCheck, model: Model, precision: Precision) -
 def _write_detectors(
     model: Model, networks: Mapping[str, int], dataset: Dataset, precision: Precision, work: Path
 ) -> None:
-    """Puts the novelty detectors of the networks in `work` beside them, where the model has them. networks: folds by name.
+    """Puts the novelty detectors of the networks in `work` beside them, if the model has them. networks: folds by name.
 
     In 8 bits the scores are others, so the networks' own calibrate it.
     """
