@@ -16,7 +16,7 @@ from model.registry.store import CHAMPION, registered_name
 from model.settings import Precision, PredictSettings, Runtime
 from tfrecords.artifacts.artifact import read
 from tfrecords.artifacts.manifest import MANIFEST
-from tfrecords.errors import AoiError, refuse
+from tfrecords.errors import refuse
 
 FOLLOW_SECONDS = 1.0
 OPERATING = "operating.json"  # of an evaluation
@@ -24,13 +24,18 @@ OPERATING = "operating.json"  # of an evaluation
 
 @dataclass(frozen=True)
 class Served:
-    """A model that answers, with all that belongs to it. exported: what answers in its place, in 8 bits."""
+    """A model that answers, with all that belongs to it.
+
+    operating: what its evaluation says of the operating point; exported: what answers in its place, in 8 bits.
+    """
 
     model: Model
     evaluation: Evaluation | None
+    operating: dict[str, Any] | None
     exported: Export | None
     settings: PredictSettings
     answering: Answering
+    trained: str
 
     @cached_property
     def who(self) -> dict[str, Any]:
@@ -41,18 +46,15 @@ class Served:
     def describe(self) -> dict[str, Any]:
         """What people and machines may want to know of it; JSON."""
         classifier = self.answering.classifier
-        file = self.evaluation.path / OPERATING if self.evaluation else None
-        operating = json.loads(file.read_text(encoding="utf-8")) if file else None
         proven = self.settings.runtime == Runtime.LITERT and not self.settings.shift_copies
-        trained = datetime.fromtimestamp((self.model.path / MANIFEST).stat().st_mtime, UTC)
         return {
             "model": self.who,
             "classes": list(classifier.classes),
             "preprocess": classifier.preprocess.model_dump(mode="json"),
             "predict": self.settings.model_dump(mode="json", include={"runtime", "shift_copies"}),
-            "operating": operating,
-            "promise": operating.get("promise") if operating and proven else None,
-            "trained": trained.isoformat(timespec="seconds"),
+            "operating": self.operating,
+            "promise": self.operating.get("promise") if self.operating and proven else None,
+            "trained": self.trained,
         }
 
     @cached_property
@@ -96,7 +98,7 @@ class Champion:
                 self._noted = noted
                 print(f"answers     {self.now.model.path}", flush=True)
             self._told = ""
-        except (AoiError, OSError) as error:  # it is gone or damaged: who answers goes on
+        except Exception as error:  # gone or damaged in whatever way: who answers goes on, and so does this look
             if str(error) != self._told:
                 print(f"aoi: {self.now.model.path.name} goes on answering: {error}", file=sys.stderr)
             self._told = str(error)
@@ -118,7 +120,10 @@ class Champion:
         point = evaluation.manifest.operating.point if evaluation else None
         answering = Answering((exported or model).path, point, self._settings.shift_copies)
         answering.warm_up()
-        return Served(model, evaluation, exported, self._settings, answering)
+        file = evaluation.path / OPERATING if evaluation else None
+        operating = json.loads(file.read_text(encoding="utf-8")) if file else None
+        trained = datetime.fromtimestamp((model.path / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return Served(model, evaluation, operating, exported, self._settings, answering, trained)
 
 
 def _int8_of(home: Home, model: Model) -> Export:

@@ -79,6 +79,16 @@ def quiet_libraries() -> None:
         logging.getLogger(ours).setLevel(logging.WARNING)
 
 
+class _Version(argparse.Action):
+    """Tells the version, which takes a while to look up: no other command waits for that."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"aoi {version('aoi')}")
+        parser.exit()
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of a command line. Only the stage that is named has its options, for to load a stage takes time."""
     parser = argparse.ArgumentParser(
@@ -86,6 +96,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         description="Names the defect on inspection pictures: ingest, train, evaluate, predict.",
         epilog=f"{SETTINGS_HELP} HOME: --home, else $AOI_HOME, else ./aoi-home.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: Callable[..., int], summary: str, home: bool = True) -> argparse.ArgumentParser:
@@ -180,7 +191,8 @@ def _add_options(parser: argparse.ArgumentParser, options: "Options") -> None:
         if option.read:
             parser.add_argument(name, metavar=option.metavar, help=option.help)
         elif option.choices:
-            parser.add_argument(f"--{name}", choices=option.choices, default=parameter.default, help=option.help)
+            words = [*map(str, option.choices)]
+            parser.add_argument(f"--{name}", choices=words, default=parameter.default, help=option.help)
         else:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
@@ -284,7 +296,11 @@ def _watched(name: str, stage: "Stage", job: "Job", given: Mapping[str, Any]) ->
 
 def _serve(arguments: argparse.Namespace) -> int:
     from flows.serving.serve import Asked, serve
+    from pipeline.store import is_remote
+    from tfrecords.errors import refuse
 
+    if arguments.data and not is_remote(arguments.data) and not os.path.exists(arguments.data):
+        raise refuse(arguments.data, "there is no such folder or zip", "Name the data with --data, or leave it out")
     asked = Asked(arguments.data, arguments.cron, arguments.inbox, arguments.settle)
     return serve(_home(arguments), asked, arguments.host, arguments.prefect_port, arguments.mlflow_port)
 
@@ -343,11 +359,16 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from flows.stages import load_stages
+    from model.manifests import ModelManifest
+    from model.registry.store import CHAMPION
     from pipeline.location import check_stored
     from tfrecords.artifacts.artifact import read, verify
     from tfrecords.dataset import DatasetManifest
+    from tfrecords.errors import refuse
 
     home = _home(arguments)
+    if not home.root.is_dir():
+        raise refuse(home.root, "there is no such folder", "Name HOME with --home")
     problems: list[Problem] = []
     count = 0
     for kind in dict.fromkeys(kind for stage in load_stages().values() for kind in stage.makes):
@@ -359,6 +380,12 @@ def _verify(arguments: argparse.Namespace) -> int:
                     check_stored(read(path, DatasetManifest))
             except AoiError as error:
                 problems += error.problems
+    for note in sorted((home.root / "latest").glob(f"{CHAMPION}-*.json")):
+        try:
+            if champion := home.noted(note.stem):
+                home.open(champion, ModelManifest)
+        except AoiError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise AoiError(problems)
     print(f"{count} finished artefacts in {home.root}: every byte as it was committed")

@@ -1,6 +1,7 @@
 """HOME: the one folder that holds all that is made, and what was made last."""
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from tfrecords.artifacts.artifact import Artifact, M, read
 from tfrecords.artifacts.files import hash_json, write_whole
 from tfrecords.artifacts.make import find, newest
 from tfrecords.artifacts.manifest import MANIFEST, Manifest
-from tfrecords.errors import AoiError, refuse
+from tfrecords.errors import refuse
+
+NOTE_GONE = "Take this file away, and name what you want, or run the stage again"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,12 @@ class Home:
     def open(self, ref: Ref, kind: type[M]) -> Artifact[M]:
         """The artefact of a reference, or what replaced it. Raises: AoiError where it is gone or damaged."""
         path = self.root / ref.folder
-        return find(path.parent, kind, ref.fingerprint) or read(path, kind)
+        if found := find(path.parent, kind, ref.fingerprint):
+            return found
+        if not (path / MANIFEST).exists():
+            remedy = f"Put it back, make it again ({kind.MADE_BY}), or name another one"
+            raise refuse(path, f"this {kind.KIND}, which HOME notes, is gone", remedy)
+        return read(path, kind)
 
     def remember(self, what: str, value: dict[str, Any]) -> None:
         """Notes what was used last under a name, such as "model"; what is noted already is not written again."""
@@ -57,12 +65,25 @@ class Home:
             write_whole(self.root / "latest" / f"{what}.json", json.dumps(value, indent=1) + "\n")
 
     def recall(self, what: str) -> dict[str, Any] | None:
-        """What `remember` noted; None where nothing was."""
+        """What `remember` noted; None where nothing was. Raises: AoiError for a note that another program changed."""
+        path = self.root / "latest" / f"{what}.json"
         try:
-            noted: dict[str, Any] = json.loads((self.root / "latest" / f"{what}.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise refuse(path, f"no note of aoi's ({error})", NOTE_GONE)
+        if not isinstance(noted, dict):
+            raise refuse(path, "no note of aoi's", NOTE_GONE)
         return noted
+
+    def noted(self, what: str) -> Ref | None:
+        """The artefact that `finished` noted; None where none was. Raises: AoiError, see `recall`."""
+        noted = self.recall(what)
+        try:
+            return Ref(**noted) if noted else None
+        except TypeError:
+            raise refuse(self.root / "latest" / f"{what}.json", "no note of aoi's", NOTE_GONE)
 
     def finished(self, artifact: Artifact, cached: bool, *names: str) -> Ref:
         """Notes an artefact as the latest of its kind (or under other names) and gives its reference."""
@@ -73,10 +94,10 @@ class Home:
 
     def latest(self, kind: type[M], remedy: str) -> Artifact[M]:
         """The artefact of a kind that was made or found last. Raises: AoiError where there is none."""
-        noted = self.recall(kind.KIND)
+        noted = self.noted(kind.KIND)
         if noted is None:
             raise refuse(self.root, f"no finished {kind.KIND} yet", remedy)
-        return self.open(Ref(**noted), kind)
+        return self.open(noted, kind)
 
     def named(self, kind: type[M], name: str) -> Artifact[M]:
         """The artefact that is named: a folder, or a name or part of it in HOME.
@@ -102,12 +123,14 @@ class Home:
         return find(self.folder(kind), kind, fingerprint)
 
     def evaluation_of(self, fingerprint: str) -> Evaluation | None:
-        """The latest evaluation of the model with a fingerprint; None where there is none any more."""
-        noted = self.recall(f"evaluation-{fingerprint}")
-        try:
-            return self.open(Ref(**noted), EvaluationManifest) if noted else None
-        except AoiError:
+        """The latest evaluation of the model with a fingerprint; None where there is none any more.
+
+        Raises: AoiError where it is damaged: without it, every part would be for review.
+        """
+        noted = self.noted(f"evaluation-{fingerprint}")
+        if not noted or not ((self.root / noted.folder).exists() or self.find(EvaluationManifest, noted.fingerprint)):
             return None
+        return self.open(noted, EvaluationManifest)
 
     def committed(self, kind: type[Manifest]) -> list[Path]:
         """Folders of finished artefacts of a kind, sorted."""
@@ -116,6 +139,8 @@ class Home:
 
 def open_home(place: str) -> Home:
     """HOME at a place that a person named. Raises: AoiError for a URL."""
+    if os.path.exists(place) and not os.path.isdir(place):
+        raise refuse("--home", f"{place} is a file, and HOME is a folder", "Name a folder, or a new name")
     if "://" in place:
         seen = "it is a URL, and HOME is a folder of this machine or a shared mount: locks and MLflow's store need one"
         remedy = "Name a folder with --home; at a URL may lie the pictures (--data) and the shards (ingest.location)"

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from flows.home import Home, Ref, data_name, name_of
 from model.manifests import Model, ModelManifest
@@ -21,8 +20,10 @@ class Champions:
 
     def noted(self, alias: str) -> Ref | None:
         """The model that is champion or challenger; None where there is none."""
-        note = self._recall(alias)
-        return Ref(**note) if note else None
+        if noted := self.home.noted(f"{alias}-{self.product}"):
+            return noted
+        noted = self.home.noted(alias)  # version 0.1 had one champion for all products
+        return noted if noted and product_of(noted) == self.product else None
 
     def note(self, alias: str, model: Model) -> Ref:
         """Makes a model champion or challenger."""
@@ -39,13 +40,6 @@ class Champions:
     def note_former(self, refs: list[Ref]) -> None:
         """Sets the champions before the present one."""
         self.home.remember(f"{FORMER}-{self.product}", {"champions": [asdict(ref) for ref in refs]})
-
-    def _recall(self, alias: str) -> dict[str, Any] | None:
-        noted = self.home.recall(f"{alias}-{self.product}")
-        if noted is None:  # version 0.1 had one champion for all products
-            noted = self.home.recall(alias)
-            return noted if noted and product_of(Ref(**noted)) == self.product else None
-        return noted
 
 
 def product_of(model: Ref) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,19 @@ from tfrecords.errors import SECRET, AoiError, Problem, refuse
 from tfrecords.settings import PreprocessSettings, StageSettings
 
 MOST_POINTS = 200
+UNSET = "unset"  # how a setting without a value is written
+FORM = (
+    'Write [train] once and, below, a setting per line: epochs = 3. Text stands in quotes: weights = "none"; a path '
+    "with backslashes in single ones"
+)
+PLAIN = {  # what pydantic says in words of Python
+    "int_type": "It should be a whole number",
+    "int_from_float": "It should be a whole number",
+    "float_type": "It should be a number",
+    "bool_type": "It should be true or false",
+    "string_type": "It should be text; in a TOML file text stands in quotes",
+    "model_type": "It should be a section: [train] and, below, a setting per line",
+}
 SWEPT = ("preprocess", "ingest", "train")  # sections that change what a point is measured by
 
 
@@ -45,7 +58,9 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
             names are told.
     """
     values = _read_toml(config, "Name a TOML file with --config") if config else {}
-    return parse_settings(override(values, overrides), config or "--set")
+    overrides = list(overrides)
+    given = [each.partition("=")[0].strip() for each in overrides]
+    return parse_settings(override(values, overrides), config or "--set", given)
 
 
 def read_grid(path: str) -> dict[str, Any]:
@@ -128,20 +143,23 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
     return changed
 
 
-def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
-    """Settings from nested values as TOML or JSON gives them. Raises: AoiError, see `load_settings`."""
+def parse_settings(values: Mapping[str, Any], origin: str, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from nested values as TOML or JSON gives them. overrides: names of those that --set gave, and not what
+    `origin` names. Raises: AoiError, see `load_settings`.
+    """
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         problems = []
         for issue in error.errors():
             name = ".".join(str(part) for part in issue["loc"])[:120]
+            place = "--set" if any(f"{name}.".startswith(f"{each}.") for each in overrides) else origin
             if issue["type"] == "extra_forbidden":
-                problems.append(Problem(origin, f"{name} is no setting", _known(name)))
+                problems.append(Problem(place, f"{name} is no setting", _known(name)))
             else:
-                remedy = issue["msg"].replace("Input should", "It should")
+                remedy = PLAIN.get(issue["type"], issue["msg"].replace("Input should", "It should"))
                 shown = "a text that holds a secret" if issue["type"] == SECRET else _shown(issue["input"])
-                problems.append(Problem(origin, f"{name} is {shown}", remedy))
+                problems.append(Problem(place, f"{name} is {shown}", remedy))
         raise AoiError(problems)
     except RecursionError:  # an enum tells what it does not know with all that is in it
         raise refuse(origin, "a value has too many others inside it", "Give each setting one number or one word")
@@ -154,7 +172,7 @@ def describe() -> Iterator[tuple[str, str, str, str]]:
         schema = kind.model_json_schema()
         for key, inner in kind.model_fields.items():
             default = inner.get_default(call_default_factory=True)
-            text = "unset" if default is None else str(default)
+            text = UNSET if default is None else str(default)
             yield (
                 f"{section}.{key}",
                 text,
@@ -182,15 +200,19 @@ def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 def _read_toml(path: str, remedy: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise refuse(path, f"it can't be read ({error.strerror})", remedy)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or deeper and longer than Python reads
-        raise refuse(path, f"not TOML ({error})", "Write it as [train] and, below, epochs = 3")
+    except UnicodeDecodeError as error:
+        raise refuse(path, f"byte {error.start} is not UTF-8", "Save it as UTF-8")
+    except (ValueError, RecursionError) as error:  # not TOML, or deeper and longer than Python reads
+        raise refuse(path, f"not TOML ({error})", FORM)
 
 
 def _value(text: str) -> Any:
-    """A TOML value where it is one, else the text itself, so that paths and words need no quotes."""
+    """A TOML value where it is one, else the text itself, so that paths and words need no quotes; None for "unset"."""
+    if text == UNSET:
+        return None
     try:
         values = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

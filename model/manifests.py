@@ -31,6 +31,7 @@ class ModelManifest(RecordedManifest):
 
     KIND = "model"
     FOLDER = "models"
+    MADE_BY = "aoi train"
 
     dataset: MadeFrom
     classes: tuple[str, ...]
@@ -137,6 +138,7 @@ class EvaluationManifest(Manifest):
 
     KIND = "evaluation"
     FOLDER = "evaluations"
+    MADE_BY = "aoi evaluate"
 
     model: MadeFrom
     dataset: MadeFrom
@@ -163,6 +165,7 @@ class PredictionManifest(Manifest):
 
     KIND = "prediction"
     FOLDER = "predictions"
+    MADE_BY = "aoi predict"
 
     model: MadeFrom
     dataset: MadeFrom
@@ -184,6 +187,7 @@ class MeasurementManifest(Manifest):
 
     KIND = "measurement"
     FOLDER = "measurements"
+    MADE_BY = "aoi evaluate --data"
 
     model: MadeFrom
     dataset: MadeFrom
@@ -207,6 +211,7 @@ class ExportManifest(Manifest):
 
     KIND = "export"
     FOLDER = "exports"
+    MADE_BY = "aoi export"
 
     model: MadeFrom
     dataset: MadeFrom
@@ -223,6 +228,7 @@ class SweepManifest(RecordedManifest):
 
     KIND = "sweep"
     FOLDER = "sweeps"
+    MADE_BY = "aoi sweep"
 
     points: tuple[dict[str, Any], ...]
 

@@ -1,11 +1,16 @@
 """What can be set about ingest."""
 
+import re
+
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.store import holds_secret
 from tfrecords.errors import SECRET
 from tfrecords.settings import LayoutSettings
+
+PLACE = "Input should be a folder or a URL such as s3://bucket/folder"
+IN_STORE = re.compile(r"(s3|gs)://[^/]+")
 
 
 class IngestSettings(LayoutSettings):
@@ -23,7 +28,9 @@ class IngestSettings(LayoutSettings):
     @classmethod
     def _holds_no_secret(cls, location: str | None) -> str | None:
         if location and holds_secret(location):
-            raise PydanticCustomError(SECRET, "Input should be a folder or a URL such as s3://bucket/folder alone")
+            raise PydanticCustomError(SECRET, f"{PLACE} alone")
+        if location and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", location) and not IN_STORE.match(location):
+            raise PydanticCustomError("location", PLACE)
         return location or None
 
     @property

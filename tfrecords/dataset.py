@@ -61,6 +61,7 @@ class DatasetManifest(Manifest):
 
     KIND = "dataset"
     FOLDER = "datasets"
+    MADE_BY = "aoi ingest"
 
     split: str
     classes: tuple[str, ...]

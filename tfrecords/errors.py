@@ -70,6 +70,11 @@ def problems_csv(problems: Iterable[Problem]) -> str:
     return text.getvalue()
 
 
+def install(extra: str) -> str:
+    """How packages come that only some sites need: aoi is in no package index."""
+    return f"pip install '.[{extra}]', in a copy of this project"
+
+
 def printable(text: str) -> str:
     """`text` on one line for any terminal and file: what does not print is written out, as \\x1b or \\udce9."""
     if text.isprintable():

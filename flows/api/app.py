@@ -154,6 +154,8 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
     async def model() -> Response:
         return _json(champion.now.describe())
 
+    @app.head("/healthz", include_in_schema=False)
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/healthz", response_class=PlainTextResponse, summary="Whether the process lives")
     @app.get("/readyz", response_class=PlainTextResponse, summary="Whether pictures are answered")
     async def well() -> str:

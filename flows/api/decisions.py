@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,7 +45,7 @@ class DecisionLog:
         """Adds lines, without their ends. Raises: OSError where they can't be kept; then none of them is there."""
         data = "".join(f"{line}\n" for line in lines).encode()
         with self._lock:
-            if self._size and self._size + len(data) > self._most:
+            if not self._is_there() or (self._size and self._size + len(data) > self._most):
                 self._next()
             try:
                 left = memoryview(data)
@@ -73,49 +74,56 @@ class DecisionLog:
     def _open(self, number: int) -> bool:
         """Goes on with a file; False where another process writes it, or it is full."""
         path = self._path(number)
-        owner = FileLock(path.with_suffix(".lock"), timeout=0)
-        try:
-            owner.acquire()
-        except Timeout:
-            return False
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-        # A process may have been killed while it wrote an answer that it gave to nobody.
-        os.ftruncate(file, whole_lines(path))
-        size = os.fstat(file).st_size
-        if size >= self._most:
-            os.close(file)
-            owner.release()
-            return False
-        self._file, self._size, self._owner = file, size, owner
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(FileLock(path.with_suffix(".lock"), timeout=0))
+            except Timeout:
+                return False
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+            stack.callback(os.close, file)
+            # A process may have been killed while it wrote an answer that it gave to nobody.
+            os.ftruncate(file, whole_lines(path))
+            size = os.fstat(file).st_size
+            if size >= self._most:
+                return False
+            self._path_now, self._file, self._size, self._closing = path, file, size, stack.pop_all()
         return True
 
+    def _is_there(self) -> bool:
+        """Whether the file is where it was made: people may take it away."""
+        with suppress(OSError):
+            return os.path.samestat(os.stat(self._path_now), os.fstat(self._file))
+        return False
+
     def _next(self) -> None:
-        """Begins another file."""
-        if self._file >= 0:
-            os.fsync(self._file)
-            self._release()
+        """Begins another file. Raises: OSError where it can't be made; then the one before is kept."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = (self._file, self._closing) if self._file >= 0 else None
         number = max(self._numbers(), default=0) + 1
         while not self._open(number):
             number += 1
+        if before:
+            os.fsync(before[0])
+            before[1].close()
 
     def _release(self) -> None:
-        os.close(self._file)
+        self._closing.close()
         self._file = -1
-        self._owner.release()
 
     def _sync(self) -> None:
         told = False
         while not self._closed.wait(SYNC_SECONDS):
             if self._written.is_set():
                 self._written.clear()
-                with self._lock:
-                    file = os.dup(self._file)
                 try:
-                    os.fsync(file)
+                    with self._lock:
+                        file = os.dup(self._file)
+                    try:
+                        os.fsync(file)
+                    finally:
+                        os.close(file)
                     told = False
                 except OSError as error:
                     if not told:
                         print(f"aoi api: decisions do not reach the disk: {error}", file=sys.stderr)
                     told = True
-                finally:
-                    os.close(file)

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +15,8 @@ from flows.api.settings import ApiSettings
 READ_SECONDS = 60  # for a whole request
 BODIES = 4  # that may be held together, of the largest size
 MB = 1 << 20
+NAMELESS = "has no file name"
+AS_PARTS = "Send each picture as a part named file, with a file name"
 
 
 class Refusal(Exception):
@@ -91,6 +94,10 @@ class Intake:
 
     async def _parts(self, request: Request) -> list[Picture]:
         most = self.settings.max_pictures
+        charset = parse_options_header(request.headers.get("content-type"))[1].get(b"charset", b"utf-8")
+        if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+            seen = f"the form's charset is {charset.decode('latin-1')[:80]!r}"
+            raise Refusal(422, seen, "Write the names of the parts in UTF-8, and leave the charset out")
         # One more than is taken, so that too many are told from a form that is none.
         parser = _Parser(request.headers, self._stream(request), max_files=most + 1, max_fields=most)
         try:
@@ -99,11 +106,18 @@ class Intake:
             if "Too many files" in str(error):
                 raise self._too_many(f"more than {most}")
             raise Refusal(422, f"the form does not parse ({error})", "Send each picture as a part named file")
-        files = [part for name, part in form.multi_items() if name == "file" and isinstance(part, UploadFile)]
+        files: list[UploadFile] = []
+        for name, part in form.multi_items():
+            if isinstance(part, UploadFile) and name == "file":
+                files.append(part)
+            elif isinstance(part, UploadFile) or name == "file":  # a picture that would get no answer
+                seen = "has no file name" if name == "file" else "is a file, and is not named file"
+                seen = f"the part {name[:80]!r} of the form {seen}"
+                raise Refusal(422, seen, AS_PARTS)
         pictures = [Picture(part.filename or None, await part.read()) for part in files]
         await form.close()
         if not pictures:
-            raise Refusal(422, "the form has no part named file with a file name", "Send each picture as such a part")
+            raise Refusal(422, "the form has no part named file with a file name", AS_PARTS)
         if len(pictures) > most:
             raise self._too_many(str(len(pictures)))
         return pictures

@@ -73,14 +73,16 @@ def _api(home: Home, product: str | None, model: str | None, host: str, port: in
 def token_for(host: str) -> str:
     """The token that clients must bring; "" where none is set and only this machine can ask.
 
-    Raises: AoiError where it is needed and missing, too short, or its file can't be read.
+    Raises: AoiError where it is needed and missing, too short, not plain, or its file can't be read or is empty.
     """
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.get(TOKEN, "").strip()
     if not token and (file := os.environ.get(TOKEN_FILE)):
         try:
-            token = Path(file).read_text(encoding="utf-8").strip()
+            token = Path(file).read_text(encoding="utf-8-sig").strip()
         except (OSError, ValueError) as error:
             raise refuse(TOKEN_FILE, f"{file} can't be read ({error})", "Name a file with the token in it")
+        if not token:
+            raise refuse(TOKEN_FILE, f"{file} is empty", "Write the token into it, a long random text")
     if not token and is_loopback(host):
         return ""
     remedy = f"Set {TOKEN}, or {TOKEN_FILE} to a file, to a long random text, and put TLS before it, see docs/api.md"
@@ -88,6 +90,8 @@ def token_for(host: str) -> str:
         raise refuse(f"--host {host}", "other machines can reach it, and there is no token", remedy)
     if len(token) < LEAST_TOKEN:
         raise refuse(TOKEN, f"the token has under {LEAST_TOKEN} characters", remedy)
+    if not (token.isascii() and token.isprintable()):  # clients write other letters in different bytes
+        raise refuse(TOKEN, "the token holds other than plain letters, digits and marks (ASCII)", remedy)
     return token
 
 

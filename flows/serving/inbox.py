@@ -1,5 +1,6 @@
 """The inbox of `aoi serve`: a folder in which every finished lot, a folder of pictures, is predicted once."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -7,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.home import Home
+from pipeline.inputs.files import is_hidden, is_unicode
 from tfrecords.artifacts.files import hash_json
-from tfrecords.errors import refuse
+from tfrecords.errors import printable, refuse
 
+log = logging.getLogger(__name__)
 DONE = ".done"  # a file in a lot: all of it is there
 RESULTS = "results"  # a folder in the inbox
 NOTE = "inbox"  # HOME's note of the lots that were started
@@ -40,7 +43,7 @@ class Inbox:
     """The lots of a folder.
 
     A lot is finished once it has a file .done, or has been without change for some seconds. Each is given until it is
-    noted as started; after that only a newer .done makes it one to start.
+    noted as started; after that only a newer .done makes it one to start. A folder that was away is a new lot.
 
     home: keeps the note of what was started; settle: seconds without change.
     """
@@ -49,11 +52,14 @@ class Inbox:
     folder: Path
     settle: float
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
 
     def finished(self, now: float) -> list[Lot]:
         """Lots to start, by name. now: seconds on a clock that is never set. Raises: OSError where DIR is away."""
         lots = {path.name: path for path in sorted(self._folders())}
-        started = self._started()
+        started = {name: request for name, request in self._started().items() if name in lots}
+        if len(started) < len(self._started()):
+            self._remember(started)
         self._seen = {name: seen for name, seen in self._seen.items() if name in lots}
         found = []
         for name, path in lots.items():
@@ -65,10 +71,11 @@ class Inbox:
         return found
 
     def note(self, lot: Lot) -> None:
-        """Notes a lot as started; notes of lots that are gone go."""
-        there = {path.name for path in self._folders()}
-        started = {name: request for name, request in self._started().items() if name in there}
-        self.home.remember(NOTE, {"folder": str(self.folder), "started": {**started, lot.name: lot.request}})
+        """Notes a lot as started."""
+        self._remember({**self._started(), lot.name: lot.request})
+
+    def _remember(self, started: Mapping[str, str]) -> None:
+        self.home.remember(NOTE, {"folder": str(self.folder), "started": dict(started)})
 
     def _started(self) -> Mapping[str, str]:
         noted = self.home.recall(NOTE) or {}
@@ -77,8 +84,14 @@ class Inbox:
 
     def _folders(self) -> Iterator[Path]:
         for entry in os.scandir(self.folder):
-            if entry.name != RESULTS and not entry.name.startswith(".") and entry.is_dir():
+            if entry.name == RESULTS or entry.name.startswith(".") or is_hidden(entry.name) or not entry.is_dir():
+                continue
+            if is_unicode(entry.name):
                 yield Path(entry.path)
+            elif entry.name not in self._told:
+                self._told.add(entry.name)
+                seen = "%s: %s is passed over: its name is in no known encoding. Rename it"
+                log.warning(seen, self.folder, printable(entry.name))
 
     def _settled(self, lot: Path, now: float) -> str | None:
         """What the lot holds, once that has been the same for long enough; of an empty one nothing."""

@@ -94,14 +94,14 @@ def choose_data(home: Home, data: str | None) -> str:
     noted = home.recall("data")
     if noted is None:
         raise refuse(home.root, "no data was used here yet", "Name the folder: --data DIR (Prefect: -p data=DIR)")
-    return str(noted["folder"])
+    return str(noted.get("folder", ""))
 
 
 def audit_of(home: Home, dataset: Ref) -> Audit | None:
     """The latest audit of a training set; None where there is none any more."""
-    noted = home.recall(f"audit-{dataset.fingerprint}")
+    noted = home.noted(f"audit-{dataset.fingerprint}")
     try:
-        return home.open(Ref(**noted), AuditManifest) if noted else None
+        return home.open(noted, AuditManifest) if noted else None
     except AoiError:
         return None
 

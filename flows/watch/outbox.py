@@ -144,12 +144,14 @@ class Outbox:
 def _move_across(source: Path, read: Signature, target: Path) -> bool:
     """As `Outbox.move`, from one disk to another. A kill leaves both, of which the next move makes one."""
     part = target.with_name(f".{target.name}.part")
-    shutil.copy2(source, part)
-    sync(part)
-    if signature_at(source) != read:
-        part.unlink()
-        return False
-    rename(part, target)
+    try:
+        shutil.copy2(source, part)
+        sync(part)
+        if signature_at(source) != read:
+            return False
+        rename(part, target)
+    finally:  # a part that stays would take the room of other pictures
+        part.unlink(missing_ok=True)
     sync(target.parent)
     source.unlink()
     return True

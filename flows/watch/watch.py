@@ -29,6 +29,7 @@ GATHER_SECONDS = 0.005  # for which rows wait for others, since to bring one to 
 STEP_MS, MOST_MS = 10, 50  # events are waited for so long together, and no longer
 LOOKS_PER_LANE = 4  # so that no lane of the network waits while files are read and decoded
 SIGNAL_SECONDS = 0.2
+AGAIN_SECONDS = 1.0  # after which events that have ended are asked for again
 RATE_SECONDS = 10
 
 
@@ -88,11 +89,12 @@ def check_folders(home: Path, inbox: Path, out: Path) -> tuple[Path, Path]:
         seen = "it is not a folder" if inbox.exists() else "no such folder"
         raise refuse(inbox, seen, "Make the folder that pictures will appear in, or mount it, and name that")
     inbox, out, home = inbox.resolve(), out.resolve(), home.resolve()
-    for name, other in (("--out", out), ("--home", home)):
-        if inbox == other:
-            raise refuse(name, f"{other} is the INBOX too", "Name a folder beside it")
-        if inbox in other.parents or other in inbox.parents:
-            seen = f"of {inbox} and {other}, one lies in the other"
+    for name, one, other in (("--out", inbox, out), ("--home", inbox, home), ("--out", out, home)):
+        if one == other:
+            what = "the INBOX" if one == inbox else "HOME"
+            raise refuse(name, f"{other} is {what} too", "Name a folder beside it")
+        if one in other.parents or other in one.parents:
+            seen = f"of {one} and {other}, one lies in the other"
             raise refuse(name, seen, "Name folders beside each other, so that no result is taken for a new picture")
     if out.exists() and not out.is_dir():
         raise refuse(out, "it is not a folder", "Name one, or a new name, with --out")
@@ -287,24 +289,32 @@ def _events(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
     ended = threading.Event()
 
     def follow() -> None:
-        try:
-            for changed in changes(
-                root,
-                watch_filter=None,
-                debounce=MOST_MS,
-                step=STEP_MS,
-                stop_event=ended,
-                raise_interrupt=False,
-                force_polling=False,  # where no events come, the list is what tells
-                ignore_permission_denied=True,
-            ):
-                for _, path in changed:
-                    tell(path)
-        except (OSError, RuntimeError) as error:  # such as too many folders for the system
-            seen = f"the system tells no changes in {root} ({error}): it is listed instead, which takes longer"
-            print(f"aoi watch: {seen}", file=sys.stderr, flush=True)
+        for changed in changes(
+            root,
+            watch_filter=None,
+            debounce=MOST_MS,
+            step=STEP_MS,
+            stop_event=ended,
+            raise_interrupt=False,
+            force_polling=False,  # where no events come, the list is what tells
+            ignore_permission_denied=True,
+        ):
+            for _, path in changed:
+                tell(path)
 
-    thread = threading.Thread(target=follow, name="events", daemon=True)
+    def keep_following() -> None:
+        told = ""
+        while not ended.is_set():
+            try:
+                follow()
+            except (OSError, RuntimeError) as error:  # too many folders for the system, a name that is no UTF-8
+                if str(error) != told:
+                    told = str(error)
+                    seen = f"the system tells no changes in {root} ({error}): it is listed until that passes"
+                    print(f"aoi watch: {seen}", file=sys.stderr, flush=True)
+                ended.wait(AGAIN_SECONDS)
+
+    thread = threading.Thread(target=keep_following, name="events", daemon=True)
     thread.start()
     try:
         yield

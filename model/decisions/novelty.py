@@ -15,8 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
+
+from tfrecords.errors import refuse
 
 NOVELTY_FILE = ".novelty.npz"  # behind a network's name
 MOST_DIRECTIONS, MOST_NUMBERS = 128, 2_000_000  # of a density: main directions, and the numbers that they take
@@ -192,12 +195,15 @@ def open_novelty(folder: Path, networks: Iterable[str]) -> Novelty | None:
 
 
 def _load_detector(path: Path) -> Detector:
-    with np.load(path) as file:
-        arrays = dict(file)
-    features, texture = (
-        Density(**{key: arrays[f"{name}.{key}"] for key in DENSITY}) for name in ("features", "texture")
-    )
-    return Detector(features=features, texture=texture, **{key: arrays[key] for key in PLAIN})
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+        features, texture = (
+            Density(**{key: arrays[f"{name}.{key}"] for key in DENSITY}) for name in ("features", "texture")
+        )
+        return Detector(features=features, texture=texture, **{key: arrays[key] for key in PLAIN})
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise refuse(path, f"the file is damaged ({error})", "Copy the model here again, or train it again")
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from model.registry.store import STORE_VARIABLE, Store, hidden, is_database, without_password
-from tfrecords.errors import AoiError, refuse
+from tfrecords.errors import AoiError, install, refuse
 
 CONNECT_SECONDS = 5
 # How a driver is told how long it may take; all others use their own time.
@@ -66,7 +66,7 @@ def _told(variable: str, address: str, error: Exception) -> AoiError:
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     if isinstance(error, ModuleNotFoundError):
-        remedy = "Install it: pip install 'aoi[postgresql]'"
+        remedy = f"Install it: {install('postgresql')}"
         return refuse(variable, f"the driver {error.name} for {hidden(address)} is not installed", remedy)
     if isinstance(error, ArgumentError | NoSuchModuleError):
         remedy = "Write it as postgresql://USER:PASSWORD@HOST/DATABASE, other marks in the password as %40"

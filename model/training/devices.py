@@ -10,7 +10,7 @@ from typing import Any
 
 from model.quiet import import_tensorflow
 from model.settings import Recipe, TrainSettings
-from tfrecords.errors import refuse
+from tfrecords.errors import install, refuse
 from tfrecords.settings import AUTO
 from tfrecords.system import nvidia_gpus
 
@@ -56,7 +56,7 @@ def on_devices(settings: TrainSettings) -> Iterator[None]:
     import tensorflow as tf
 
     if settings.mixed_precision and not tf.config.list_physical_devices("GPU"):
-        remedy = "Leave it out: a processor is no faster in 16 bits. With an NVIDIA GPU, install aoi[gpu]"
+        remedy = f"Leave it out: a processor is no faster in 16 bits. With an NVIDIA GPU, {install('gpu')}"
         raise refuse("train.mixed_precision", f"true, and {NO_GPU}", remedy)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(HALF if settings.mixed_precision else before)
@@ -77,6 +77,6 @@ def _strategy(devices: int) -> Any:
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(found) < devices:
         seen = f"{devices}, and " + (f"this machine has {len(found)} GPUs" if found[0].device_type == "GPU" else NO_GPU)
-        remedy = "Set train.devices=auto, which takes what is there. With NVIDIA GPUs, install aoi[gpu]"
+        remedy = f"Set train.devices=auto, which takes what is there. With NVIDIA GPUs, {install('gpu')}"
         raise refuse("train.devices", seen, remedy)
     return tf.distribute.MirroredStrategy([device.name for device in found[:devices]])

@@ -41,6 +41,7 @@ class AuditManifest(Manifest):
 
     KIND = "audit"
     FOLDER = "audits"
+    MADE_BY = "aoi ingest"
 
     datasets: tuple[MadeFrom, ...]
     pictures: int

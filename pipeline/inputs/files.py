@@ -133,7 +133,7 @@ def list_pictures(container: str) -> Listing:
     else:
         found = list(_in_folder(container))
         names, linked = [name for name, _ in found], {name for name, behind in found if behind}
-        doubtful = {name: os.fsencode(name) for name in names if not (name.isascii() or _is_unicode(name))}
+        doubtful = {name: os.fsencode(name) for name in names if not (name.isascii() or is_unicode(name))}
     pictures = sorted(filter(is_picture, names))
     others = Counter(
         os.path.splitext(name)[1].lower()
@@ -201,7 +201,8 @@ def _path(name: str) -> str:
     return "/".join(part for at, part in enumerate(parts) if part not in (".", "") or (at == 0 and not part))
 
 
-def _is_unicode(name: str) -> bool:
+def is_unicode(name: str) -> bool:
+    """Whether a name is text; one in another encoding than the system's is not."""
     try:
         name.encode()
     except UnicodeEncodeError:

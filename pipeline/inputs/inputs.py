@@ -186,8 +186,14 @@ def _too_few(found: Gathered, folds: int, listed: bool) -> list[Problem]:
             if counts[label] >= LEAST_FOLDS:
                 remedy = f"Add pictures of it, or set ingest.folds to {counts[label]} or less"
             if not listed:
-                remedy += f"; if it is no class, see the labels, or write {CLASSES}"
+                remedy += f"; if it should be no class, correct the labels, or write {CLASSES}"
             problems.append(Problem(found.csv, seen, remedy))
+    smallest = min(counts.values())
+    if len(problems) > 1 and len(counts) == len(found.classes) and smallest >= LEAST_FOLDS:
+        label = min(range(len(found.classes)), key=lambda each: counts[each])
+        seen = f"{len(problems):,} classes have fewer pictures than the {folds} folds; the smallest, {label} "
+        seen += f"({found.classes[label]}), has {smallest}"
+        return [Problem(found.csv, seen, f"Set ingest.folds to {smallest} or less, or add pictures")]
     if len(problems) > LISTED:
         seen = f"{len(problems):,} of {len(found.classes):,} classes have fewer pictures than the {folds} folds"
         return [Problem(found.csv, f"{seen}: {problems[0].seen}", "See whether the labels are the classes")]

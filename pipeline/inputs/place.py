@@ -243,8 +243,8 @@ def told_of(listing: Listing, encoding: int, container: Container, named: set[st
         spelled = [each.spellings[encoding] for each in listing.pictures if each.spellings[encoding] != each.name]
         name = listing.encodings[encoding]
         told.append(Lenience(kind=f"names in the encoding {name}", count=len(spelled), example=spelled[0]))
-    if hidden := [each.name for each in listing.pictures if each.hidden and each.name not in named]:
+    if hidden := [each.spellings[encoding] for each in listing.pictures if each.hidden and each.name not in named]:
         told.append(Lenience(kind="files that programs put there, passed over", count=len(hidden), example=hidden[0]))
-    if linked := [each.name for each in listing.pictures if each.linked]:
+    if linked := [each.spellings[encoding] for each in listing.pictures if each.linked]:
         told.append(Lenience(kind="pictures behind a link to a folder", count=len(linked), example=linked[0]))
     return told

@@ -46,6 +46,8 @@ def read_options(beam: str) -> list[str]:
         options = shlex.split(beam)
     except ValueError as error:
         raise unreadable_options(str(error))
+    if options and not options[0].startswith("--"):
+        raise unreadable_options(f"{options[0][:80]!r} does not begin with --")
     refuse_lossy(options)
     engines.refuse_secrets(options)
     return options
@@ -61,7 +63,7 @@ def refuse_lossy(options: list[str]) -> None:
 
 
 def unreadable_options(why: str) -> AoiError:
-    return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=FlinkRunner'")
+    return refuse("--beam", f"options that can't be read ({why})", "Write them as in --beam='--runner=flink'")
 
 
 def open_runner(given: Sequence[str]) -> Runner:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from tfrecords.errors import MISSED, refuse
+from tfrecords.errors import MISSED, install, refuse
 
 JOB_SERVER = "localhost:8099"
 # Beam's own names: its DaskRunner has none, and its FlinkRunner and SparkRunner want a jar that they download.
@@ -57,7 +57,7 @@ def expand(options: Sequence[str]) -> tuple[list[str], str]:
     given[at : at + 1 + (given[at] == "--runner")] = [f"--runner={RUNNERS[name]}"]
     if name == "dask":
         if importlib.util.find_spec("distributed") is None:
-            remedy = "Install it here and on every worker: pip install 'aoi[dask]'"
+            remedy = f"Install it here and on every worker: {install('dask')}"
             raise refuse("--beam", "--runner=dask, and Dask is not installed", remedy)
         if _value(given, "--dask_npartitions") is None and _value(given, "--dask_partition_size") is None:
             given.append("--dask_partition_size=1")  # else one worker gets the first 128 parts of the job

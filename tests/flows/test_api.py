@@ -28,16 +28,17 @@ from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
 from tiny import picture, png
 
 from flows.api.answers import Answers
-from flows.api.decisions import DecisionLog
+from flows.api.decisions import SYNC_SECONDS, DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
 from flows.api.server import token_for
 from flows.champion import Champion
 from flows.cli import main
-from flows.products import Champions
+from flows.products import Champions, crown
 from flows.stages.evaluate import evaluate
 from flows.stages.predict import predict
 from flows.stages.stage import Job
+from model.decisions.novelty import NOVELTY_FILE
 from model.inference.answers import Answering
 from model.manifests import ModelManifest
 from model.registry.store import CHAMPION
@@ -240,6 +241,26 @@ def test_a_form_without_a_picture_is_422(server, kind, body):
     refused(server.client.post("/v1/predict", content=body, headers={"Content-Type": kind}), 422, "form|boundary")
 
 
+@pytest.mark.parametrize(
+    ("disposition", "seen"),
+    [('name="file2"; filename="b.png"', "'file2' .* is not named file"), ('name="file"', "has no file name")],
+)
+def test_a_part_that_would_get_no_answer_is_422(server, disposition, seen):
+    """Whoever pairs results with pictures by their places would be wrong from there on."""
+    parts = [b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png(picture(0, 1))]
+    parts.append(f"Content-Disposition: form-data; {disposition}\r\n\r\n".encode() + png(picture(0, 2)))
+    body = b"".join(b"--a\r\n" + part + b"\r\n" for part in parts) + b"--a--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=a"}
+    refused(server.client.post("/v1/predict", content=body, headers=kind), 422, seen)
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "no-such"])
+def test_a_form_in_another_charset_is_422(server, charset):
+    body = b'--a\r\nContent-Disposition: form-data; name="file"; filename="+2AA-\\ud800"\r\n\r\nx\r\n--a--\r\n'
+    kind = {"Content-Type": f"multipart/form-data; charset={charset}; boundary=a"}
+    refused(server.client.post("/v1/predict", content=body, headers=kind), 422, "charset")
+
+
 def test_what_there_is_not_is_told_alike(server):
     refused(server.client.get("/nothing"), 404, "GET /nothing")
     refused(server.client.get("/v1/predict"), 405, "GET /v1/predict")
@@ -349,6 +370,43 @@ def test_a_log_begins_another_file_at_its_size_and_goes_on_with_the_last(tmp_pat
     assert [(tmp_path / file).stat().st_size <= 100 for file in files[:-1]] == [True] * (len(files) - 1)
 
 
+@pytest.mark.parametrize("taken", ["file", "folder"])
+def test_what_is_answered_after_people_took_the_log_away_is_kept_too(tmp_path, taken):
+    folder = tmp_path / "api"
+    log = DecisionLog(folder, 1 << 20)
+    log.append(["before"])
+    if taken == "file":
+        (folder / "decisions-000001.jsonl").unlink()
+    else:
+        folder.rename(tmp_path / "elsewhere")
+    log.append(["after"])
+    log.close()
+    assert "".join(path.read_text() for path in folder.glob("*.jsonl")) == "after\n"
+
+
+def test_a_log_that_can_not_begin_another_file_keeps_the_one_it_has(tmp_path, monkeypatch, capfd):
+    log = DecisionLog(tmp_path, 10)
+    log.append(["first"])
+    opened = os.open
+
+    def full(path, *given):
+        if "000002" in str(path):
+            raise OSError(28, "No space left on device")
+        return opened(path, *given)
+
+    monkeypatch.setattr("flows.api.decisions.os.open", full)
+    with pytest.raises(OSError, match="No space left"):
+        log.append(["second"])
+    time.sleep(2 * SYNC_SECONDS)  # the thread that brings lines to the disk lives
+    monkeypatch.undo()
+    log.append(["third"])
+    assert log._syncing.is_alive()
+    log.close()
+    texts = [path.read_text() for path in sorted(tmp_path.glob("*.jsonl"))]
+    assert texts == ["first\n", "third\n"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_two_servers_of_one_home_keep_their_answers_in_files_of_their_own(tmp_path):
     logs = [DecisionLog(tmp_path, 1 << 20) for _ in range(2)]
     for number, log in enumerate(logs):
@@ -440,6 +498,29 @@ def test_a_champion_that_is_damaged_leaves_the_answers_to_the_one_before(models,
     assert capsys.readouterr().err.count("goes on answering") == 1
 
 
+@pytest.mark.parametrize("damage", ["note", "novelty"])
+def test_of_whatever_damage_the_look_for_a_champion_goes_on(models, copy_home, tmp_path, capsys, damage):
+    own = copy_home(tmp_path / "home", models[0])
+    before, other = (own.named(ModelManifest, model.path.name) for model in models[1:])
+    champion = Champion(own, None, None, PredictSettings())
+    note = own.root / "latest" / f"{CHAMPION}-tiny.json"
+    novelty = other.path / f"model{NOVELTY_FILE}"
+    whole = novelty.read_bytes()
+    if damage == "note":
+        note.write_text('{"kind": "model"}')
+    else:
+        novelty.write_bytes(bytes(len(whole)))
+        crown(Champions(own, "tiny"), other, CHAMPION)
+    champion.look()
+    assert champion.now.model.fingerprint == before.fingerprint
+    assert "goes on answering" in capsys.readouterr().err
+    novelty.write_bytes(whole)
+    note.unlink()
+    crown(Champions(own, "tiny"), other, CHAMPION)
+    champion.look()
+    assert champion.now.model.fingerprint == other.fingerprint
+
+
 def test_thresholds_of_another_evaluation_are_followed(home, copy_home, tmp_path, made):
     own = copy_home(tmp_path / "home", home)
     champion = Champion(own, None, None, PredictSettings())
@@ -507,11 +588,24 @@ def test_a_token_may_lie_in_a_file(tmp_path, monkeypatch):
     file.write_text("sixteen letters or more\n")
     monkeypatch.setenv("AOI_TOKEN_FILE", str(file))
     assert token_for("0.0.0.0") == token_for("127.0.0.1") == "sixteen letters or more"
+    file.write_text("\ufeffsixteen letters or more \n", encoding="utf-8")  # as Notepad writes it
+    assert token_for("127.0.0.1") == "sixteen letters or more"
+    file.write_text("\n")
+    with pytest.raises(AoiError, match="is empty"):  # a secret that is not there yet opens nothing
+        token_for("127.0.0.1")
     file.write_text("short")
     with pytest.raises(AoiError, match="under 16 characters"):
         token_for("127.0.0.1")
     file.unlink()
     with pytest.raises(AoiError, match="can't be read"):
+        token_for("127.0.0.1")
+
+
+def test_a_token_is_what_a_client_can_send(monkeypatch):
+    monkeypatch.setenv("AOI_TOKEN", "sixteen letters or more\n")  # as mounted secrets end
+    assert token_for("127.0.0.1") == "sixteen letters or more"
+    monkeypatch.setenv("AOI_TOKEN", "密碼" * 10)
+    with pytest.raises(AoiError, match="ASCII"):
         token_for("127.0.0.1")
 
 
@@ -568,6 +662,7 @@ def test_prometheus_is_told_of_requests_decisions_drift_and_the_model(server, mo
 
 def test_it_says_that_it_lives_and_is_ready(server):
     assert [server.client.get(path).text for path in ("/healthz", "/readyz")] == ["ok", "ok"]
+    assert [server.client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
     page = server.client.get("/docs").text
     parts = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert any("swagger" in part for part in parts)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -434,11 +435,23 @@ def test_verify_reads_every_byte_and_names_the_file_that_changed(aoi, copy_home,
     assert f"aoi: {path}: its bytes are not those that were committed" in given.err
 
 
-def test_a_home_that_can_t_be_written_is_told_without_a_traceback(aoi, data, tmp_path):
+def test_a_home_that_is_a_file_is_refused_before_any_work(aoi, data, tmp_path):
     (tmp_path / "home").write_text("a file where the folder should be")
     given = aoi("ingest", "--data", data, "--home", tmp_path / "home", *chosen())
+    assert given.code == 2
+    assert f"--home: {tmp_path / 'home'} is a file" in given.err
+
+
+def test_a_home_that_can_t_be_written_is_told_without_a_traceback(aoi, data, tmp_path):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    given = aoi("ingest", "--data", data, "--home", tmp_path / "file" / "home", *chosen())
     assert given.code == 1
-    assert str(tmp_path / "home") in given.err
+    assert str(tmp_path / "file" / "home") in given.err
+
+
+def test_the_version_is_told(aoi):
+    given = aoi("--version")
+    assert (given.code, given.out) == (0, f"aoi {version('aoi')}\n")
 
 
 def test_the_installed_command_is_this_one():

@@ -73,7 +73,7 @@ def test_files_that_keep_an_old_date_are_new_all_the_same(inbox):
     assert started(inbox, 1e9) == []
 
 
-@pytest.mark.parametrize("name", ["results", ".lot-1", ".results.tmp"])
+@pytest.mark.parametrize("name", ["results", ".lot-1", ".results.tmp", "#recycle", "@eaDir"])
 def test_results_and_hidden_folders_are_no_lots(inbox, name):
     put(inbox, name, "a.png", ".done")
     assert started(inbox, 0) == started(inbox, SETTLE) == []
@@ -83,6 +83,21 @@ def test_an_empty_folder_and_a_file_are_no_lots_yet(inbox):
     (inbox.folder / "lot-1").mkdir()
     (inbox.folder / "lot-2.zip").write_bytes(b"")
     assert started(inbox, 0) == started(inbox, SETTLE) == []
+
+
+def test_a_file_whose_name_is_in_another_encoding_is_part_of_its_lot(inbox):
+    lot = put(inbox, "lot-1", "a.png")
+    with open(os.fsencode(lot) + b"/" + "批次.png".encode("cp950"), "wb") as file:
+        file.write(b"b")
+    assert started(inbox, 0) + started(inbox, SETTLE) == ["lot-1"]
+
+
+def test_a_lot_whose_own_name_is_in_another_encoding_is_told_once_and_passed_over(inbox, caplog):
+    os.mkdir(os.fsencode(inbox.folder) + b"/" + "批次".encode("cp950"))
+    put(inbox, "lot-1", ".done")
+    assert started(inbox, 0) == ["lot-1"]
+    assert started(inbox, 1) == []
+    assert caplog.text.count("passed over: its name") == 1
 
 
 def test_the_results_of_a_lot_have_its_name(inbox):
@@ -126,6 +141,16 @@ def test_what_was_asked_for_and_not_noted_is_asked_for_by_the_same_key(inbox):
     after.finished(0)
     assert [lot.key for lot in after.finished(SETTLE)] == keys
     assert len(set(keys)) == 2
+
+
+def test_a_lot_that_was_away_and_comes_back_under_its_name_is_a_new_one(inbox):
+    lot = put(inbox, "lot-1", "a.png")
+    assert started(inbox, 0) + started(inbox, SETTLE) == ["lot-1"]
+    (lot / "a.png").unlink()
+    lot.rmdir()
+    assert started(inbox, 2 * SETTLE) == []
+    put(inbox, "lot-1", "b.png")
+    assert started(inbox, 3 * SETTLE) + started(inbox, 4 * SETTLE) == ["lot-1"]
 
 
 def test_notes_of_lots_that_are_gone_go(inbox):

@@ -120,13 +120,13 @@ def test_within_a_known_section_only_its_own_names_are_listed():
     ("override", "told"),
     [
         ("train.epochs=0", ("train.epochs is 0", "greater than or equal to 1")),
-        ("train.epochs=3.5", ("train.epochs is 3.5", "valid integer")),
-        ("train.epochs=true", ("train.epochs is True", "valid integer")),
-        ('train.epochs="3"', ("train.epochs is '3'", "valid integer")),
-        ("train.epochs=many", ("train.epochs is 'many'", "valid integer")),
-        ("train.epochs=", ("train.epochs is ''", "valid integer")),
-        ("train.epochs=[3]", ("train.epochs is [3]", "valid integer")),
-        ("train.weights=3", ("train.weights is 3", "valid string")),
+        ("train.epochs=3.5", ("train.epochs is 3.5", "whole number")),
+        ("train.epochs=true", ("train.epochs is True", "whole number")),
+        ('train.epochs="3"', ("train.epochs is '3'", "whole number")),
+        ("train.epochs=many", ("train.epochs is 'many'", "whole number")),
+        ("train.epochs=", ("train.epochs is ''", "whole number")),
+        ("train.epochs=[3]", ("train.epochs is [3]", "whole number")),
+        ("train.weights=3", ("train.weights is 3", "text")),
         ("train.learning_rate=nan", ("train.learning_rate is nan", "finite number")),
         ("preprocess.max_megapixels=inf", ("preprocess.max_megapixels is inf", "finite number")),
         ("preprocess.bit_depth=9", ("preprocess.bit_depth is 9", "'auto', 8, 10, 12, 14 or 16")),
@@ -200,7 +200,36 @@ def test_a_file_that_can_t_be_read_is_refused_by_its_name(name, tmp_path):
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"[train]\nweights = '\xe9'\n")
-    assert "not TOML" in refused(config=str(tmp_path / "latin.toml"))
+    assert "is not UTF-8. Save it as UTF-8" in refused(config=str(tmp_path / "latin.toml"))
+
+
+def test_a_file_as_notepad_saves_it_is_read(tmp_path):
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf[train]\nepochs = 3\n")
+    assert load_settings(str(tmp_path / "marked.toml")).train.epochs == 3
+
+
+@pytest.mark.parametrize("text", ["[train]\nweights = none", '[train]\nweights = "C:\\new\\x.h5"'])
+def test_text_that_is_not_written_as_toml_has_it_is_told_with_how_it_is(tmp_path, text):
+    assert 'weights = "none"' in refused(config=toml(tmp_path, text))
+
+
+def test_what_gave_a_wrong_value_is_named(tmp_path):
+    config = toml(tmp_path, "[train]\nepochs = 1\nalpha = 9")
+    told = refused("train.epochs=0", config=config)
+    assert "--set: train.epochs is 0" in told
+    assert f"{config}: train.alpha is 9" in told
+
+
+def test_a_setting_is_unset_again_by_the_word_that_the_list_has(tmp_path):
+    config = toml(tmp_path, '[train]\nepochs = 1\n[ingest]\nlocation = "/shards"')
+    chosen = load_settings(config, ["train.epochs=unset", "ingest.location=unset"])
+    assert (chosen.train.epochs, chosen.ingest.location) == (None, None)
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:/bucket", "ftp://host/folder", "https://host/folder", "gs:///folder"])
+def test_a_location_that_is_no_place_for_shards_is_refused(place):
+    told = refused(f"ingest.location={place}")
+    assert "a folder or a URL such as s3://bucket/folder" in told
 
 
 # --- Grids --------------------------------------------------------------------------------------------------

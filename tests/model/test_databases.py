@@ -131,7 +131,7 @@ def test_no_address(address):
 
 def test_no_driver(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
-    assert "pip install 'aoi[postgresql]'" in refused("postgresql://aoi:Wort@127.0.0.1/mlflow", STORE_VARIABLE)
+    assert "pip install '.[postgresql]'" in refused("postgresql://aoi:Wort@127.0.0.1/mlflow", STORE_VARIABLE)
 
 
 def test_a_database_that_can_be_used_is_not_spoken_of(tmp_path):

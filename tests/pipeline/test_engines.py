@@ -79,7 +79,7 @@ def test_a_job_server_that_is_not_there_is_told_with_what_starts_it(free_ports):
 
 def test_dask_that_is_not_installed_is_told_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AoiError, match=r"Dask is not installed.*aoi\[dask\]"):
+    with pytest.raises(AoiError, match=r"Dask is not installed.*\.\[dask\]"):
         engines.expand(["--runner=dask"])
 
 

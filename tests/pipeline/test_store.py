@@ -29,7 +29,7 @@ from tfrecords.errors import MISSED, REFUSED, AoiError
 from tfrecords.records.arrays import read_arrays
 from tfrecords.settings import PreprocessSettings
 
-boto3 = pytest.importorskip("boto3", reason="pip install 'aoi[s3]'")
+boto3 = pytest.importorskip("boto3", reason="pip install '.[s3]'")
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]'")
 
@@ -265,7 +265,7 @@ def test_a_fault_that_stays_is_told_and_makes_no_reject(bucket, between, tmp_pat
 @pytest.mark.parametrize(
     ("error", "remedy", "tries"),
     [
-        (ValueError("Unable to get filesystem, ensure the required dependency is installed"), "aoi[gcs]", 1),
+        (ValueError("Unable to get filesystem, ensure the required dependency is installed"), ".[gcs]", 1),
         (ValueError("Bad response: not multi-part"), "Check the store's address", store.TRIES),
     ],
     ids=["no package", "answer"],

@@ -2,7 +2,7 @@
 
     make scale
 
-Needs what a site needs for each engine: Dask (pip install 'aoi[dask]'), and Java and Maven for Flink and Spark, whose
+Needs what a site needs for each engine: Dask (pip install '.[dask]'), and Java and Maven for Flink and Spark, whose
 jars are fetched once. Where something is missing it fails; where the variable CI is set, it tells the reason and goes
 on without. Under 3 minutes once the jars are there; ends with a table, and exit code 1 if a check failed.
 """
@@ -134,7 +134,7 @@ def embedded(engine: str, what: str, lab: Lab) -> None:
 
 
 def no_dask() -> str | None:
-    return None if importlib.util.find_spec("distributed") else "Dask: pip install 'aoi[dask]'"
+    return None if importlib.util.find_spec("distributed") else "Dask: pip install '.[dask]'"
 
 
 def no_java() -> str | None:

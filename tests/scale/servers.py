@@ -2,7 +2,7 @@
 
     python tests/scale/servers.py [--only postgresql pool]
 
-Needs PostgreSQL's programs (apt install postgresql) and psycopg2 (pip install 'aoi[postgresql]'). It makes a cluster of
+Needs PostgreSQL's programs (apt install postgresql) and psycopg2 (pip install '.[postgresql]'). It makes a cluster of
 its own on the loopback address. What is missing fails the check; with CI=true it is skipped and said so.
 """
 
@@ -77,7 +77,7 @@ def no_postgresql() -> str | None:
     """What this machine lacks."""
     if postgres_bin() is None:
         return "PostgreSQL: apt install postgresql"
-    return None if importlib.util.find_spec("psycopg2") else "psycopg2: pip install 'aoi[postgresql]'"
+    return None if importlib.util.find_spec("psycopg2") else "psycopg2: pip install '.[postgresql]'"
 
 
 @contextmanager

@@ -267,7 +267,7 @@ def no_gcs() -> str | None:
         found = find_spec("google.cloud.storage")
     except ModuleNotFoundError:
         found = None
-    return missing("fake-gcs-server") or (None if found else "Google's client: pip install 'aoi[gcs]'")
+    return missing("fake-gcs-server") or (None if found else "Google's client: pip install '.[gcs]'")
 
 
 def with_ids(path: str, body: bytes) -> bytes:

@@ -62,7 +62,7 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
         AoiError: no manifest, another kind or schema version, a file that is missing or of another size.
     """
     name = kind.KIND
-    again = f"Make the {name} again with --force"
+    again = _again(kind)
     try:
         text = (path / MANIFEST).read_bytes()
         entries = json.loads(text)
@@ -85,7 +85,7 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise refuse(path / MANIFEST, f"another version wrote it ({where}: {error.errors()[0]['msg']})", again)
     problems = [
-        Problem(str(place), f"{seen} instead of {entry.bytes} bytes", "Make it again with --force")
+        Problem(str(place), f"{seen} instead of {entry.bytes} bytes", again)
         for entry in artifact.listed()
         if not artifact.manifest.is_copy(entry)
         for place in [artifact.place(entry)]
@@ -94,6 +94,10 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
     if problems:
         raise AoiError(problems)
     return artifact
+
+
+def _again(kind: type[Manifest]) -> str:
+    return f"Make the {kind.KIND} again: {kind.MADE_BY} --force, with the settings that it was made with"
 
 
 def verify(artifact: Artifact) -> None:
@@ -113,7 +117,7 @@ def verify(artifact: Artifact) -> None:
             seen = "its bytes are not those that were committed"
         except OSError as error:
             seen = f"it can't be read ({error.strerror})"
-        return Problem(str(path), seen, "Make it again with --force")
+        return Problem(str(path), seen, _again(type(artifact.manifest)))
 
     with ThreadPoolExecutor() as pool:
         own = [entry for entry in artifact.listed() if not artifact.manifest.is_copy(entry)]

@@ -38,7 +38,8 @@ def hash_file(path: Path) -> str:
 
 
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass")  # of names of files, which Linux takes in any encoding
 
 
 @contextlib.contextmanager
