@@ -6,7 +6,7 @@ from model.manifests import Evaluation, Model
 from model.settings import EvaluateSettings, Head, PredictSettings, TrainSettings
 from tfrecords.dataset import Dataset
 from tfrecords.errors import MISSED, refuse
-from tfrecords.settings import AUTO
+from tfrecords.settings import AUTO, PreprocessSettings
 
 
 def check_fold(folds: int, settings: TrainSettings) -> None:
@@ -59,6 +59,19 @@ def check_same(model: Model, dataset: Dataset) -> None:
     differs = [f"preprocess.{key} is {found[key]}, not {known[key]}" for key in known if known[key] != found[key]]
     if differs:
         raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
+
+
+def check_chosen(preprocess: PreprocessSettings, dataset: Dataset) -> None:
+    """Raises AoiError where settings were given that the dataset was not made with: training reads it as it is."""
+    made = dataset.manifest.settings.preprocess
+    chosen = {key: getattr(preprocess, key) for key in sorted(preprocess.model_fields_set)}
+    differs = [
+        f"preprocess.{key} is {value}, and the dataset was made with {getattr(made, key)}"
+        for key, value in chosen.items()
+        if value not in (AUTO, getattr(made, key))
+    ]
+    if differs:
+        raise refuse(dataset.path, "; ".join(differs), "Run aoi ingest with these settings first, or leave them out")
 
 
 def check_passed(evaluation: Evaluation) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from flows.home import Home, Ref, name_of
 from flows.stages.stage import Job, Option, Stage
-from model.checks import check_fold
+from model.checks import check_chosen, check_fold
 from model.manifests import Model, ModelManifest
 from model.network.weights import weights_digest
 from model.quiet import import_tensorflow
@@ -45,6 +45,7 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     """
     if dataset.manifest.split != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
+    check_chosen(job.settings.preprocess, dataset)
     check_fold(dataset.manifest.settings.ingest.folds, job.settings.train)
     settings = resolved(job.settings.train, dataset)
     store = store_of(job.home.root, name_of(dataset))

@@ -25,6 +25,7 @@ JOINERS = "\u200c\u200d"  # print nothing, and are letters of Persian and Hindi 
 NAME_CLASSES = f"Write {CLASSES} with the names of your classes, one per line in label order"
 FROM_ONE = "Take 1 off every label, or write the names of the classes in their place"
 NUMBER = re.compile(r"(-?[0-9]{1,9})(?:[.,]([0-9]*)(?:e([+-]?[0-9]{1,2}))?)?", re.IGNORECASE)
+AS_TEXT = re.compile('^="(.*)"$')  # how a spreadsheet is kept from reading a number
 NO_LABEL = {"nan", "n/a", "#n/a", "null"}  # how programs write that there is none
 MARKED = {  # lines of classes.txt as other programs write them
     "separators behind the names": re.compile(r"(.*[^\s,;])\s*[,;]+"),
@@ -119,7 +120,7 @@ def label_rows(source: str, rows: Sequence[TableRow], known: Classes | None) -> 
     Raises: AoiError for labels that tell no classes.
     """
     names_known = known.names if known else ()
-    cells = [row.label.strip() for row in rows]
+    cells = [AS_TEXT.sub(r"\1", row.label.strip()) for row in rows]
     cells = ["" if cell.lower() in NO_LABEL and cell not in names_known else cell for cell in cells]
     if rows and not any(cells):
         raise refuse(source, "the column Label is empty", "Write a label in every row", rows[0].line)
@@ -241,7 +242,7 @@ def _told_by_labels(
 
 def _number(cell: str) -> int | None:
     """The whole number that a label is: 1, 01, 1.0, 1,0, 1.0e+00, or in full width. None for anything else."""
-    found = NUMBER.fullmatch(unicodedata.normalize("NFKC", cell).strip())
+    found = NUMBER.fullmatch(unicodedata.normalize("NFKC", cell).strip().removeprefix("'"))
     if not found:
         return None
     number = Decimal(f"{found[1]}.{found[2] or 0}e{found[3] or 0}")

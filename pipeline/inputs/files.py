@@ -7,6 +7,7 @@ import lzma
 import os
 import re
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from pipeline import store
 from pipeline.store import is_remote as is_remote
 from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
-from tfrecords.errors import refuse
+from tfrecords.errors import AoiError, printable, refuse, sentence
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import SUFFIXES
 
@@ -37,6 +38,7 @@ HIDDEN = re.compile(
     rf"(?:^|[/\\])(?:\.+[^./\\]|(?:{'|'.join(map(re.escape, NOT_BY_PEOPLE))})(?:[/\\]|\Z))", re.IGNORECASE
 )
 AS_STORED = ""  # the encoding of names that are taken as they are
+JAPANESE = ("HIRAGANA", "KATAKANA", "CJK UNIFIED")  # what names of such letters begin with
 ENCRYPTED, UTF8_FLAG, DEFLATE64 = 0x1, 0x800, 9  # of an entry in a zip
 # Out of memory, handles or space; a mount or a network that is away. Windows lacks some of them.
 PASSING_NAMES = (
@@ -104,7 +106,7 @@ class Listing(NamedTuple):
     """What a folder or zip holds.
 
     pictures: sorted by name, repeats kept; encodings: in which their names may be meant, the likeliest first (AS_STORED
-    is one of them); others: how many other files there are of each ending.
+    is one of them); others: how many other files there are of each ending, and how many links that lead nowhere.
     """
 
     pictures: tuple[Stored, ...]
@@ -118,6 +120,7 @@ def list_pictures(container: str) -> Listing:
     Raises: READ_ERRORS; AoiError for a zip that can't be read as a whole, and for links that lead in a circle.
     """
     linked: set[str] = set()
+    nowhere = 0
     doubtful: dict[str, bytes] = {}
     if is_zip(container):
         with _opened_zip(container) as archive:
@@ -132,15 +135,19 @@ def list_pictures(container: str) -> Listing:
         names = store.names_below(container)
     else:
         found = list(_in_folder(container))
-        names, linked = [name for name, _ in found], {name for name, behind in found if behind}
+        names, linked = [each.name for each in found if each.there], {each.name for each in found if each.linked}
+        nowhere = sum(not each.there for each in found)
         doubtful = {name: os.fsencode(name) for name in names if not (name.isascii() or is_unicode(name))}
     pictures = sorted(filter(is_picture, names))
     others = Counter(
         os.path.splitext(name)[1].lower()
         for name in sorted(set(names).difference(pictures))
         if not name.endswith("/") and not is_hidden(name)
-    )
+    ) + Counter({"links that lead nowhere": nowhere})
     encodings, spelled = _spellings(pictures, doubtful)
+    if encodings == (AS_STORED,) and is_zip(container) and (strange := list(filter(_is_strange, doubtful))):
+        seen = f"its names are in no encoding that is known, such as {printable(strange[0])[:80]!r}"
+        raise refuse(container, seen, "Pack the zip again with names in UTF-8, as 7-Zip does with -mcu")
     return Listing(
         tuple(
             Stored(name, tuple(map(_path, spellings)), is_hidden(name), name in linked)
@@ -181,14 +188,17 @@ def holds_picture(folder: str) -> bool:
         if real in entered or is_made_here(top):
             continue
         entered.add(real)
-        with suppress(OSError), os.scandir(top) as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    continue
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                elif is_picture(entry.name):
-                    return True
+        try:
+            entries = _entries(top)
+        except AoiError:
+            return True  # listing the folder refuses it
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                waiting.append(entry.path)
+            elif is_picture(entry.name):
+                return True
     return False
 
 
@@ -208,6 +218,18 @@ def is_unicode(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_strange(name: str) -> bool:
+    """Whether a name of a zip, read as DOS wrote it, is likely in another encoding: it has signs that are no letters of
+    western names, or is Japanese where it is read as that.
+    """
+    if set(name.encode("cp437")).difference(range(0xA9)):
+        return True
+    with suppress(UnicodeDecodeError):
+        read = name.encode("cp437").decode("cp932")
+        return all(unicodedata.name(c, "").startswith(JAPANESE) for c in read if not c.isascii())
+    return False
 
 
 def _spellings(names: Sequence[str], doubtful: Mapping[str, bytes]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -246,13 +268,20 @@ def _refuse_packing(container: str, entries: Sequence[zipfile.ZipInfo]) -> None:
         raise refuse(container, f"all of its {len(entries):,} pictures are encrypted", again)
 
 
-def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it lies behind a link to a folder) of files at any depth; each folder is entered once.
+class _File(NamedTuple):
+    """linked: whether it lies behind a link to a folder; there: whether it is no link that leads nowhere."""
 
-    What can't be read is passed over: rows tell what is missing.
+    name: str
+    linked: bool
+    there: bool = True
+
+
+def _in_folder(container: str) -> Iterator[_File]:
+    """The files at any depth; each folder is entered once.
 
     Raises:
-        OSError: the container itself can't be read. AoiError: a link leads back to a folder that it lies in.
+        OSError: the container itself can't be read. AoiError: a folder in it can't be, or a link leads back to a
+            folder that it lies in.
     """
     os.scandir(container).close()
     entered: set[str] = set()
@@ -270,15 +299,26 @@ def _in_folder(container: str) -> Iterator[tuple[str, bool]]:
             inside = "" if folder == container else join(Path(folder).relative_to(container).as_posix(), "")
             for entry in _entries(folder):
                 if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
-                    yield f"{inside}{entry.name}", top != container
-                elif os.path.isdir(entry.path) and not is_made_here(entry.path):
-                    (waiting if entry.is_symlink() else below).append(entry.path)
+                    yield _File(f"{inside}{entry.name}", top != container)
+                elif os.path.isdir(entry.path):
+                    if not is_made_here(entry.path):
+                        (waiting if entry.is_symlink() else below).append(entry.path)
+                elif entry.is_symlink():
+                    yield _File(f"{inside}{entry.name}", top != container, there=False)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name; nothing where it can't be read."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    """What a folder holds, sorted by name; nothing where it is gone.
+
+    Raises: AoiError where it can't be read, and is no system's own: pictures in it would be missing without a word.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) and not is_hidden(os.path.basename(folder)):
+            seen = f"this folder can't be read ({error.strerror})"
+            raise refuse(folder, seen, sentence(remedy(error, "mount it again, or move it away")))
     return []
 
 

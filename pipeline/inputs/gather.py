@@ -3,8 +3,9 @@
 Nothing is opened but the CSV.
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from unicodedata import category, normalize
@@ -13,7 +14,7 @@ from pipeline.inputs import files
 from pipeline.inputs.classes import CLASSES, Classes, Labels, label_rows, sorted_classes
 from pipeline.inputs.layouts import Container, Kind, Layout, Split, inner_folder, is_split, read_listing
 from pipeline.inputs.locate import INVISIBLE
-from pipeline.inputs.place import named_twice, no_picture, place, repeated_row, told_of
+from pipeline.inputs.place import named_twice, no_picture, passed_over, place, repeated_row, told_of
 from pipeline.inputs.rows import Rows
 from pipeline.inputs.tables import Table, TableRow, read_table
 from pipeline.inputs.telling import once, some
@@ -62,7 +63,7 @@ def _by_folder(layout: Layout, known: Classes | None) -> Gathered:
     prefix = inner_folder(names, container.path, least=layout.kind == Kind.CLASSES)
     if prefix:
         leniences.append(Lenience(kind="a folder around all pictures, taken off", count=len(names), example=prefix))
-    leniences += told_of(listing, 0, container, set())
+    leniences += [*told_of(listing, 0, container, set()), *passed_over(listing)]
     found = sorted((spelling.removeprefix(prefix), name) for spelling, name in spelled)
     problems = [no_picture(container, listing)] if not found else []
     problems += _bad_names(container, found)
@@ -72,6 +73,7 @@ def _by_folder(layout: Layout, known: Classes | None) -> Gathered:
     if layout.kind == Kind.CLASSES:
         known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
         leniences += told
+        leniences += _same_folders(_inside([each for each, _ in found]))
     ids = [picture_id for picture_id, _ in found]
     labels = [label_of[each.partition("/")[0]] if label_of else UNLABELLED for each in ids]
     rows = Rows.unread(ids, range(1, len(ids) + 1), labels, (name for _, name in found))
@@ -101,6 +103,11 @@ def _folder_labels(
     if sets := [each for each in folders if is_split(each)]:
         seen = f"it holds {' and '.join(sets)}, which are no classes"
         raise refuse(container, seen, "Name the folder that holds them; where it is a zip, unpack it first")
+    inside = _inside(ids)
+    for each in folders:
+        if wrong := _is_set(container, each, inside):
+            remedy = f"Name one set alone, such as {files.join(container, each)}, or move what is no class elsewhere"
+            raise refuse(container, f"the folder {each} holds {wrong}, and so is no class", remedy)
     if known is None:
         classes = sorted_classes(container, map(_class_name, folders))
         return classes, {each: classes.names.index(_class_name(each)) for each in folders}, classes.leniences
@@ -124,6 +131,34 @@ def _folder_labels(
     return known, of, told
 
 
+def _inside(ids: Sequence[str]) -> dict[str, set[str]]:
+    """By folder, what lies directly in it: the names of folders, and "" for pictures. ids: all in a folder."""
+    inside: dict[str, set[str]] = {}
+    for each in ids:
+        folder, _, rest = each.partition("/")
+        inside.setdefault(folder, set()).add(rest.partition("/")[0] if "/" in rest else "")
+    return inside
+
+
+def _same_folders(inside: Mapping[str, set[str]]) -> list[Lenience]:
+    """What is told where all classes have the same folders in them: they may be products, and these the classes."""
+    first = next(iter(inside.values()), set())
+    if len(first) < 2 or "" in first or any(each != first for each in inside.values()):
+        return []
+    example = f"{', '.join(sorted(first))[:80]} in {', '.join(sorted(inside))[:80]}"
+    return [Lenience(kind="the same folders in all classes, which are not read", count=len(first), example=example)]
+
+
+def _is_set(container: str, folder: str, inside: Mapping[str, set[str]]) -> str:
+    """What shows that a folder holds a set of its own and is no class; "" where nothing does."""
+    if found := sorted(filter(is_split, inside[folder])):
+        return f"a folder {found[0]}"
+    if found := sorted(inside[folder].intersection(inside)):
+        return f"{found[0]}, which is a class beside it too"
+    csv = None if files.is_zip(container) else files.child(files.join(container, folder), "train.csv", "test.csv")
+    return os.path.basename(csv) if csv else ""
+
+
 def _class_name(folder: str) -> str:
     return normalize("NFC", folder).strip()
 
@@ -138,13 +173,18 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool)
         rows, unusable, problems = _good_rows(layout.csv, table)
         if problems and not rows:
             raise AoiError(problems)
-        labels = label_rows(layout.csv, rows, known) if labelled else _no_labels(rows, known)
         placed = place(layout, split, rows, unusable)
+        problems += placed.problems
+        try:
+            labels = label_rows(layout.csv, rows, known) if labelled else _no_labels(rows, known)
+        except AoiError:  # of all labels together: rows that are wrong themselves may be the cause
+            if problems:
+                raise AoiError(_by_row(problems))
+            raise
         # A row without a picture is told as that alone: it may be no row at all.
-        label_problems = once(each for each in labels.problems if each.row not in placed.missing)
-        problems = sorted([*problems, *label_problems, *placed.problems], key=lambda it: (it.row is None, it.row or 0))
+        problems += once(each for each in labels.problems if each.row not in placed.missing)
         if problems:
-            raise AoiError(problems)
+            raise AoiError(_by_row(problems))
     except AoiError:
         if table.guessed:
             raise AoiError([table.guessed])
@@ -154,6 +194,10 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool)
     found = Rows.unread(ids, (row.line for row in rows), numbers, names)
     leniences = (*table.leniences, *labels.leniences, *placed.leniences)
     return Gathered(layout.csv, placed.container, labels.classes.names, found, leniences)
+
+
+def _by_row(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda it: (it.row is None, it.row or 0))
 
 
 def _no_labels(rows: Sequence[TableRow], known: Classes | None) -> Labels:

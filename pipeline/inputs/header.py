@@ -81,8 +81,19 @@ def find_header(
         seen = f"the header is {separators[0].join(header)[:80]!r}, without {' and '.join(missing)}"
         if several := [cell for name in missing for cell in header if _plain(cell) in {*ALIASES[name], name.lower()}]:
             seen += f", and {' and '.join(map(repr, several))} may each be meant"
+        if below := _header_below(begin, wanted):
+            raise refuse(path, f"{seen}; row {line + below} has", "Take out the rows above it", line)
         raise refuse(path, seen, f"Begin it with the line {','.join(wanted)}", line)
     return form, header, _without_numbers(form, text, header, found)
+
+
+def _header_below(text: str, wanted: Sequence[str]) -> int:
+    """How many lines below the first one a line has the columns' names; 0 for none."""
+    for at, line in enumerate(text.splitlines()[1:LOOKED_AT], 1):
+        cells = [_plain(cell.strip('"')) for cell in re.split("[,;\t|]", line)]
+        if all(name.lower() in cells for name in wanted):
+            return at
+    return 0
 
 
 def _numbers_before(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:

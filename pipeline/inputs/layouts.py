@@ -11,6 +11,7 @@ from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, Listing, reason
 from pipeline.inputs.telling import EXAMPLES
 from tfrecords.errors import AoiError, refuse, sentence
+from tfrecords.pictures.formats import SUFFIXES
 
 Split = Literal["train", "test"]
 # Names of a split's own folder or zip, which are never those of classes: train, Training, test_images, "test set".
@@ -122,6 +123,15 @@ def _no_table(data: str) -> AoiError:
     if alike := [name for name in tables if name.lower() not in ("classes.txt", "test.csv")]:
         seen += f"; there is {', '.join(alike[:EXAMPLES])}"
         return refuse(path, seen, f"Save what tells the labels as train.csv, with the columns ID,Label. {LIKE}")
+    if zips := [name for name in _entries(data) if name.lower().endswith((".zip", *ARCHIVES))]:
+        seen += f"; there is {', '.join(zips[:EXAMPLES])}"
+        return refuse(path, seen, f"If each is a class, unpack them into folders: train/CLASS/. {LIKE}")
+    listing = read_container(data) if os.path.isdir(data) else None
+    others = {ending: count for ending, count in listing.others.items() if ending not in TABLES} if listing else {}
+    if listing and not listing.pictures and others:
+        kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in others.items())
+        seen += f"; the files there are: {kinds[:200]}"
+        return refuse(path, seen, f"Save the pictures as one of {', '.join(SUFFIXES)}. {LIKE}")
     return refuse(path, seen, f"Put it there, with the columns ID,Label. {LIKE}")
 
 
@@ -140,7 +150,9 @@ def _own(data: str, split: Split) -> str | None:
     usual = ("train", "train.zip", "train_images", "train_images.zip")
     if split == "test":
         usual = ("test_images", "test_images.zip", "test", "test.zip")
-    return files.child(data, *usual) or _alike(data, split)
+    there = [path for name in usual if (path := files.child(data, name))]
+    full = (path for path in there if files.is_zip(path) or files.is_remote(path) or files.holds_picture(path))
+    return next(full, there[0] if there else None) or _alike(data, split)
 
 
 def _alike(data: str, split: Split) -> str | None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from tfrecords.pictures.formats import SUFFIXES
 
 INVISIBLE = " \t\r\n\v\f\u00a0\u3000\u200b\u200e\u200f\u2060\ufeff"  # blanks that copying leaves around an ID
-QUOTES = "=\"'`"  # ="001" is how a spreadsheet is kept from taking zeros
+QUOTES = "=\"'`“”‘’„"  # ="001" is how a spreadsheet is kept from taking zeros
 TRIED = 20  # folders or prefixes, of the first row's candidates
 ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 FRACTION = re.compile(r"(?<=[0-9])\.0$")
@@ -116,8 +116,8 @@ def _full_width(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """What is compared where a way must fit every row: visible, in one case, in plain letters."""
-    return _full_width(visible(name)).casefold()
+    """What is compared where a way must fit every row: visible, in one case, in plain letters, without quotes."""
+    return _stripped(_full_width(visible(name)).strip(QUOTES)).casefold()
 
 
 SAFE: tuple[tuple[str, Callable[[str], str]], ...] = (

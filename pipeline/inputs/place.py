@@ -1,6 +1,7 @@
 """The rows of a CSV and the pictures of a folder or zip, brought together."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.files import AS_STORED, Listing, Stored
-from pipeline.inputs.layouts import Container, Layout, Split, read_listing
+from pipeline.inputs.layouts import TABLES, Container, Layout, Split, read_listing
 from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible, without_ending
 from pipeline.inputs.tables import TableRow
 from pipeline.inputs.telling import EXAMPLES, is_whole, shown, some
@@ -17,6 +18,8 @@ from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
 from tfrecords.pictures.formats import SUFFIXES
 
+BESIDE_PICTURES = (*TABLES, ".md", ".xml", ".json", ".yaml", ".yml", ".ini", ".log", ".pdf", ".db")  # notes on them
+SHORTENED = re.compile(r"[0-9][.,][0-9]+E\+[0-9]+", re.IGNORECASE)  # 2.02401E+13
 MANY = 1000  # pictures of one fault, of which no list helps any more
 ALIKE = "Write the ID as the picture is named, or the other way round"
 NEAR = 200  # rows and pictures that are left, up to which those of almost the same name are told together
@@ -25,6 +28,9 @@ NEAR = 200  # rows and pictures that are left, up to which those of almost the s
 def repeated_row(path: str, row: TableRow, line: int) -> Problem:
     """The problem of a row whose ID an earlier one has. path: the CSV; line: of the earlier row."""
     seen = f"{shown(row.id)} stands in row {line} already"
+    if SHORTENED.fullmatch(row.id.strip()):
+        seen += ": a spreadsheet has shortened the IDs"
+        return Problem(path, seen, "Save it again with the column of the IDs as text", row.line)
     return Problem(path, seen, "Name each picture once: take one of the two rows out", row.line)
 
 
@@ -210,6 +216,15 @@ def _unnamed(csv: str, names: Sequence[str], tried: _Try) -> Iterable[Problem]:
         remedy = remedy.replace("it", "each", 1).replace("the picture", "them")
         return [Problem(tried.container.path, f"{seen}, such as {some(names)}", remedy)]
     return [Problem(files.join(tried.container.path, name), "no row names this picture", remedy) for name in names]
+
+
+def passed_over(listing: Listing) -> list[Lenience]:
+    """What is told of files that are neither pictures of a kind that is read nor tables or texts."""
+    others = {ending: count for ending, count in listing.others.items() if ending not in BESIDE_PICTURES}
+    if not others:
+        return []
+    kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in others.items())
+    return [Lenience(kind="files of other kinds, passed over", count=sum(others.values()), example=kinds[:200])]
 
 
 def no_picture(container: Container, listing: Listing) -> Problem:

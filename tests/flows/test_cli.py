@@ -421,6 +421,44 @@ def test_sample_writes_a_set_that_ingest_takes_and_never_over_another(aoi, tmp_p
     assert content(tmp_path / "look-alike") == before
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_without_the_thresholds_of_its_evaluation_a_model_does_not_answer(aoi, copy_home, made, data, tmp_path, damage):
+    """Every part would be for review, without a word."""
+    home = copy_home(tmp_path / "home")
+    file = home.root / made[3]["evaluate"].folder / "operating.json"
+    file.write_text("{") if damage == "cut" else file.unlink()
+    given = aoi("predict", "--data", data, "--home", home.root, "--force", *chosen())
+    assert given.code == 2
+    assert "operating.json" in given.err
+    assert "aoi evaluate --force" in given.err
+
+
+def test_verify_tells_of_a_champion_and_of_a_home_that_are_not_there(aoi, copy_home, made, tmp_path):
+    home = copy_home(tmp_path / "home")
+    shutil.rmtree(home.root / made[3]["train"].folder)
+    given = aoi("verify", "--home", home.root)
+    assert given.code == 2
+    assert "this model, which HOME notes, is gone" in given.err
+    given = aoi("verify", "--home", tmp_path / "nowhere")
+    assert (given.code, "there is no such folder" in given.err) == (2, True)
+
+
+@pytest.mark.parametrize(("name", "text"), [("model", '{"fingerprint": 3}'), ("model", '{"kin'), ("data", "[]")])
+def test_a_note_that_another_program_changed_is_refused_by_its_name(aoi, copy_home, tmp_path, name, text):
+    home = copy_home(tmp_path / "home")
+    (home.root / "latest" / f"{name}.json").write_text(text)
+    given = aoi("evaluate" if name == "model" else "predict", "--home", home.root)
+    assert given.code == 2
+    assert f"{name}.json: no note of aoi's" in given.err
+
+
+def test_a_setting_that_the_dataset_was_not_made_with_trains_nothing(aoi, copy_home, tmp_path):
+    home = copy_home(tmp_path / "home")
+    given = aoi("train", "--home", home.root, "--set", "preprocess.image_size_px=96", "--set", "train.weights=none")
+    assert given.code == 2
+    assert "preprocess.image_size_px is 96, and the dataset was made with" in given.err
+
+
 def test_verify_reads_every_byte_and_names_the_file_that_changed(aoi, copy_home, made, tmp_path):
     home = copy_home(tmp_path / "home")
     given = aoi("verify", "--home", home.root)

@@ -84,6 +84,22 @@ def damage(data: Path, split: str, number: int, how: str = "cut") -> Path:
     return path
 
 
+def test_pictures_whose_names_are_bytes_of_big5_become_records(tmp_path):
+    names = ["刮傷1.png", "刮傷2.png", "正常1.png", "正常2.png"]
+    for folder in ("train_images", "test_images"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for gray, name in enumerate(names):
+            picture = cv2.imencode(".png", np.full((40, 40), 20 * gray, np.uint8))[1].tobytes()
+            with open(os.fsencode(tmp_path / "data" / folder) + b"/" + name.encode("cp950"), "wb") as file:
+                file.write(picture)
+    rows = [f"{name},{label}" for name, label in zip(names, "0011", strict=True)]
+    (tmp_path / "data" / "train.csv").write_text("\n".join(["ID,Label", *rows]))
+    two = IngestSettings(shards=2, folds=2)
+    for split in ("train", "test"):  # the lot has no CSV
+        dataset = ingested(tmp_path / "data", tmp_path / "home", split, two)
+        assert sorted(records_of(dataset)) == names
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, Dataset]:
     """(data, its training dataset) for reading only."""

@@ -331,6 +331,106 @@ def test_a_folder_without_pictures_is_no_class(tmp_path, place):
     assert read(tmp_path) == plain
 
 
+@pytest.mark.parametrize(
+    ("names", "csvs", "seen"),
+    [
+        (("A/images/1.png", "B/images/1.png"), ("A/train.csv", "B/train.csv"), "the folder A holds train.csv"),
+        (("A/train_images/1.png", "B/train_images/1.png"), (), "the folder A holds a folder train_images"),
+        (("OK/train/1.png", "OK/test/1.png", "NG/train/1.png"), (), "the folder NG holds a folder train"),
+        ((*PER_CLASS, "val/OK/3.png", "val/dent/3.png"), (), "the folder val holds OK, which is a class beside it too"),
+        ((*PER_CLASS, "masks/OK/1.png"), (), "the folder masks holds OK"),
+    ],
+)
+def test_a_set_is_no_class_of_the_folder_around_it(tmp_path, names, csvs, seen):
+    write(tmp_path, names)
+    for name in csvs:
+        (tmp_path / name).write_text("ID,Label\n")
+    (problem,) = refused(tmp_path)
+    assert problem.seen.startswith(seen)
+    assert "Name one set alone" in problem.remedy
+
+
+def test_a_set_is_no_class_of_a_zip_around_it(tmp_path):
+    pack(tmp_path / "train.zip", (*PER_CLASS, "val/OK/3.png"))
+    (problem,) = refused(tmp_path / "train.zip")
+    assert problem.seen.startswith("the folder val holds OK")
+
+
+def test_the_same_folders_in_all_classes_are_told_for_they_may_be_the_classes(tmp_path):
+    write(tmp_path, tuple(f"cam{number}/{name}/{at}.png" for number in "01" for name in ("OK", "NG") for at in "12"))
+    inputs = read(tmp_path)
+    assert inputs.classes == ("cam0", "cam1")
+    (told,) = (each for each in inputs.leniences if "same folders" in each.kind)
+    assert told.example == "NG, OK in cam0, cam1"
+
+
+def test_files_that_are_not_read_are_told_where_no_row_would_miss_them(tmp_path):
+    write(tmp_path, PER_CLASS)
+    (tmp_path / "crack").mkdir()
+    for name in ("crack/1.gif", "crack/2.gif", "OK/3.heic", "OK/4"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "crack" / "away").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "OK" / "5.png").symlink_to(tmp_path / "nowhere.png")
+    told = read(tmp_path, "test").leniences[-1]
+    assert told.kind == "files of other kinds, passed over"
+    assert (told.count, told.example) == (6, "2 .gif, 2 links that lead nowhere, 1 .heic, 1 without an ending")
+    assert kinds(read(tmp_path))[0] == "files of other kinds, passed over"
+
+
+def test_a_set_of_pictures_that_are_not_read_is_refused_by_their_kind(tmp_path):
+    for name in ("OK/1.gif", "NG/2.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"GIF89a")
+    (problem,) = refused(tmp_path)
+    assert "the files there are: 2 .gif" in problem.seen
+
+
+def test_a_zip_for_each_class_is_refused_with_their_names(tmp_path):
+    for name in ("OK", "NG"):
+        pack(tmp_path / f"{name}.zip", ("1.png", "2.png"))
+    (problem,) = refused(tmp_path)
+    assert "there is NG.zip, OK.zip" in problem.seen
+    assert "unpack them into folders" in problem.remedy
+
+
+@pytest.mark.parametrize("place", ["crack", "OK/day 2"])
+def test_a_folder_that_can_not_be_read_is_refused_by_its_name(tmp_path, monkeypatch, place):
+    write(tmp_path, (*PER_CLASS, f"{place}/1.png"))
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith(place):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("pipeline.inputs.files.os.scandir", denied)
+    (problem,) = refused(tmp_path)
+    assert (problem.file, problem.seen) == (str(tmp_path / place), "this folder can't be read (Permission denied)")
+    assert "permissions" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (["表面傷/1.png", "表示不良/1.png", "良品/1.png"], "cp932"),
+        (["キズ/1.png", "ヨゴレ/1.png"], "cp932"),
+        (["царапина/1.png", "норма/1.png"], "cp866"),
+    ],
+)
+def test_a_zip_in_an_encoding_that_is_not_known_is_refused(tmp_path, names, encoding):
+    raw_zip(tmp_path / "train.zip", names, encoding)
+    (problem,) = refused(tmp_path)
+    assert "in no encoding that is known" in problem.seen
+    assert "UTF-8" in problem.remedy
+
+
+@pytest.mark.parametrize("name", ["test_images", "test"])
+def test_an_empty_folder_beside_the_full_zip_of_a_lot_is_passed_over(tmp_path, name):
+    (tmp_path / name).mkdir()
+    pack(tmp_path / "test.zip", ("a.png", "b.png"))
+    assert [row.id for row in read(tmp_path, "test").rows] == ["a.png", "b.png"]
+
+
 def test_a_link_that_leads_back_from_a_folder_of_classes_is_refused(tmp_path):
     write(tmp_path / "data", PER_CLASS)
     os.symlink("../..", tmp_path / "data" / "dent" / "back")
@@ -572,6 +672,46 @@ def test_names_that_are_written_otherwise_mean_the_same_pictures(data, how):
     assert [row.label for row in inputs.rows] == [row.label for row in plain.rows]
     assert len(inputs.leniences) == (how not in ("zip", "zip with ./", "zip with backslashes", "Train_Images/"))
     assert all(0 < lenience.count <= len(IDS) and lenience.example for lenience in inputs.leniences)
+
+
+@pytest.mark.parametrize("quoted", ['="{}"', "`{}`", "“{}”", "'{}"])
+def test_numbers_that_are_kept_from_a_spreadsheet_are_names_without_their_ending(data, quoted):
+    shutil.rmtree(data / "train_images")
+    write(data / "train_images", tuple(f"{number:03}.png" for number in range(8)))
+    table(data, [quoted.format(f"{number:03}") for number in range(8)])
+    assert [row.name for row in read(data).rows] == [f"{number:03}.png" for number in range(8)]
+
+
+@pytest.mark.parametrize("quoted", ['="{}"', "'{}"])
+def test_labels_that_are_kept_from_a_spreadsheet_are_numbers(data, quoted):
+    table(data, labels=[quoted.format(number % 2) for number in range(8)])
+    (data / "classes.txt").unlink()
+    inputs = read(data)
+    assert inputs.classes == ("class_0", "class_1")
+    assert inputs.rows.labels.tolist() == [0, 1] * 4
+
+
+def test_ids_that_a_spreadsheet_shortened_are_the_fault_and_not_the_labels(data):
+    (data / "classes.txt").unlink()
+    table(data, ["2.02401E+13"] * 8, labels=[str(number % 3) for number in range(8)])
+    problem = refused(data)[1]
+    assert "2.02401E+13 stands in row 2 already: a spreadsheet has shortened the IDs" in problem.seen
+    assert not any("label" in each.seen for each in refused(data))
+
+
+def test_a_row_that_is_no_row_is_the_fault_and_not_the_labels(data):
+    (data / "classes.txt").unlink()
+    with open(data / "train.csv", "a") as file:
+        file.write("Total,60\n")
+    (problem,) = refused(data)
+    assert problem.seen == "no picture Total"
+
+
+def test_a_header_below_a_title_is_found_and_told(data):
+    (data / "train.csv").write_text("Inspection results\n" + (data / "train.csv").read_text())
+    (problem,) = refused(data)
+    assert problem.seen.endswith("row 2 has")
+    assert problem.remedy == "Take out the rows above it"
 
 
 def test_a_mixture_of_ways_is_told_way_by_way(data):
