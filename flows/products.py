@@ -60,7 +60,7 @@ def choose_product(home: Home, product: str | None, data: str | None = None) -> 
     known = products(home)
     listed = f"Name one of: {', '.join(known)}"
     if not known:
-        raise refuse(home.root, "no finished model yet", "Run aoi train and aoi evaluate first, or name a model")
+        raise refuse(home.root, "no finished model yet", "Run aoi train and aoi evaluate first")
     if product is not None:
         given, product = product, product if product in known else data_name(product)  # as the folder is written
         if product not in known:

@@ -83,7 +83,7 @@ def trained_epochs(model: Model) -> str:
     """'5 epochs', or '37 of 40 epochs' where training was to have more and ended earlier."""
     wanted = model.manifest.settings.train.epochs
     made = len((model.path / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
-    return f"{made} epochs" if wanted in (None, made) else f"{made} of {wanted} epochs"
+    return f"{made} epoch{'s' * (made != 1)}" if wanted in (None, made) else f"{made} of {wanted} epochs"
 
 
 def normal_of(model: Model, evaluation: EvaluationManifest) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from tfrecords.artifacts.artifact import Artifact
 from tfrecords.artifacts.manifest import Facts, FileEntry, Manifest
-from tfrecords.settings import LayoutSettings, PreprocessSettings
+from tfrecords.settings import AUTO, LayoutSettings, PreprocessSettings
 
 NO_FOLD = -1
 EXAMPLE = "example"  # with its format's suffix: a training picture's file as it came, for people to try a model with
 ROWS = "rows.csv"  # every row of the CSV in its order, rejected ones too
 MEASURES = ("width", "height", "mean", "deviation", "phash")  # of the picture as decoded; blank where it was not
 COLOR_MEASURES = ("red", "blue")  # of color sets too: shares of the light, 0..1, the same for every brightness
+DARK, MOSTLY = 256 / 16, 0.9  # gray level of a sixteenth of the range; share of pictures that are nearly all
 ROW_COLUMNS = ("row", "id", "label", "fold", "sha256", *MEASURES)  # of color sets then COLOR_MEASURES
 
 
@@ -161,6 +162,23 @@ def saturation(dataset: Dataset) -> str:
     return (
         f"{made.saturated:,} of the {made.records:,} {made.split} pictures have values above preprocess.bit_depth "
         f"({made.settings.preprocess.bit_depth}), which become white"
+    )
+
+
+def darkness(dataset: Dataset) -> str:
+    """What to tell of training pictures of more than 8 bits nearly all of which are nearly black; "" for others."""
+    made = dataset.manifest
+    depth = made.settings.preprocess.bit_depth
+    if made.split != "train" or depth in (AUTO, 8):
+        return ""
+    with open(dataset.path / ROWS, newline="", encoding="utf-8") as file:
+        levels = [float(row["mean"]) + float(row["deviation"]) for row in csv.DictReader(file) if row["mean"]]
+    dark = sum(level < DARK for level in levels)
+    if dark < MOSTLY * len(levels):
+        return ""
+    return (
+        f"{dark:,} of the {len(levels):,} train pictures use less than a sixteenth of their {depth} bits: where a few "
+        "wrong pixels are brighter, set preprocess.bit_depth to that of the camera"
     )
 
 

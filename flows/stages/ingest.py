@@ -19,7 +19,7 @@ from pipeline.inputs.layouts import Split, has_test
 from pipeline.job.beam import read_options
 from pipeline.job.front import Front
 from pipeline.job.ingest import ingest as ingest_inputs
-from tfrecords.dataset import Dataset, DatasetManifest, Lenience, saturation
+from tfrecords.dataset import Dataset, DatasetManifest, Lenience, darkness, saturation
 from tfrecords.errors import AoiError, refuse
 
 
@@ -55,7 +55,7 @@ class Ingested(NamedTuple):
         """A line for each thing that was taken leniently, and one where pictures have values above the bit depth."""
         split = self.dataset.manifest.split
         lines = [f"{split}, taken leniently: {each.kind} ({each.count:,}: {each.example})" for each in self.leniences]
-        return [*lines, saturated] if (saturated := saturation(self.dataset)) else lines
+        return [*lines, *filter(None, (saturation(self.dataset), darkness(self.dataset)))]
 
 
 def ingest_split(

@@ -19,7 +19,7 @@ from flows.summary import sweep_table
 from model.checks import check_fold, normal_class
 from model.evaluation.sweep import Point, label, rows, write_sweep
 from model.manifests import Sweep, SweepManifest
-from model.network.weights import ensure_weights
+from model.network.weights import check_weights, ensure_weights
 from model.registry.store import store_of
 from pipeline.inputs.inputs import check_inputs
 from tfrecords.artifacts.files import hash_json
@@ -100,8 +100,10 @@ def _check_points(data: str, points: Sequence[GridPoint]) -> None:
         check_fold(point.settings.ingest.folds, point.settings.train)
         normal_class(classes, point.settings.evaluate)
     trainings = [point.settings.train for point in points]
-    for distinct in {(train.backbone, train.alpha, train.weights): train for train in trainings}.values():
-        ensure_weights(distinct)
+    distinct = {(train.backbone, train.alpha, train.weights): train for train in trainings}.values()
+    for look in (check_weights, ensure_weights):  # all of them, before the first is downloaded
+        for train in distinct:
+            look(train)
 
 
 STAGE = Stage(

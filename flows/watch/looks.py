@@ -54,7 +54,8 @@ class Looks:
             with open(self._inbox / name, "rb") as file:
                 read = signature_of(os.fstat(file.fileno()))
                 if read[0] > MAX_BYTES:
-                    return Look(name, read, problem=f"it holds {read[0]:,} bytes, more than {MAX_BYTES:,}")
+                    seen = f"it holds {read[0]:,} bytes, more than {MAX_BYTES:,}, and gets no row"
+                    return Look(name, read, problem=f"{seen}. Save the picture as a smaller file")
                 data = file.read()
                 if signature_of(os.fstat(file.fileno())) != read:
                     return Look(name, read, wait=0)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from model.network.backbones import BACKBONES
+from model.quiet import import_tensorflow
 from model.settings import IMAGENET, NO_WEIGHTS, TrainSettings
 from tfrecords.artifacts.files import hash_file
 from tfrecords.errors import AoiError, refuse
 
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for damaged files
 PROVIDE_PATH = (
-    "Name a weights file with train.weights=PATH or AOI_WEIGHTS (README: sites without internet), "
+    "Name a weights file with train.weights=PATH or AOI_WEIGHTS (see docs/offline.md), "
     "or begin with random weights: train.weights=none"
 )
 
@@ -30,19 +31,24 @@ def weights_digest(weights: str) -> str:
     return hash_file(Path(weights))
 
 
-def ensure_weights(settings: TrainSettings) -> None:
-    """Downloads what is to be downloaded and checks what is to be read, ahead of long work; a file without Keras.
-
-    Raises:
-        AoiError: weights that can't be had, or that are another backbone's or width's.
-    """
+def check_weights(settings: TrainSettings) -> None:
+    """Raises AoiError for weights that are another backbone's or width's, without Keras or a download."""
     weights_digest(settings.weights)
+    if settings.weights == IMAGENET:
+        _imagenet_file(settings)
+    elif settings.weights != NO_WEIGHTS:
+        _check_kernels(settings)
+
+
+def ensure_weights(settings: TrainSettings) -> None:
+    """Downloads what is to be downloaded, ahead of long work. Raises: AoiError, see `check_weights`; for weights that
+    can't be had.
+    """
+    check_weights(settings)
     if settings.weights == IMAGENET:
         cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
         if not any(cached.glob(_imagenet_file(settings))):
             load_pretrained(settings, size_px=224)
-    elif settings.weights != NO_WEIGHTS:
-        _check_kernels(settings)
 
 
 def _check_kernels(settings: TrainSettings) -> None:
@@ -94,6 +100,7 @@ def _other_weights(settings: TrainSettings, why: str) -> AoiError:
 
 def load_pretrained(settings: TrainSettings, size_px: int) -> Any:
     """The RGB backbone, a keras.Model, with the named weights in it. Raises: AoiError, see `ensure_weights`."""
+    import_tensorflow()
     from model.network.convolutions import convolutions
 
     with warnings.catch_warnings():

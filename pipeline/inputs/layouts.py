@@ -177,7 +177,8 @@ def inner_set(data: str, split: Split) -> str:
     Raises: AoiError where `data` is not there, or is no folder or zip.
     """
     if not files.exists(data):
-        raise refuse(data, "there is no such folder", "Name the folder that holds train.csv and the pictures")
+        what = "train.csv and the pictures" if split == "train" else "the pictures"
+        raise refuse(data, "there is no such folder", f"Name the folder that holds {what}")
     if os.path.isfile(data) and not files.is_zip(data):
         raise refuse(
             data, "it is a file, and no folder or zip", f"Name the folder that holds it: {os.path.dirname(data)}"

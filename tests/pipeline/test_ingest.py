@@ -35,6 +35,7 @@ from tfrecords.dataset import (
     ROW_COLUMNS,
     Dataset,
     DatasetManifest,
+    darkness,
     read_example,
     record_count,
     saturation,
@@ -830,6 +831,22 @@ def test_the_bit_depth_is_the_least_that_holds_the_largest_training_value(data, 
     expected = prepare((data / "train_images" / "train_003.png").read_bytes(), chosen)
     np.testing.assert_array_equal(records_of(made)["train_003.png"]["image"][..., 0], expected)
     assert saturation(made) == ""
+
+
+def test_a_bit_depth_that_a_few_wrong_pixels_ask_for_is_told(data, tmp_path):
+    count = len(list((data / "train_images").iterdir()))
+    for number in range(count):
+        deep(data, "train", 4095, number)
+    assert darkness(ingested(data, tmp_path / "datasets")) == ""
+    path = data / "train_images" / "train_000.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[0, 0] = 65535
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    made = ingested(data, tmp_path / "datasets")
+    assert made.manifest.settings.preprocess.bit_depth == 16
+    assert darkness(made).startswith(
+        f"{count} of the {count} train pictures use less than a sixteenth of their 16 bits"
+    )
 
 
 def test_pictures_of_eight_bits_are_not_decoded_to_find_the_depth(data, tmp_path, monkeypatch):
