@@ -11,6 +11,7 @@ from typing import NamedTuple
 from unicodedata import category, normalize
 
 from pipeline.inputs import files
+from pipeline.inputs.big5 import BIG5, may_be_other
 from pipeline.inputs.classes import CLASSES, Classes, Labels, label_rows, sorted_classes
 from pipeline.inputs.layouts import Container, Kind, Layout, Split, inner_folder, is_split, read_listing
 from pipeline.inputs.locate import INVISIBLE
@@ -71,6 +72,9 @@ def _by_folder(layout: Layout, known: Classes | None) -> Gathered:
         raise AoiError(problems)
     label_of: dict[str, int] = {}
     if layout.kind == Kind.CLASSES:
+        if listing.encodings[0] == BIG5 and not known and may_be_other("".join({*"".join(names)})):
+            seen = "its names are in Big5, GBK or another encoding, and nothing tells in which"
+            raise refuse(container.path, seen, f"Write them in UTF-8, or {CLASSES} with the names of the classes")
         known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
         leniences += told
         leniences += _same_folders(_inside([each for each, _ in found]))
@@ -181,6 +185,10 @@ def _by_csv(layout: Layout, split: Split, known: Classes | None, labelled: bool)
             if problems:
                 raise AoiError(_by_row(problems))
             raise
+        told_by_labels = labelled and not known and all(row.id.isascii() for row in rows)
+        if table.guessed and told_by_labels and may_be_other("".join({row.label for row in rows})):
+            seen = "the labels are in Big5, GBK or another encoding, and nothing tells in which"
+            raise AoiError([replace(table.guessed, seen=seen)])
         # A row without a picture is told as that alone: it may be no row at all.
         problems += once(each for each in labels.problems if each.row not in placed.missing)
         if problems:

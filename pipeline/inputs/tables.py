@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.inputs import files
+from pipeline.inputs.big5 import BIG5, is_chinese
 from pipeline.inputs.header import ID, LABEL, NAMES_OF_SEPARATORS, QUOTES, SEPARATORS, Form, find_header
 from pipeline.inputs.telling import once
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem, refuse
 
 EMPTY_LINES = re.compile(r"(?:[ \t,;]*(?:\r\n|\r|\n))+")
-LAST_COMMON, LEAST_COMMON = 0xC6, 0.75  # first byte of Big5's common letters, and their share in a text
-LATIN = re.compile("[A-Za-z]")
 END_OF_DOS = "\x1a"  # mark at the end of a file
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls under another name
-BIG5 = "cp950"  # Big5, as Windows writes it in Taiwan
 UTF8 = "Save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
@@ -180,26 +178,8 @@ def _encoding(data: bytes) -> str:
         for encoding, zeros in (("utf-16-le", data[1:4096:2]), ("utf-16-be", data[0:4096:2])):
             if zeros.count(0) > len(zeros) // 2 and _decodes(data, encoding):
                 return encoding
-    is_big5 = not _decodes(data, "utf-8") and _decodes(data, BIG5) and _is_chinese(data.decode(BIG5))
+    is_big5 = not _decodes(data, "utf-8") and _decodes(data, BIG5) and is_chinese(data.decode(BIG5))
     return BIG5 if is_big5 else "utf-8"
-
-
-def _is_chinese(text: str) -> bool:
-    """Whether text that was read as Big5 is, and nothing else that decodes.
-
-    Western words would show single letters of Chinese within them. Text in another encoding of Chinese would show
-    letters that few people know; Big5 has those that most know first.
-    """
-    runs = list(re.finditer(r"[^\x00-\x7f]+", text))
-    first = [letter.encode(BIG5)[0] for run in runs for letter in run[0]]
-    if sum(byte <= LAST_COMMON for byte in first) < LEAST_COMMON * len(first):
-        return False
-    for run in runs:
-        before, after = text[max(0, run.start() - 1) : run.start()], text[run.end() : run.end() + 1]
-        in_word = LATIN.fullmatch(before) and (LATIN.fullmatch(after) or run[0].encode(BIG5)[1:].islower())
-        if len(run[0]) > 1 or not run[0].isalpha() or not in_word:
-            return True
-    return False
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

@@ -886,6 +886,30 @@ def test_a_zip_of_chinese_folders_of_classes(tmp_path):
     assert inputs.rows[0].id == "刮傷/1.png"
 
 
+@pytest.mark.parametrize(
+    ("names", "encoding"), [("合格 不合格", "gbk"), ("合格 划伤", "gbk"), ("良品 不良", "gbk"), ("양품 불량", "euc-kr")]
+)
+@pytest.mark.parametrize("how", ["labels", "zip"])
+def test_classes_in_an_encoding_that_big5_only_seems_to_be_are_refused(tmp_path, names, encoding, how):
+    good, bad = names.split()
+    if how == "zip":
+        raw_zip(tmp_path / "train.zip", [f"{name}/{at}.png" for name in (good, bad) for at in "12"], encoding)
+    else:
+        write(tmp_path / "train_images")
+        path = table(tmp_path, labels=[good, bad] * 4)
+        path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    (problem,) = refused(tmp_path)
+    assert "UTF-8" in problem.remedy
+    assert "encoding" in problem.seen or "not UTF-8" in problem.seen
+
+
+def test_classes_in_big5_that_labels_alone_tell(tmp_path):
+    write(tmp_path / "train_images")
+    path = table(tmp_path, labels=["合格", "不合格"] * 4)
+    path.write_bytes(path.read_text(encoding="utf-8").encode("cp950"))
+    assert read(tmp_path).classes == ("不合格", "合格")
+
+
 def test_names_that_were_unpacked_in_the_encoding_of_dos(tmp_path):
     write(
         tmp_path / "train_images",
