@@ -223,6 +223,17 @@ def test_tiffs_of_every_kind_hold_the_samples_that_were_saved(kind, top):
     np.testing.assert_array_equal(samples(apart, GRAY), luma(color))
 
 
+@pytest.mark.parametrize("rows", [None, 7])
+def test_an_uncompressed_tiff_without_the_sizes_of_its_strips_is_whole(rows):
+    gray = noise(30, 40)
+    data = bytearray(by_tifffile(gray, photometric="minisblack", rowsperstrip=rows))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        sizes = file.pages[0].tags["StripByteCounts"]
+    at, length = sizes.valueoffset, sizes.valuebytecount
+    data[at : at + length] = bytes(length)
+    np.testing.assert_array_equal(samples(bytes(data), GRAY), gray)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_tiffs_of_every_compression_hold_the_pixels_that_were_saved(compression, mode):

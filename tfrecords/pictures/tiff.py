@@ -154,9 +154,11 @@ def _with_segments(page: Page, tiled: bool) -> Page:
     across, down = page.grid
     count = across * down * (page.channels if page.planar else 1)
     whole = page.row_bytes * page.part[1]
+    last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
+    if page.compression == NONE and len(offsets) == count and not any(counts):  # some programs leave the sizes out
+        counts = [last if at % down == down - 1 else whole for at in range(count)]
     if {len(offsets), len(counts)} != {count}:
         raise PictureError(f"the TIFF is damaged ({len(offsets)} strips or tiles, {len(counts)} sizes, of {count})")
-    last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
     for at in range(count):
         if offsets[at] < HEADER:
             raise PictureError(f"the TIFF is damaged (its strip or tile {at} begins within the header)")
