@@ -26,6 +26,8 @@ DECISIONS = "decisions.csv"
 SET_ASIDE = re.compile(r"decisions-(\d+)\.csv")
 OWN = ("sha256", "time")  # the columns behind those of predictions.csv
 LOCK = ".watch.lock"
+PART = ".moving.part"  # a picture on its way from another disk: one at a time
+MOST_NAME = 255  # bytes of a file's name
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ class Outbox:
         """
         target = self.folder / decision / name
         if target.exists() and hash_file(target) != sha256:
-            target = target.with_name(f"{target.stem}.{sha256[:16]}{target.suffix}")
+            ending = f".{sha256[:16]}{target.suffix}"
+            stem = os.fsencode(target.stem)[: MOST_NAME - len(os.fsencode(ending))]
+            target = target.with_name(stem.decode(errors="ignore") + ending)
         target.parent.mkdir(parents=True, exist_ok=True)
         if signature_at(source) != read:
             return False
@@ -143,7 +147,7 @@ class Outbox:
 
 def _move_across(source: Path, read: Signature, target: Path) -> bool:
     """As `Outbox.move`, from one disk to another. A kill leaves both, of which the next move makes one."""
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(PART)
     try:
         shutil.copy2(source, part)
         sync(part)

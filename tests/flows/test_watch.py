@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 
 import hypothesis.strategies as st
 import pandas as pd
@@ -29,7 +30,7 @@ from flows.stages.stage import Job
 from flows.watch import watch as watching
 from flows.watch.inbox import Inbox, listed, name_of, signature_at
 from flows.watch.looks import QUIET_SECONDS, RESERVED_SECONDS, Looks
-from flows.watch.outbox import OWN, Outbox, Row
+from flows.watch.outbox import OWN, PART, Outbox, Row
 from flows.watch.watch import Tally, Watcher
 from model.manifests import ModelManifest
 from model.registry.store import CHAMPION
@@ -313,12 +314,42 @@ def test_to_another_disk_it_is_copied_whole_and_then_removed(killed, places, mon
     monkeypatch.setattr("flows.watch.outbox.rename", across)
     with opened(out) as outbox:
         if killed == "while it copies":
-            drop(out, "accept/.a.png.part", b"o")
+            drop(out, f"accept/{PART}", b"o")
         if killed == "before it removes":
             drop(out, "accept/a.png", b"one")
         assert move(outbox, source, "a.png", b"one")
     assert {path.name: path.read_bytes() for path in (out / "accept").iterdir()} == {"a.png": b"one"}
     assert not source.exists()
+
+
+def test_a_copy_for_which_there_is_no_room_leaves_nothing(places, monkeypatch):
+    """Else it would take the room of the pictures that fit."""
+    inbox, out = places
+    source = drop(inbox, "a.png", b"one")
+
+    def across(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def full(source, target):
+        Path(target).write_bytes(b"o")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("flows.watch.outbox.rename", across)
+    monkeypatch.setattr("flows.watch.outbox.shutil.copy2", full)
+    with opened(out) as outbox, pytest.raises(OSError, match="No space left"):
+        move(outbox, source, "a.png", b"one")
+    assert not list((out / "accept").iterdir())
+    assert source.read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 251}.png", f"{'圖' * 83}.png"])
+def test_names_as_long_as_can_be_are_moved_too(places, name, monkeypatch):
+    inbox, out = places
+    with opened(out) as outbox:
+        assert move(outbox, drop(inbox, name, b"one"), name, b"one")
+        assert move(outbox, drop(inbox, name, b"two"), name, b"two")
+    assert sorted(path.read_bytes() for path in (out / "accept").iterdir()) == [b"one", b"two"]
+    assert all(path.suffix == ".png" for path in (out / "accept").iterdir())
 
 
 # --- One look ---------------------------------------------------------------------------------------------------
@@ -424,6 +455,24 @@ def run(places, champion):
 
 def empty(inbox):
     return lambda: not any(path.is_file() for path in inbox.rglob("*"))
+
+
+def test_events_that_end_begin_again(monkeypatch, tmp_path, capsys):
+    told, begun = SimpleQueue(), []
+
+    def changes(root, stop_event, **_):
+        begun.append(root)
+        if len(begun) < 3:
+            raise RuntimeError("a name that is no UTF-8")
+        yield [(1, "a.png")]
+        stop_event.wait()
+
+    monkeypatch.setattr("watchfiles.watch", changes)
+    monkeypatch.setattr(watching, "AGAIN_SECONDS", 0.01)
+    with watching._events(tmp_path, told.put):
+        assert told.get(timeout=10) == "a.png"
+    assert len(begun) == 3
+    assert capsys.readouterr().err.count("tells no changes") == 1
 
 
 def test_without_events_the_list_of_the_folder_tells(places, run, monkeypatch):
@@ -636,6 +685,8 @@ def test_the_champion_is_followed_and_two_watchers_of_one_outbox_are_refused(
         ("out/in", "out", "--out: of {0}/out/in and {0}/out, one lies in the other"),
         (".", "../out", "--home: of {0} and {0}/home, one lies in the other"),
         ("home", "out", "--home: {0}/home is the INBOX too"),
+        ("in", "home", "--out: {0}/home is HOME too"),
+        ("in", "home/out", "--out: of {0}/home/out and {0}/home, one lies in the other"),
         ("nothing", "out", "{0}/nothing: no such folder. Make the folder"),
         ("file", "out", "{0}/file: it is not a folder"),
         ("in", "file", "{0}/file: it is not a folder"),
