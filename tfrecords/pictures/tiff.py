@@ -156,7 +156,7 @@ def _with_segments(page: Page, tiled: bool) -> Page:
     whole = page.row_bytes * page.part[1]
     last = whole if tiled else page.row_bytes * (page.height - (down - 1) * page.part[1])
     if page.compression == NONE and len(offsets) == count and not any(counts):  # some programs leave the sizes out
-        counts = [last if at % down == down - 1 else whole for at in range(count)]
+        counts = tuple(last if at % down == down - 1 else whole for at in range(count))
     if {len(offsets), len(counts)} != {count}:
         raise PictureError(f"the TIFF is damaged ({len(offsets)} strips or tiles, {len(counts)} sizes, of {count})")
     for at in range(count):
