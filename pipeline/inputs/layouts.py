@@ -19,6 +19,10 @@ OF_SPLIT: dict[Split, re.Pattern[str]] = {
     split: re.compile(rf"{split}(ing)?[ _-]?(set|data|images?|pictures?)?", re.IGNORECASE)
     for split in ("train", "test")
 }
+USUAL: dict[Split, tuple[str, ...]] = {  # names of a split's own folder or zip, the likeliest first
+    "train": ("train", "train.zip", "train_images", "train_images.zip"),
+    "test": ("test_images", "test_images.zip", "test", "test.zip"),
+}
 AROUND = ("images", "image", "imgs", "pictures", "photos", "data", "dataset")  # folders around those of the classes
 ARCHIVES = (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")  # that are not read
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods")  # files that may be meant to be the CSV
@@ -107,6 +111,7 @@ def _layout(data: str, split: Split) -> Layout | None:
             return Layout(Kind.CLASSES, data, (Container(data),), frozenset(_entries(data)) - set(folders))
         return None
     if own:
+        own = _full(data) or own
         return Layout(Kind.PICTURES, own, (Container(own),))
     if _own(data, "train") or files.child(data, "train.csv"):
         return None
@@ -147,12 +152,13 @@ def _has_name(path: str, split: Split) -> bool:
 
 def _own(data: str, split: Split) -> str | None:
     """The split's own folder or zip: by its usual names, else the only one whose name is alike; None for none."""
-    usual = ("train", "train.zip", "train_images", "train_images.zip")
-    if split == "test":
-        usual = ("test_images", "test_images.zip", "test", "test.zip")
-    there = [path for name in usual if (path := files.child(data, name))]
-    full = (path for path in there if files.is_zip(path) or files.is_remote(path) or files.holds_picture(path))
-    return next(full, there[0] if there else None) or _alike(data, split)
+    return files.child(data, *USUAL[split]) or _alike(data, split)
+
+
+def _full(data: str) -> str | None:
+    """The first folder or zip of a lot, by its usual names, that is no empty folder; None for none."""
+    there = (path for name in USUAL["test"] if (path := files.child(data, name)))
+    return next((path for path in there if not os.path.isdir(path) or files.holds_picture(path)), None)
 
 
 def _alike(data: str, split: Split) -> str | None:

@@ -85,6 +85,9 @@ def open_runner(given: Sequence[str]) -> Runner:
         except (ValueError, ImportError, AttributeError, TypeError) as error:
             raise unreadable_options(f"there is no runner {named}: {error}")
         return Runner(runner, options, 1, engines.returns_at_once(runner))
+    # An engine may know options that Beam does not; here nothing would, and say nothing.
+    if unknown := sorted(set(parsed.get_all_options(retain_unknown_options=True)) - set(parsed.get_all_options())):
+        raise unreadable_options(f"Beam knows no --{unknown[0]}")
     cores = os.cpu_count() or 1
     # Named outright: DirectRunner would first try to download another runner.
     if direct.direct_running_mode != "multi_processing":

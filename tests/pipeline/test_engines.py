@@ -105,6 +105,17 @@ def test_a_secret_among_the_options_is_refused_and_not_repeated(option, written)
     assert "geheim" not in str(refused.value)
 
 
+@pytest.mark.parametrize("option", ["--direct_num_worker=8", "--foo", "--runer=dask"])
+def test_an_option_that_beam_does_not_know_is_refused_on_this_machine(option):
+    with pytest.raises(AoiError, match=rf"Beam knows no {option.partition('=')[0]}\b"):
+        beam.open_runner([option, "--direct_num_workers=2"])
+
+
+def test_an_option_without_its_marks_is_refused():
+    with pytest.raises(AoiError, match="'runner=dask' does not begin with --"):
+        read_options("runner=dask")
+
+
 def test_a_runner_that_beam_does_not_know_is_refused():
     with pytest.raises(AoiError, match="there is no runner NoRunner"):
         beam.open_runner(["--runner=NoRunner"])
