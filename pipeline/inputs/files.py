@@ -143,7 +143,7 @@ def list_pictures(container: str) -> Listing:
         os.path.splitext(name)[1].lower()
         for name in sorted(set(names).difference(pictures))
         if not name.endswith("/") and not is_hidden(name)
-    ) + Counter({"links that lead nowhere": nowhere})
+    ) + Counter({"link(s) that lead nowhere": nowhere})
     encodings, spelled = _spellings(pictures, doubtful)
     if encodings == (AS_STORED,) and is_zip(container) and (strange := list(filter(_is_strange, doubtful))):
         seen = f"its names are in no encoding that is known, such as {printable(strange[0])[:80]!r}"

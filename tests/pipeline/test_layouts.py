@@ -373,7 +373,7 @@ def test_files_that_are_not_read_are_told_where_no_row_would_miss_them(tmp_path)
     (tmp_path / "OK" / "5.png").symlink_to(tmp_path / "nowhere.png")
     told = read(tmp_path, "test").leniences[-1]
     assert told.kind == "files of other kinds, passed over"
-    assert (told.count, told.example) == (6, "2 .gif, 2 links that lead nowhere, 1 .heic, 1 without an ending")
+    assert (told.count, told.example) == (6, "2 .gif, 2 link(s) that lead nowhere, 1 .heic, 1 without an ending")
     assert kinds(read(tmp_path))[0] == "files of other kinds, passed over"
 
 
