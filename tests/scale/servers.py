@@ -301,8 +301,9 @@ def two_workers(lab: Lab) -> str:
 
 def folds_on_two_workers(lab: Lab) -> str:
     """A cross-validation whose folds two workers train at the same time, each some of them."""
+    training = {"train": SLOW["train"]}
     with pool(lab, "--at-once", 2, limit=1) as line:
-        whole = line.start("crossval", {"settings": SLOW})
+        whole = line.start("crossval", {"settings": training})
         line.ended(whole, "COMPLETED", RUN_SECONDS)
         named = {"flow_runs": {"name": {"like_": "fold "}}}
         folds = {run["name"]: run for run in line.ask("/flow_runs/filter", named)}
@@ -315,7 +316,7 @@ def folds_on_two_workers(lab: Lab) -> str:
         begun = [run["start_time"] for run in elsewhere]
         check(own["start_time"] < min(begun) and max(begun) < own["end_time"], f"not beside it: {begun}")
         check(all(run["parent_task_run_id"] for run in elsewhere), "not below the run that asked")
-    words = [word for setting in settings(SLOW) for word in ("--set", setting)]
+    words = [word for setting in settings(training) for word in ("--set", setting)]
     alone = run([BIN / "aoi", "crossval", "--home", lab.root / "home", *words], line.variables, lab.root / "cwd")
     check("crossval  was there" in alone.stdout, alone.stdout)  # the same models, by name
     return (
