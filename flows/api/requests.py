@@ -15,7 +15,6 @@ from flows.api.settings import ApiSettings
 READ_SECONDS = 60  # for a whole request
 BODIES = 4  # that may be held together, of the largest size
 MB = 1 << 20
-NAMELESS = "has no file name"
 AS_PARTS = "Send each picture as a part named file, with a file name"
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pipeline import store
 from pipeline.store import is_remote as is_remote
 from tfrecords.artifacts.manifest import CHECKSUM, MANIFEST
-from tfrecords.errors import AoiError, printable, refuse, sentence
+from tfrecords.errors import printable, refuse, sentence
 from tfrecords.pictures.errors import PictureError
 from tfrecords.pictures.formats import SUFFIXES
 
@@ -189,16 +189,18 @@ def holds_picture(folder: str) -> bool:
             continue
         entered.add(real)
         try:
-            entries = _entries(top)
-        except AoiError:
+            with os.scandir(top) as entries:  # up to the first picture
+                for entry in entries:
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif is_picture(entry.name):
+                        return True
+        except FileNotFoundError:
+            continue
+        except OSError:
             return True  # listing the folder refuses it
-        for entry in entries:
-            if is_hidden(entry.name):
-                continue
-            if entry.is_dir():
-                waiting.append(entry.path)
-            elif is_picture(entry.name):
-                return True
     return False
 
 
