@@ -75,7 +75,7 @@ def test_the_chain_is_ingest_train_evaluate_predict_and_each_gets_what_came_befo
 LATE = {
     "train.weights=nowhere.weights.h5": "there is no such weights file",
     "train.fold=5": "train.fold: 5, of a dataset with 5 folds",
-    "ingest.folds=21": "20 picture(s) of class 0",
+    "ingest.folds=21": "the smallest, 0 (plain), has 20",
     "evaluate.normal_class=3": "evaluate.normal_class: 3, of 3 classes",
     "predict.unreadable_label=3": "predict.unreadable_label: 3, of 3 classes",
 }
@@ -276,7 +276,9 @@ def test_a_stage_without_its_upstream_says_what_to_run_first(stage, given, told,
 def test_an_upstream_that_lost_a_file_is_refused_by_the_file_s_name(made, copy_home, tmp_path):
     home = copy_home(tmp_path / "home")
     (home.root / made[3]["train"].folder / "model.keras").unlink()
-    with pytest.raises(AoiError, match=r"model\.keras: missing instead of \d+ bytes\. Make it again with --force"):
+    with pytest.raises(
+        AoiError, match=r"model\.keras: missing instead of \d+ bytes\. Make the model again: aoi train --force"
+    ):
         evaluate(Job(home, made[2]))
 
 

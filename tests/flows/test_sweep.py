@@ -176,7 +176,7 @@ def test_seconds_are_in_the_table_and_in_no_digest(swept, tmp_path):
 LATE = {
     "a fold that is not there": ({"train": {"fold": [0, 5]}}, "train.fold: 5, of a dataset with 5 folds"),
     "weights that are not there": ({"train": {"weights": ["none", "gone.h5"]}}, "there is no such weights file"),
-    "more folds than pictures": ({"ingest": {"folds": [5, 21]}}, "20 picture(s) of class 0"),
+    "more folds than pictures": ({"ingest": {"folds": [5, 21]}}, "the smallest, 0 (plain), has 20"),
     "no such class": ({"train": {"seed": [0, 1]}, "evaluate": {"normal_class": 3}}, "normal_class: 3, of 3 classes"),
 }
 

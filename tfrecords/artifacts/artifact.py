@@ -97,7 +97,8 @@ def read(path: Path, kind: type[M]) -> Artifact[M]:
 
 
 def _again(kind: type[Manifest]) -> str:
-    return f"Make the {kind.KIND} again: {kind.MADE_BY} --force, with the settings that it was made with"
+    how = f": {kind.MADE_BY} --force, with the settings that it was made with" if kind.MADE_BY else " with --force"
+    return f"Make the {kind.KIND} again{how}"
 
 
 def verify(artifact: Artifact) -> None:

@@ -51,7 +51,7 @@ class RunRecord(Facts):
 
 class Manifest(Facts):
     """Base of the manifests. KIND: of the artefact; FOLDER: of HOME, where artefacts of this kind lie; MADE_BY: the
-    command that makes them.
+    command that makes them, for remedies.
 
     fingerprint: hash of what decides the artefact; files: all but those that a kind lists itself (see `listed`);
     checksum: of all other entries. These are set when the artefact is committed.
@@ -59,7 +59,7 @@ class Manifest(Facts):
 
     KIND: ClassVar[str]
     FOLDER: ClassVar[str]
-    MADE_BY: ClassVar[str] = "the command that made it"
+    MADE_BY: ClassVar[str] = ""
 
     fingerprint: str = ""
     files: tuple[FileEntry, ...] = ()
