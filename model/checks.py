@@ -61,17 +61,15 @@ def check_same(model: Model, dataset: Dataset) -> None:
         raise refuse(dataset.path, "; ".join(differs), "Ingest with the model's settings, or train on this dataset")
 
 
-def check_chosen(preprocess: PreprocessSettings, dataset: Dataset) -> None:
-    """Raises AoiError where settings were given that the dataset was not made with: training reads it as it is."""
+def overlooked(preprocess: PreprocessSettings, dataset: Dataset) -> str:
+    """What to tell of settings that were given and that the dataset was not made with, for training reads it as it is;
+    "" where there are none.
+    """
     made = dataset.manifest.settings.preprocess
-    chosen = {key: getattr(preprocess, key) for key in sorted(preprocess.model_fields_set)}
-    differs = [
-        f"preprocess.{key} is {value}, and the dataset was made with {getattr(made, key)}"
-        for key, value in chosen.items()
-        if value not in (AUTO, getattr(made, key))
-    ]
-    if differs:
-        raise refuse(dataset.path, "; ".join(differs), "Run aoi ingest with these settings first, or leave them out")
+    given = {f"preprocess.{key}": getattr(preprocess, key) for key in sorted(preprocess.model_fields_set)}
+    known = {f"preprocess.{key}": value for key, value in made}
+    differs = [f"{key}={value} ({known[key]})" for key, value in given.items() if value not in (AUTO, known[key])]
+    return f"the dataset was made with other settings: {', '.join(differs)}. They need aoi ingest" if differs else ""
 
 
 def check_passed(evaluation: Evaluation) -> None:

@@ -4,12 +4,13 @@ Needs a dataset with labels. A model is named after the dataset's content, the s
 the first weights.
 """
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 from flows.home import Home, Ref, name_of
 from flows.stages.stage import Job, Option, Stage
-from model.checks import check_chosen, check_fold
+from model.checks import check_fold, overlooked
 from model.manifests import Model, ModelManifest
 from model.network.weights import weights_digest
 from model.quiet import import_tensorflow
@@ -25,6 +26,7 @@ from tfrecords.artifacts.make import make
 from tfrecords.dataset import Dataset, DatasetManifest, image_shape, record_count
 from tfrecords.errors import refuse
 
+log = logging.getLogger(__name__)
 VERSION = 12  # raise it when the same settings and inputs would give another model
 INGEST_FIRST = "Run aoi ingest --data DIR first"
 DATASET = Option("a dataset's folder or name (default: the latest)")
@@ -45,7 +47,8 @@ def make_model(job: Job, dataset: Dataset) -> tuple[Model, bool]:
     """
     if dataset.manifest.split != "train":
         raise refuse(dataset.path, "a dataset without labels", "Name one that was made from train.csv")
-    check_chosen(job.settings.preprocess, dataset)
+    if told := overlooked(job.settings.preprocess, dataset):
+        log.warning("%s: %s", dataset.path.name, told)
     check_fold(dataset.manifest.settings.ingest.folds, job.settings.train)
     settings = resolved(job.settings.train, dataset)
     store = store_of(job.home.root, name_of(dataset))

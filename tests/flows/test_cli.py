@@ -452,11 +452,17 @@ def test_a_note_that_another_program_changed_is_refused_by_its_name(aoi, copy_ho
     assert f"{name}.json: no note of aoi's" in given.err
 
 
-def test_a_setting_that_the_dataset_was_not_made_with_trains_nothing(aoi, copy_home, tmp_path):
+def test_a_setting_that_the_dataset_was_not_made_with_is_told_for_training_overlooks_it(
+    aoi, copy_home, tmp_path, caplog
+):
     home = copy_home(tmp_path / "home")
-    given = aoi("train", "--home", home.root, "--set", "preprocess.image_size_px=96", "--set", "train.weights=none")
-    assert given.code == 2
-    assert "preprocess.image_size_px is 96, and the dataset was made with" in given.err
+    assert aoi("train", "--home", home.root, *chosen()).code == 0
+    assert "other settings" not in caplog.text
+    assert aoi("train", "--home", home.root, *chosen(), "--set", "preprocess.image_size_px=96").code == 0
+    assert (
+        "the dataset was made with other settings: preprocess.image_size_px=96 (32). They need aoi ingest"
+        in caplog.text
+    )
 
 
 def test_verify_reads_every_byte_and_names_the_file_that_changed(aoi, copy_home, made, tmp_path):
