@@ -67,7 +67,8 @@ def _others_may_run() -> bool:
 def _start(home: Home, training: Training) -> UUID:
     """Offers a training to the workers, as a run below this one. Returns: the run's number."""
     given = {"home": str(home.root), "dataset": str(training.dataset.path)}
-    parameters = {**given, "settings": training.settings.model_dump(mode="json", exclude_unset=True)}
+    # Of the dataset, which is there already, they say nothing.
+    parameters = {**given, "settings": training.settings.model_dump(mode="json", exclude={"preprocess"})}
     run = run_deployment(f"{FLOW}/train", parameters=parameters, flow_run_name=training.name, timeout=0)
     assert isinstance(run, FlowRun)
     return run.id
