@@ -320,10 +320,6 @@ def _refused(path: str, error: Exception, done: str) -> AoiError:
     said = str(last).strip().splitlines()[-1:] or [type(last).__name__]
     seen = f"the store can't be {done} ({said[0][:200]})"
     if _is_lacking(last) and (extra := EXTRAS.get(path.partition("://")[0])):
-        return refuse(
-            path,
-            seen,
-            f"Install what it needs here and on every worker: {install(extra)}",
-        )
+        return refuse(path, seen, f"Install what it needs here and on every worker: {install(extra)}")
     remedy = "Check the store's address and the credentials in the environment, here and on the workers, and run again"
     return refuse(path, seen, remedy, exit_code=MISSED)

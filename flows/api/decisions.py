@@ -103,8 +103,8 @@ class DecisionLog:
         while not self._open(number):
             number += 1
         if before:
-            os.fsync(before[0])
-            before[1].close()
+            with before[1]:
+                os.fsync(before[0])
 
     def _release(self) -> None:
         self._closing.close()

@@ -77,7 +77,6 @@ def _by_folder(layout: Layout, known: Classes | None) -> Gathered:
             raise refuse(container.path, seen, f"Write them in UTF-8, or {CLASSES} with the names of the classes")
         known, label_of, told = _folder_labels(container.path, [name for name, _ in found], known)
         leniences += told
-        leniences += _same_folders(_inside([each for each, _ in found]))
     ids = [picture_id for picture_id, _ in found]
     labels = [label_of[each.partition("/")[0]] if label_of else UNLABELLED for each in ids]
     rows = Rows.unread(ids, range(1, len(ids) + 1), labels, (name for _, name in found))
@@ -114,7 +113,8 @@ def _folder_labels(
             raise refuse(container, f"the folder {each} holds {wrong}, and so is no class", remedy)
     if known is None:
         classes = sorted_classes(container, map(_class_name, folders))
-        return classes, {each: classes.names.index(_class_name(each)) for each in folders}, classes.leniences
+        of = {each: classes.names.index(_class_name(each)) for each in folders}
+        return classes, of, (*classes.leniences, *_same_folders(inside))
     labels = label_rows(container, [TableRow(0, each, each) for each in folders], known)
     problems = [
         Problem(
@@ -132,7 +132,7 @@ def _folder_labels(
     of = {each: number for each, number in zip(folders, labels.numbers, strict=True) if number is not None}
     names_alone = [each for each in folders if each in known.names]
     told = () if len(names_alone) == len(folders) else labels.leniences
-    return known, of, told
+    return known, of, (*told, *_same_folders(inside))
 
 
 def _inside(ids: Sequence[str]) -> dict[str, set[str]]:

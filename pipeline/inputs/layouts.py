@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, Listing, reason
-from pipeline.inputs.telling import EXAMPLES
+from pipeline.inputs.telling import EXAMPLES, counted
 from tfrecords.errors import AoiError, refuse, sentence
 from tfrecords.pictures.formats import SUFFIXES
 
@@ -134,8 +134,7 @@ def _no_table(data: str) -> AoiError:
     listing = read_container(data) if os.path.isdir(data) else None
     others = {ending: count for ending, count in listing.others.items() if ending not in TABLES} if listing else {}
     if listing and not listing.pictures and others:
-        kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in others.items())
-        seen += f"; the files there are: {kinds[:200]}"
+        seen += f"; the files there are: {counted(others)[:200]}"
         return refuse(path, seen, f"Save the pictures as one of {', '.join(SUFFIXES)}. {LIKE}")
     return refuse(path, seen, f"Put it there, with the columns ID,Label. {LIKE}")
 

@@ -13,7 +13,7 @@ from pipeline.inputs.files import AS_STORED, Listing, Stored
 from pipeline.inputs.layouts import TABLES, Container, Layout, Split, read_listing
 from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible, without_ending
 from pipeline.inputs.tables import TableRow
-from pipeline.inputs.telling import EXAMPLES, is_whole, shown, some
+from pipeline.inputs.telling import EXAMPLES, counted, is_whole, shown, some
 from tfrecords.dataset import Lenience
 from tfrecords.errors import AoiError, Problem
 from tfrecords.pictures.formats import SUFFIXES
@@ -223,16 +223,15 @@ def passed_over(listing: Listing) -> list[Lenience]:
     others = {ending: count for ending, count in listing.others.items() if ending not in BESIDE_PICTURES}
     if not others:
         return []
-    kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in others.items())
-    return [Lenience(kind="files of other kinds, passed over", count=sum(others.values()), example=kinds[:200])]
+    kind, count = "files of other kinds, passed over", sum(others.values())
+    return [Lenience(kind=kind, count=count, example=counted(others)[:200])]
 
 
 def no_picture(container: Container, listing: Listing) -> Problem:
     """The problem of a container without a picture, with what is there instead."""
     seen = "no picture is there"
     if listing.others:
-        others = [f"{count:,} {ending or 'without an ending'}" for ending, count in listing.others.items()]
-        seen += f"; the files there are: {', '.join(others[:EXAMPLES])}"
+        seen += f"; the files there are: {counted(listing.others, EXAMPLES)}"
     return Problem(container.path, seen, f"Put pictures there: {', '.join(SUFFIXES)}")
 
 

@@ -1,6 +1,6 @@
 """How faults of many rows or pictures are told: all of them, or the one cause, with some examples."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tfrecords.errors import Problem
 
@@ -32,6 +32,11 @@ def once(problems: Iterable[Problem]) -> Iterator[Problem]:
             others = ", ".join(map(str, rows[key][1:4]))
             seen = f"{problem.seen}; {len(rows[key]) - 1:,} more rows have this fault, such as {others}"
             yield Problem(problem.file, seen, problem.remedy, problem.row)
+
+
+def counted(others: Mapping[str, int], most: int | None = None) -> str:
+    """ "20 .gif, 1 without an ending": how many files there are of each ending, of the first `most`."""
+    return ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in [*others.items()][:most])
 
 
 def some(names: Sequence[str]) -> str:
