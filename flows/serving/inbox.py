@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.home import Home
-from pipeline.inputs.files import is_hidden, is_unicode
+from pipeline.inputs.names import is_hidden, is_unicode
 from tfrecords.artifacts.files import hash_json
 from tfrecords.errors import printable, refuse
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.inputs.files import is_hidden, is_picture
+from pipeline.inputs.names import is_hidden, is_picture
 
 Signature = tuple[int, int]  # size and time of the last change: it differs where a file has changed
 

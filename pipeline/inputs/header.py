@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pipeline.inputs import files
+from pipeline.inputs.names import is_picture
 from tfrecords.errors import AoiError, refuse
 
 ID, LABEL = "ID", "Label"
@@ -127,7 +127,7 @@ def _by_content(
     if not rows or any(len(cells) != len(header) for cells in rows):
         return found
     named = [at for at, cell in enumerate(header) if cell.strip() and not cell.lower().startswith("unnamed:")]
-    pictures = [at for at in named if all(files.is_picture(cells[at].strip()) for cells in rows)]
+    pictures = [at for at in named if all(is_picture(cells[at].strip()) for cells in rows)]
     if ID in missing and len(pictures) == 1 and not header[pictures[0]].isascii():
         found = {ID: pictures[0], **found}
     others = [at for at in named if at != found.get(ID)]
@@ -151,7 +151,7 @@ def _without_numbers(form: Form, text: str, header: Sequence[str], found: dict[s
             if len(cells) <= max(found[ID], others[0]) or not "".join(cells).strip():
                 continue
             number, name = cells[found[ID]].strip(), cells[others[0]].strip()
-            if not number.isdecimal() or not (files.is_picture(name) or "." not in name):
+            if not number.isdecimal() or not (is_picture(name) or "." not in name):
                 return found
             numbers.append(number.lstrip("0"))
             names.append(os.path.splitext(name.replace("\\", "/").rpartition("/")[2])[0].lstrip("0"))

@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from pipeline.inputs import files
-from pipeline.inputs.files import READ_ERRORS, Listing, reason
+from pipeline.inputs.files import READ_ERRORS, reason
+from pipeline.inputs.listing import Listing, holds_picture, is_made_here, list_pictures
+from pipeline.inputs.names import is_hidden, is_picture
 from pipeline.inputs.telling import EXAMPLES, counted
 from tfrecords.errors import AoiError, refuse, sentence
 from tfrecords.pictures.formats import SUFFIXES
@@ -124,7 +126,7 @@ def _no_table(data: str) -> AoiError:
     if is_split(os.path.basename(data.rstrip("/"))) and files.child(around, "train.csv"):
         return refuse(path, "there is no such file, and one beside this folder", f"Name the folder around it: {around}")
     seen = "there is no such file"
-    tables = [name for name in _entries(data) if name.lower().endswith(TABLES) and not files.is_hidden(name)]
+    tables = [name for name in _entries(data) if name.lower().endswith(TABLES) and not is_hidden(name)]
     if alike := [name for name in tables if name.lower() not in ("classes.txt", "test.csv")]:
         seen += f"; there is {', '.join(alike[:EXAMPLES])}"
         return refuse(path, seen, f"Save what tells the labels as train.csv, with the columns ID,Label. {LIKE}")
@@ -157,7 +159,7 @@ def _own(data: str, split: Split) -> str | None:
 def _full(data: str) -> str | None:
     """The first folder or zip of a lot, by its usual names, that is no empty folder; None for none."""
     there = (path for name in USUAL["test"] if (path := files.child(data, name)))
-    return next((path for path in there if not os.path.isdir(path) or files.holds_picture(path)), None)
+    return next((path for path in there if not os.path.isdir(path) or holds_picture(path)), None)
 
 
 def _alike(data: str, split: Split) -> str | None:
@@ -200,7 +202,7 @@ def inner_set(data: str, split: Split) -> str:
         if _has_pictures(place) or len(folders) != 1:
             break
         place = files.join(place, folders[0])
-    zips = [name for name in _entries(data) if files.is_zip(name) and not files.is_hidden(name)]
+    zips = [name for name in _entries(data) if files.is_zip(name) and not is_hidden(name)]
     if len(zips) == 1 and not _folders(data) and not _has_pictures(data):
         return files.join(data, zips[0])
     return data
@@ -214,19 +216,19 @@ def has_test(data: str) -> bool:
 
 def class_folders(data: str) -> list[str]:
     """Names of the folders in `data` that may be classes: those with pictures, but for a split's."""
-    return [name for name in _folders(data) if not is_split(name) and files.holds_picture(files.join(data, name))]
+    return [name for name in _folders(data) if not is_split(name) and holds_picture(files.join(data, name))]
 
 
 def _folders(data: str) -> list[str]:
     """Names of the folders in `data` that a person made, sorted."""
-    found = [name for name in _entries(data) if not files.is_hidden(name)]
-    return [name for name in found if os.path.isdir(path := files.join(data, name)) and not files.is_made_here(path)]
+    found = [name for name in _entries(data) if not is_hidden(name)]
+    return [name for name in found if os.path.isdir(path := files.join(data, name)) and not is_made_here(path)]
 
 
 def read_container(path: str) -> Listing:
     """What a folder or zip holds. Raises: AoiError where it can't be read."""
     try:
-        return files.list_pictures(path)
+        return list_pictures(path)
     except READ_ERRORS as error:
         remedy = files.remedy(error, "copy or download it again")
         raise refuse(path, f"it can't be read ({reason(error)})", sentence(remedy))
@@ -290,7 +292,7 @@ def _containers(data: str, split: Split) -> Iterator[Container]:
 
 def _has_pictures(data: str) -> bool:
     """Whether pictures lie directly in a folder."""
-    return any(files.is_picture(name) and not files.is_hidden(name) for name in _entries(data))
+    return any(is_picture(name) and not is_hidden(name) for name in _entries(data))
 
 
 def _entries(data: str) -> list[str]:

@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from pipeline.inputs import files
-from pipeline.inputs.files import AS_STORED, Listing, Stored
 from pipeline.inputs.layouts import TABLES, Container, Layout, Split, read_listing
+from pipeline.inputs.listing import Listing, Stored
 from pipeline.inputs.locate import INVISIBLE, Match, likely, match, visible, without_ending
+from pipeline.inputs.names import AS_STORED
 from pipeline.inputs.tables import TableRow
 from pipeline.inputs.telling import EXAMPLES, counted, is_whole, shown, some
 from tfrecords.dataset import Lenience

@@ -403,7 +403,7 @@ def test_a_folder_that_can_not_be_read_is_refused_by_its_name(tmp_path, monkeypa
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("pipeline.inputs.files.os.scandir", denied)
+    monkeypatch.setattr("pipeline.inputs.listing.os.scandir", denied)
     (problem,) = refused(tmp_path)
     assert (problem.file, problem.seen) == (str(tmp_path / place), "this folder can't be read (Permission denied)")
     assert "permissions" in problem.remedy
