@@ -1,11 +1,13 @@
 """`aoi api`: the server, from the address to the end of the last answer."""
 
+import asyncio
 import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from flows.addresses import is_loopback, url
 from flows.api.answers import Answers
@@ -22,6 +24,26 @@ TOKEN, TOKEN_FILE = "AOI_TOKEN", "AOI_TOKEN_FILE"
 LEAST_TOKEN = 16  # characters
 CONNECTIONS = 1000
 DRAIN_SECONDS = 60
+HEAD_SECONDS = 10  # for the head of a request
+
+
+class Connection(H11Protocol):
+    """A connection that is closed where no request begins: a thousand silent ones would shut out all others.
+
+    uvicorn waits for ever for a first request, and for the rest of a head.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As uvicorn's."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_SECONDS, self._look_again, None)
+
+    def _look_again(self, before: RequestResponseCycle | None) -> None:
+        """before: the request that was the latest when it was looked at last."""
+        if self.cycle is before and (before is None or before.response_complete):
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(HEAD_SECONDS, self._look_again, self.cycle)
 
 
 def api(home: Home, product: str | None, model: str | None, host: str, port: int, settings: Settings) -> int:
@@ -52,6 +74,7 @@ def _api(home: Home, product: str | None, model: str | None, host: str, port: in
         app = make_app(champion, Intake(settings.api), answers, metrics, token)
         config = uvicorn.Config(
             app,
+            http=Connection,
             access_log=False,
             lifespan="off",
             limit_concurrency=CONNECTIONS,

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import zlib
+from contextlib import contextmanager
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
+import uvicorn
 from lively import lively_home
 from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
 from tiny import picture, png
@@ -31,7 +33,7 @@ from flows.api.answers import Answers
 from flows.api.decisions import SYNC_SECONDS, DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
-from flows.api.server import token_for
+from flows.api.server import Connection, token_for
 from flows.champion import Champion
 from flows.cli import main
 from flows.products import Champions, crown
@@ -291,6 +293,43 @@ def test_a_full_queue_is_503_with_the_time_to_wait():
     told = asyncio.run(ask())
     answers.close()
     assert (told.status, int(told.headers["Retry-After"]) >= 1) == (503, True)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTT"])
+def test_who_sends_no_request_is_hung_up_on(sent, monkeypatch):
+    with _listening(monkeypatch) as client:
+        client.sendall(sent)
+        while client.recv(1000):  # to the end that the server makes
+            pass
+
+
+def test_who_has_asked_may_wait_longer_for_the_answer(monkeypatch):
+    with _listening(monkeypatch, seconds=0.5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@contextmanager
+def _listening(monkeypatch, seconds=0.0):
+    """A client of a server that waits for a tenth of a second for a request, and takes so many for its answer."""
+    monkeypatch.setattr("flows.api.server.HEAD_SECONDS", 0.1)
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(seconds)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            with socket.create_connection(listening.getsockname(), timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 # --- What is kept ---------------------------------------------------------------------------------------------
