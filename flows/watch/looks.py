@@ -13,7 +13,7 @@ from flows.champion import Served
 from flows.watch.inbox import Signature, signature_of
 from flows.watch.outbox import OWN, Outbox, Row
 from model.inference.answers import columns, row, unreadable_row
-from pipeline.inputs.files import MAX_BYTES
+from pipeline.inputs import files
 from tfrecords.errors import printable
 from tfrecords.pictures.errors import PictureError
 
@@ -53,10 +53,12 @@ class Looks:
         try:
             with open(self._inbox / name, "rb") as file:
                 read = signature_of(os.fstat(file.fileno()))
-                if read[0] > MAX_BYTES:
-                    seen = f"it holds {read[0]:,} bytes, more than {MAX_BYTES:,}, and gets no row"
-                    return Look(name, read, problem=f"{seen}. Save the picture as a smaller file")
-                data = file.read()
+                quiet = began - since if read == known else 0.0
+                is_large = read[0] > files.MAX_BYTES
+                if is_large and quiet < QUIET_SECONDS:  # it would be read at every change, for seconds
+                    return Look(name, read, wait=QUIET_SECONDS)
+                data = b"" if is_large else file.read()
+                sha256 = (hashlib.file_digest(file, "sha256") if is_large else hashlib.sha256(data)).hexdigest()
                 if signature_of(os.fstat(file.fileno())) != read:
                     return Look(name, read, wait=0)
         except FileNotFoundError:
@@ -64,17 +66,17 @@ class Looks:
         except OSError as error:  # rights, or a share that is away: either may come back
             wait = began - since + QUIET_SECONDS
             return Look(name, known, wait=wait, problem=f"it can't be read ({error.strerror}); it is tried again")
-        id, sha256 = printable(name), hashlib.sha256(data).hexdigest()
+        id = printable(name)
         decided = self._outbox.decided(id, sha256)
         if decided is not None:
             return Look(name, read, sha256, decision=decided)
-        quiet = began - since if read == known else 0.0
         # Some programs, such as Windows on network shares, reserve the space before the bytes come.
         if quiet < RESERVED_SECONDS and data.endswith(RESERVED):
             return Look(name, read, sha256, wait=RESERVED_SECONDS)
         served = self._served()
         classes, problem = served.answering.classifier.classes, ""
         try:
+            files.refuse_large(read[0])
             values = row(id, served.answering.answer(data, next(self._turns)))
         except PictureError as error:
             if quiet < QUIET_SECONDS:

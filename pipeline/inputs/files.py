@@ -116,7 +116,7 @@ def opened(container: str) -> Iterator[Callable[[str], bytes]]:
 
             def unpack(name: str) -> bytes:
                 entry = archive.getinfo(name)
-                _refuse_large(entry.file_size)
+                refuse_large(entry.file_size)
                 if not isinstance(archive.fp, store.Parts):
                     return archive.read(name)
                 head = zipfile.sizeFileHeader + 4 * len(entry.orig_filename) + len(entry.extra) + HEAD_ROOM
@@ -129,16 +129,17 @@ def opened(container: str) -> Iterator[Callable[[str], bytes]]:
         def read(name: str) -> bytes:
             path = join(container, name)
             if not is_remote(path):
-                _refuse_large(os.path.getsize(path))
+                refuse_large(os.path.getsize(path))
             return read_bytes(path)
 
         yield read
 
 
-def _refuse_large(size: int) -> None:
+def refuse_large(size: int) -> None:
+    """Raises PictureError for a file of more than MAX_BYTES."""
     if size > MAX_BYTES:
         seen = f"it holds {size:,} bytes, more than {MAX_BYTES:,}"
-        raise PictureError(seen, "save the picture as a smaller file, or take it out with its row")
+        raise PictureError(seen, "save the picture as a smaller file")
 
 
 @contextmanager

@@ -419,6 +419,15 @@ def test_what_has_not_changed_for_five_seconds_and_does_not_decode_is_unreadable
     assert told.decision == ""  # it stays where it is, for the rest may come
 
 
+def test_what_is_too_large_is_unreadable_too_and_not_read_before_it_is_whole(look, monkeypatch):
+    monkeypatch.setattr("pipeline.inputs.files.MAX_BYTES", len(GOOD) - 1)
+    assert (look(GOOD, quiet=4.9).sha256, look(GOOD, quiet=4.9).wait) == ("", QUIET_SECONDS)
+    told = look(GOOD, quiet=5)
+    problem = f"it holds {len(GOOD):,} bytes, more than {len(GOOD) - 1:,}. Save the picture as a smaller file"
+    assert (told.problem, told.sha256) == (problem, sha256(GOOD).hexdigest())
+    assert told.row.values[-3] == "unreadable"
+
+
 def test_a_file_that_may_not_be_read_is_told_and_tried_again(look, monkeypatch):
     def refuse(*given):
         raise PermissionError(errno.EACCES, "Permission denied")
