@@ -63,7 +63,8 @@ def connect(store: Store) -> MlflowClient:
 
     An embedded store is made by the first that comes, and follows its HOME when that has moved.
 
-    Raises: AoiError (exit code 1, for it may pass) where an embedded store can't be made or opened.
+    Raises: AoiError (exit code 1, for it may pass) where an embedded store can't be made or opened, and for an address
+    that MLflow does not know.
     """
     for chatter in ("mlflow", "alembic"):  # errors too: MLflow raises what it logs, and it is told once, by us
         logging.getLogger(chatter).setLevel(logging.CRITICAL)
@@ -78,10 +79,10 @@ def connect(store: Store) -> MlflowClient:
     if given is not None:
         os.environ[STORE_VARIABLE] = given
     check_store(store)
-    if store.embedded:
-        with _answering(store):
+    with _answering(store):
+        if store.embedded:
             prepare(store, store.embedded, lambda address: MlflowClient(address).search_experiments(max_results=1))
-    return MlflowClient()
+        return MlflowClient()
 
 
 @contextlib.contextmanager

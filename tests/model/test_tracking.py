@@ -502,6 +502,12 @@ def test_a_store_that_is_named_is_used_and_stays_named(monkeypatch, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_an_address_that_mlflow_does_not_know_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv(STORE_VARIABLE, "foo://records")
+    with pytest.raises(AoiError, match=r"foo://records: MLflow's store failed .*unsupported URI"):
+        connect(store_of(tmp_path, "a"))
+
+
 @pytest.mark.parametrize(
     ("content", "seen"), [(b"", r"is empty \(0 bytes\)"), (b"no database", "not a SQLite database")]
 )
