@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from time import perf_counter
 from typing import Annotated, Any
@@ -107,20 +108,13 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metrics, token: str) -> FastAPI:
     """The application. token: that clients must bring; "": whoever reaches it may ask."""
 
-    def admit(given: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]) -> None:
-        # Of equal length, so that the time of the comparison tells nothing.
-        known, brought = (_digest(text) for text in (token, given.credentials if given else ""))
-        if not hmac.compare_digest(known, brought):
-            remedy = "Send the header Authorization: Bearer TOKEN"
-            raise Refusal(401, "no token, or another one", remedy, {"WWW-Authenticate": "Bearer"})
-
     app = FastAPIOffline(  # whose page of /docs needs no internet
         title="aoi",
         version="1",
         description="Names the defect on inspection pictures, and decides what becomes of the part.",
         redoc_url=None,
     )
-    guarded = [Depends(admit)] if token else []
+    guarded = [Depends(_admission(token))] if token else []
 
     @app.post(
         "/v1/predict",
@@ -174,6 +168,26 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
 
     app.add_middleware(_Counted, metrics=metrics)
 
+    _answer_errors(app)
+    return app
+
+
+def _admission(token: str) -> Callable[..., None]:
+    """What refuses a request that does not bring the token."""
+
+    def admit(given: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]) -> None:
+        # Of equal length, so that the time of the comparison tells nothing.
+        known, brought = (_digest(text) for text in (token, given.credentials if given else ""))
+        if not hmac.compare_digest(known, brought):
+            remedy = "Send the header Authorization: Bearer TOKEN"
+            raise Refusal(401, "no token, or another one", remedy, {"WWW-Authenticate": "Bearer"})
+
+    return admit
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Makes every error an answer with what was seen and what helps."""
+
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> Response:
         return _refusal(error)
@@ -191,8 +205,6 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         return _refusal(Refusal(500, "a fault of the server; its log has more", "Report it, with the picture"))
-
-    return app
 
 
 class _Counted:

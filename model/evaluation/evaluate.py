@@ -15,7 +15,7 @@ from model.card import read_card
 from model.decisions import drift
 from model.decisions.halves import choosing, with_other_epochs
 from model.decisions.operating import calibrate, curve, decide, expected_calibration_error, outcome, rate
-from model.decisions.promise import choose, evidence, promise_unknown, unproven, upper
+from model.decisions.promise import Evidence, choose, evidence, promise_unknown, unproven, upper
 from model.evaluation.gradcam import draw_gradcam
 from model.evaluation.label_issues import write_label_issues
 from model.evaluation.metrics import measure
@@ -24,7 +24,7 @@ from model.evaluation.predictions import Predictions
 from model.inference.classifier import Classifier, open_classifier, prediction_table
 from model.inference.formats import Outputs, joined
 from model.inference.usual import learned
-from model.manifests import EvaluationManifest, Feature, Model, Operating
+from model.manifests import EvaluationManifest, Feature, Model, Operating, OperatingPoint, Promise, Promised
 from model.settings import EvaluateSettings
 from tfrecords.dataset import ROWS, Dataset, fold_counts
 from tfrecords.errors import refuse
@@ -52,7 +52,14 @@ def evaluate_model(
     seen, outputs = _answer(classifier, dataset, progress)
     predicted = seen.probabilities.argmax(axis=1)
     metrics = measure(seen.labels, predicted, len(classes), normal)
-    operating = _operate(seen, classifier, model, dataset, normal, settings, folder)
+    chose = choosing(dataset, seen.ids)
+    found = _evidence(seen, model, chose)
+    point, promised = choose(found, normal, settings)
+    if not model.manifest.half_chose:
+        promised = unproven(promised)
+    operating = _operating(seen, classifier, point, promised, chose, normal, settings)
+    (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
+    _draw_tradeoff(found, point, promised.promises[0], normal, settings.confidence, folder / "tradeoff.png")
     metrics |= {key: operating[key] for key in ("ece_before", "ece_after", "review_rate")}
     if classifier.novelty:
         metrics |= _withhold(classifier, seen, outputs, dataset, normal, settings, folder)
@@ -148,30 +155,26 @@ def _answer(classifier: Classifier, dataset: Dataset, progress: Progress) -> tup
     return Predictions(ids, whole["label"], whole["fold"], images, probabilities, novelty), outputs
 
 
-def _operate(
+def _evidence(seen: Predictions, model: Model, chose: np.ndarray) -> Evidence:
+    """What thresholds are chosen and promises are proven with. chose: which pictures chose the epoch, bool (N,)."""
+    if len(model.manifest.folds) == 1:
+        return evidence(seen.probabilities, seen.labels, chose, None)
+    fair = with_other_epochs(seen.probabilities, seen.ids, model.path, read_card(model.path).networks)
+    return evidence(fair, seen.labels, chose, seen.folds)
+
+
+def _operating(
     seen: Predictions,
     classifier: Classifier,
-    model: Model,
-    dataset: Dataset,
+    point: OperatingPoint,
+    promised: Promised,
+    chose: np.ndarray,
     normal: int | None,
     settings: EvaluateSettings,
-    folder: Path,
 ) -> dict[str, Any]:
-    """Chooses the operating point, writes operating.json and tradeoff.png.
-
-    Returns: the point under "point", the bounds, the promises (see `model.manifests.Promised`), the calibration error
-    before and after, and what the decisions mean on all pictures (see `model.decisions.operating.outcome`).
+    """What operating.json holds: the point under "point", the bounds, the promises, the calibration error before and
+    after, and what the decisions mean on all pictures (see `model.decisions.operating.outcome`).
     """
-    crossed = len(model.manifest.folds) > 1
-    fair = seen.probabilities
-    if crossed:
-        fair = with_other_epochs(fair, seen.ids, model.path, read_card(model.path).networks)
-    chose = choosing(dataset, seen.ids)
-    found = evidence(fair, seen.labels, chose, seen.folds if crossed else None)
-    point, promised = choose(found, normal, settings)
-    if not model.manifest.half_chose:
-        promised = unproven(promised)
-    scaled = calibrate(seen.probabilities, point.temperature)
     unknown, counted_unknown = None, {}
     if classifier.novelty:
         known = promise_unknown(classifier.novelty, point.max_false_unknown)
@@ -179,23 +182,26 @@ def _operate(
         unknown = classifier.unknown_unseen(seen.novelty, seen.folds, point.max_false_unknown)
         # Counted on the half that did not calibrate.
         counted_unknown = rate("false_unknown", int(unknown[chose].sum()), int(chose.sum()))
-    made = outcome(decide(seen.probabilities, point, unknown), seen.labels, seen.probabilities.argmax(axis=1), normal)
-    operating = {
+    decisions = decide(seen.probabilities, point, unknown)
+    scaled = calibrate(seen.probabilities, point.temperature)
+    return {
         "point": point.model_dump(),
         "max_escape_rate": settings.max_escape_rate,
         "max_overkill_rate": settings.max_overkill_rate,
         **{name: each for name, each in promised.model_dump().items() if each},
         "ece_before": expected_calibration_error(seen.probabilities, seen.labels),
         "ece_after": expected_calibration_error(scaled, seen.labels),
-        **made,
+        **outcome(decisions, seen.labels, seen.probabilities.argmax(axis=1), normal),
         **counted_unknown,
     }
-    (folder / "operating.json").write_text(json.dumps(operating, indent=1) + "\n")
+
+
+def _draw_tradeoff(
+    found: Evidence, point: OperatingPoint, promise: Promise, normal: int | None, confidence: float, path: Path
+) -> None:
     thresholds, cost, escapes, trials = curve(found.scaled, found.labels, normal)
-    proven = upper(escapes, trials, settings.confidence)
-    counted, promise = escapes / np.maximum(1, trials), promised.promises[0]
-    figures.tradeoff(thresholds, cost, counted, proven, point.accept_at, promise, folder / "tradeoff.png")
-    return operating
+    counted, proven = escapes / np.maximum(1, trials), upper(escapes, trials, confidence)
+    figures.tradeoff(thresholds, cost, counted, proven, point.accept_at, promise, path)
 
 
 def _write_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> None:
