@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from flows.addresses import is_loopback, url
 from flows.api.answers import Answers
@@ -24,14 +24,17 @@ TOKEN, TOKEN_FILE = "AOI_TOKEN", "AOI_TOKEN_FILE"
 LEAST_TOKEN = 16  # characters
 CONNECTIONS = 1000
 DRAIN_SECONDS = 60
-HEAD_SECONDS = 10  # for the head of a request
+HEAD_SECONDS, HEAD_BYTES = 10, 64 << 10  # of the head of a request
 
 
-class Connection(H11Protocol):
-    """A connection that is closed where no request begins: a thousand silent ones would shut out all others.
+class Connection(HttpToolsProtocol):
+    """A connection whose requests have heads that are small and do not take for ever.
 
-    uvicorn waits for ever for a first request, and for the rest of a head.
+    uvicorn waits for ever for a first request and for the rest of a head, and keeps whatever httptools reads of one. A
+    thousand silent connections would shut out all others, and endless heads would fill the memory.
     """
+
+    _apart = 0  # bytes since there was a part of a body, or the end of a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
@@ -44,6 +47,23 @@ class Connection(H11Protocol):
             self.transport.close()
         elif not self.transport.is_closing():
             self.loop.call_later(HEAD_SECONDS, self._look_again, self.cycle)
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's."""
+        self._apart += len(data)
+        super().data_received(data)
+        if self._apart > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head has more than {HEAD_BYTES:,} bytes.")
+
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn's."""
+        self._apart = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """As uvicorn's."""
+        self._apart = 0
+        super().on_message_complete()
 
 
 def api(home: Home, product: str | None, model: str | None, host: str, port: int, settings: Settings) -> int:

@@ -303,6 +303,31 @@ def test_who_sends_no_request_is_hung_up_on(sent, monkeypatch):
             pass
 
 
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /", b"a" * 100),
+        (b"GET / HTTP/1.1\r\nHost: ", b"a" * 100),
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 20),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a" * 100),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 20),
+    ],
+    ids=["path", "header", "headers", "chunk", "trailers"],
+)
+def test_an_endless_head_is_refused(begin, more, monkeypatch):
+    with _listening(monkeypatch, seconds=1.0, patience=600) as client:
+        client.sendall(begin)
+        with pytest.raises(OSError):  # long before all of it
+            for _ in range(100_000):
+                client.sendall(more)
+
+
+def test_a_large_body_is_no_head(monkeypatch):
+    with _listening(monkeypatch, seconds=0.1) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_who_has_asked_may_wait_longer_for_the_answer(monkeypatch):
     with _listening(monkeypatch, seconds=0.5) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -310,9 +335,9 @@ def test_who_has_asked_may_wait_longer_for_the_answer(monkeypatch):
 
 
 @contextmanager
-def _listening(monkeypatch, seconds=0.0):
-    """A client of a server that waits for a tenth of a second for a request, and takes so many for its answer."""
-    monkeypatch.setattr("flows.api.server.HEAD_SECONDS", 0.1)
+def _listening(monkeypatch, seconds=0.0, patience=0.1):
+    """A client of a server that takes so many seconds for its answer, and waits as long as `patience` for a request."""
+    monkeypatch.setattr("flows.api.server.HEAD_SECONDS", patience)
 
     async def app(scope, receive, send):
         await asyncio.sleep(seconds)
