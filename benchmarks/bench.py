@@ -48,7 +48,7 @@ FULL: dict[str, dict[str, Any]] = {
         "settings": [],
     },
     "orchestrate": {"drawn": 60, "rounds": 3, "imports": list(IMPORTS), "settings": list(TINY)},
-    "api": {"drawn": 600, "seconds": 10, "rounds": 3, "int8": True, "settings": ["train.recipe=frozen"]},
+    "api": {"drawn": 600, "seconds": 10, "rounds": 3, "int8": True, "settings": []},
     "watch": {
         "drawn": 600,
         "backlog": 10000,

@@ -9,6 +9,7 @@ import numpy as np
 from model.decisions.operating import decide
 from model.inference.class_maps import heat_map
 from model.inference.classifier import Classifier, open_classifier, shifted
+from model.inference.runtime import at_work
 from model.manifests import OperatingPoint
 from model.settings import Decision
 
@@ -56,6 +57,7 @@ class Answering:
         self.folder, self.point, self.shift_copies = folder, point, shift_copies
         self.classifier: Classifier = open_classifier(folder)
 
+    @at_work()
     def answer(self, data: bytes, turn: int = 0, *, explain: bool = False) -> Answer:
         """The answer about a picture file, the same as predict's. turn: which network's answer drift gets; explain:
         with the evidence.

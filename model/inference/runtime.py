@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Lock, get_ident
 
 import numpy as np
 
@@ -21,6 +21,22 @@ from model.quiet import stderr_closed
 from tfrecords.errors import refuse
 
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
+AT_WORK: list[int] = []  # the threads of this process that work on pictures, as often as they said so
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Tells that this thread works on a picture: it takes a core before and after the network too."""
+    AT_WORK.append(get_ident())
+    try:
+        yield
+    finally:
+        AT_WORK.remove(get_ident())
+
+
+def _is_alone() -> bool:
+    """Whether no other thread works on pictures. The thread that asks does, so never two are alone."""
+    return {*AT_WORK} == {get_ident()}
 
 
 def lanes() -> int:
@@ -110,8 +126,9 @@ class _Lanes:
     """The interpreters of a network, in which its pictures go side by side.
 
     A single picture goes through on all cores, since it waits least so. Several go through side by side, a core each
-    where there are few, whether one call brings them or several threads: cores that share a picture wait for each
-    other at every layer, which takes up to a quarter of their time. The answers are the same.
+    where there are few, whether one call brings them or several threads, of which some may still read theirs: cores
+    that share a picture wait for each other at every layer, which takes up to a quarter of their time. The answers are
+    the same.
     """
 
     def __init__(self, data: bytes):
@@ -120,7 +137,7 @@ class _Lanes:
         self._data, self._threads = data, _threads(cores)
         self._all_cores = _Lane(data, cores)
         self._pool, self._free = ThreadPoolExecutor(lanes()), SimpleQueue[_Lane]()
-        self._lock, self._calls, self._opened = Lock(), 0, 0
+        self._lock, self._opened = Lock(), 0
         self.widths = self._all_cores.widths
 
     def look(self, pictures: int, look: Callable[[_Lane, int], None]) -> None:
@@ -135,18 +152,13 @@ class _Lanes:
             with self._lane() as lane:
                 share(lane)
 
-        with self._lock:
-            alone, self._calls = not self._calls, self._calls + 1
-        try:
+        with at_work():
             if pictures > 1:
                 list(self._pool.map(share_in_a_lane, range(min(lanes(), pictures))))
-            elif alone:  # nobody else can be, until this call ends
+            elif _is_alone():
                 share(self._all_cores)
             else:
                 share_in_a_lane()
-        finally:
-            with self._lock:
-                self._calls -= 1
 
     @contextmanager
     def _lane(self) -> Iterator[_Lane]:

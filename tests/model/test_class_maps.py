@@ -1,5 +1,7 @@
 """What spoke for an answer, from the exported network alone."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -7,11 +9,12 @@ from ai_edge_litert.interpreter import Interpreter
 from lively import CLASSES, SIZE
 
 from model.evaluation.gradcam import gradcam
+from model.inference import runtime
 from model.inference.class_maps import heat_of
 from model.inference.endings import giving
 from model.inference.keras_runtime import compiled
 from model.inference.litert import to_litert
-from model.inference.runtime import open_network
+from model.inference.runtime import at_work, open_network
 from model.network.build import build
 from model.network.parts import extractor, head_of
 from model.settings import TrainSettings
@@ -90,3 +93,15 @@ def test_a_network_can_give_any_of_its_tensors_whatever_the_length_of_its_file(e
     for extra in range(4):
         opened = Interpreter(model_content=giving(exported + bytes(extra), [0, 0, 0, 0, 0]))
         assert len(opened.get_output_details()) == 5
+
+
+def test_a_picture_has_all_cores_only_where_no_other_thread_works_on_one():
+    with at_work(), at_work(), ThreadPoolExecutor(1) as pool:
+        assert runtime._is_alone()  # however often one thread says so
+        others = at_work()
+        pool.submit(others.__enter__).result()
+        assert not runtime._is_alone()
+        assert not pool.submit(runtime._is_alone).result()
+        pool.submit(others.__exit__, None, None, None).result()
+        assert runtime._is_alone()
+    assert not runtime.AT_WORK
