@@ -167,7 +167,6 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app.add_middleware(_Counted, metrics=metrics)
-
     _answer_errors(app)
     return app
 
