@@ -42,6 +42,7 @@ elsewhere: .venv
 bench: .venv
 	.venv/bin/python -m benchmarks $(BENCH)
 
+# The lock is whole, so nothing is to be resolved: pip before 24 would fail at packages with extras.
 .venv: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "make: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one"; exit 2; }
@@ -49,11 +50,12 @@ bench: .venv
 	@trap '{ [ $$? = 0 ] || rm -rf .venv; } 2>/dev/null' EXIT; \
 	if command -v uv >/dev/null; then set -ex; \
 	  uv venv --quiet --python $(PYTHON) .venv; \
-	  uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r requirements.txt; \
+	  uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes --no-deps \
+	    -r requirements.txt; \
 	  uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .; \
 	else set -ex; \
 	  $(PYTHON) -m venv .venv || { echo "make: on Debian and Ubuntu: apt install python3-venv"; exit 2; }; \
-	  .venv/bin/pip install --quiet --require-hashes -r requirements.txt; \
+	  .venv/bin/pip install --quiet --require-hashes --no-deps -r requirements.txt; \
 	  .venv/bin/pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch .venv
