@@ -47,22 +47,24 @@ class Answers:
         loop = asyncio.get_running_loop()
         try:
             work = [loop.run_in_executor(self._pool, self._answer, served, each, explain) for each in pictures]
+            hashes = [hashlib.sha256(each.data).hexdigest() for each in pictures]  # while the threads read pictures
             told = await asyncio.gather(*work)
         finally:
             self._waiting -= len(pictures)
             self._metrics.queue.set(self._waiting)
+        results = [result for result, _ in told]
         if self._log:
-            self._keep(self._log, served, told)
-        return [result for _, result in told]
+            self._keep(self._log, served, hashes, results)
+        loop.call_soon(self._count, served, [answer for _, answer in told])  # once these have been sent
+        return results
 
     def close(self) -> None:
         """Ends the threads once they have answered."""
         self._pool.shutdown()
 
-    def _answer(self, served: Served, picture: Picture, explain: bool) -> tuple[str, dict[str, Any]]:
-        """The picture's sha256, in hex, and its result."""
+    def _answer(self, served: Served, picture: Picture, explain: bool) -> tuple[dict[str, Any], Answer | None]:
+        """The result, and what it tells of, None where the picture can't be read."""
         began = perf_counter()
-        sha256 = hashlib.sha256(picture.data).hexdigest()
         result: dict[str, Any] = dict.fromkeys(
             ("id", "label", "name", "probabilities", "decision", "novelty", "error"), None
         )
@@ -70,9 +72,8 @@ class Answers:
         try:
             answer = served.answering.answer(picture.data, next(self._turns), explain=explain)
         except PictureError as error:
-            self._metrics.unreadable.inc()
             result["error"] = {"seen": str(error), "remedy": error.remedy_alone}
-            return sha256, result
+            return result, None
         classes = served.answering.classifier.classes
         result |= {
             "label": answer.label,
@@ -85,11 +86,17 @@ class Answers:
         }
         if explain:
             result["heat_map"] = _heat_map(answer)
-        self._metrics.answered(served, answer)
         self._pace += PACE * (perf_counter() - began - self._pace)
-        return sha256, result
+        return result, answer
 
-    def _keep(self, log: DecisionLog, served: Served, told: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _count(self, served: Served, answers: Sequence[Answer | None]) -> None:
+        for answer in answers:
+            if answer:
+                self._metrics.answered(served, answer)
+            else:
+                self._metrics.unreadable.inc()
+
+    def _keep(self, log: DecisionLog, served: Served, hashes: Sequence[str], results: Sequence[dict[str, Any]]) -> None:
         who = served.who
         head = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -98,7 +105,7 @@ class Answers:
             "fingerprint": who["fingerprint"],
         }
         lines = []
-        for sha256, result in told:
+        for sha256, result in zip(hashes, results, strict=True):
             kept = {key: value for key, value in result.items() if key != "heat_map"}
             lines.append(json.dumps({**head, "sha256": sha256, **kept}, ensure_ascii=False))
         try:

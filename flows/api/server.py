@@ -98,6 +98,7 @@ def _api(home: Home, product: str | None, model: str | None, host: str, port: in
             access_log=False,
             lifespan="off",
             limit_concurrency=CONNECTIONS,
+            proxy_headers=False,  # nothing here asks who the client is
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,

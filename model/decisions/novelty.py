@@ -103,11 +103,16 @@ class Detector:
 
         Doubt is the logarithm of the odds against the class that is named; of softmax outputs most would be 0.
         """
-        logits = np.sort(_products(seen.features.astype(np.float64), self.kernel.T.astype(np.float64)) + self.bias)
+        logits = np.sort(_products(seen.features.astype(np.float64), self._columns) + self.bias)
         top = logits[:, -1]
         doubt = np.log(np.exp(np.maximum(logits[:, :-1] - top[:, None], 2 * SUREST)).sum(axis=1))
         doubt = np.maximum(doubt, SUREST)
         return np.stack([doubt, self.features.distance(seen.features), self.texture.distance(seen.texture)], axis=1)
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        """The kernel's, below each other."""
+        return np.ascontiguousarray(self.kernel.T, np.float64)
 
     def score(self, seen: Seen) -> np.ndarray:
         """How unlike the known ones N pictures are: float (N,), on a scale of this network's own."""

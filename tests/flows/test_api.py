@@ -30,6 +30,7 @@ from serving import BIN, DOWN_SECONDS, UP_SECONDS, wait_for
 from tiny import picture, png
 
 from flows.api.answers import Answers
+from flows.api.app import _Front
 from flows.api.decisions import SYNC_SECONDS, DecisionLog
 from flows.api.metrics import Metrics
 from flows.api.requests import Picture, Refusal
@@ -269,6 +270,34 @@ def test_what_there_is_not_is_told_alike(server):
     refused(server.predict(png(picture(0, 1)), explain="perhaps"), 422, "explain")
 
 
+def test_a_websocket_is_refused(server):
+    head = "GET /v1/predict HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    address = httpx.URL(server.address)
+    with socket.create_connection((address.host, address.port), 10) as connection:
+        connection.sendall(head.encode())
+        assert b" 403 " in connection.recv(1000).partition(b"\r\n")[0]
+
+
+def test_a_fault_is_500_and_goes_to_the_log():
+    metrics = Metrics()
+
+    async def broken(request):
+        raise ZeroDivisionError("a fault")
+
+    async def ask():
+        front = httpx.ASGITransport(_Front(None, broken, metrics), raise_app_exceptions=raising)
+        async with httpx.AsyncClient(transport=front, base_url="http://here") as client:
+            return await client.post("/v1/predict", content=b"a")
+
+    raising = False
+    refused(asyncio.run(ask()), 500, "a fault of the server")
+    raising = True
+    with pytest.raises(ZeroDivisionError):  # which uvicorn writes into its log
+        asyncio.run(ask())
+    assert metrics.requests.labels("/v1/predict", 500)._value.get() == 2
+
+
 def test_a_full_queue_is_503_with_the_time_to_wait():
     started, go = threading.Event(), threading.Event()
 
@@ -499,7 +528,7 @@ def test_a_line_that_can_not_be_written_leaves_none_of_itself_and_the_answer_is_
     served = SimpleNamespace(who={"name": "m", "version": None, "fingerprint": "f"})
     answers = Answers(1, Metrics(), log)
     with pytest.raises(Refusal, match="No space left") as told:
-        answers._keep(log, served, [("0" * 64, {"id": None})])
+        answers._keep(log, served, ["0" * 64], [{"id": None}])
     assert told.value.status == 503
     monkeypatch.undo()
     log.append(["next"])

@@ -1,6 +1,8 @@
 """What spoke for an answer, from the exported network alone."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -105,3 +107,28 @@ def test_a_picture_has_all_cores_only_where_no_other_thread_works_on_one():
         pool.submit(others.__exit__, None, None, None).result()
         assert runtime._is_alone()
     assert not runtime.AT_WORK
+
+
+TASKS = Path("/proc/self/task")  # of Linux: this process' threads
+
+
+@pytest.mark.skipif(len(runtime._cores()) == 1 or not TASKS.exists(), reason="no cores to choose from")
+def test_threads_that_share_a_picture_have_cores_of_their_own(exported, pictures, monkeypatch):
+    first, *others = runtime._cores()
+    before, run, ran_on = {*os.listdir(TASKS)}, runtime._Lane.run, []
+    ask = open_network(exported)
+    started = {*os.listdir(TASKS)} - before
+    assert started
+    assert [os.sched_getaffinity(int(thread)) for thread in started] == [{*others}] * len(started)
+    monkeypatch.setattr(runtime._Lane, "run", lambda *given: (ran_on.append(os.sched_getaffinity(0)), run(*given)))
+    ask(pictures[:1])
+    assert ran_on == [{first}]
+    assert os.sched_getaffinity(0) == {first, *others}
+
+
+@pytest.mark.parametrize("cores", [[], [1000]])
+def test_a_thread_goes_where_it_may_where_those_cores_are_gone(cores):
+    allowed = runtime._cores()
+    with runtime._on(cores):
+        assert runtime._cores() == allowed
+    assert runtime._cores() == allowed

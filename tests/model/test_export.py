@@ -1,7 +1,6 @@
 """Networks outside Keras: the same answers, or a refusal."""
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import pytest
 from flows.stages.export import export
 from flows.stages.predict import predict
 from flows.stages.stage import Job
+from model.inference import runtime
 from model.inference.classifier import open_classifier
 from model.inference.export import LABELS_THAT_DIFFER
 from model.inference.formats import FORMATS, Format
@@ -53,7 +53,7 @@ def test_a_picture_gets_the_same_answer_alone_and_beside_others_on_any_number_of
 ):
     ask = open_network(to_litert(network))
     alone = np.concatenate([ask(pictures[place : place + 1]) for place in range(len(pictures))])
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(runtime, "_cores", lambda: list(range(cores)))
     np.testing.assert_array_equal(open_network(to_litert(network))(pictures), alone)
 
 
