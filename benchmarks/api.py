@@ -1,4 +1,4 @@
-"""One picture at a time over HTTP: `aoi api` against `mlflow models serve`, and the same classifier without a server.
+"""One picture at a time over HTTP: `aoi api` against `mlflow models serve`, and the same answer without a server.
 
 The load comes from wrk, and every request has another picture.
 """
@@ -25,9 +25,11 @@ from typing import Any
 from benchmarks.core import Contestant, aoi, by_turns, goal, median, run_alone
 from benchmarks.pictures import draw
 from benchmarks.train import chosen, ingested, told_data
+from flows.champion import Champion
 from flows.home import Home, name_of
 from model.manifests import Model, ModelManifest
 from model.registry.store import store_of
+from model.settings import PredictSettings, Runtime
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.system import start, stop
 
@@ -75,8 +77,9 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
         raise refuse("wrk", "the load tool is not there", "apt install wrk, or leave out the section api")
     tell("a model to serve")
     home, model = model_to_serve(work, size)
-    folders = {ALONE: model.path}
+    runtimes = {ALONE: Runtime.LITERT}
     pictures = sorted((draw(work, size["drawn"]) / "train_images").iterdir())
+    files = list(map(str, pictures))
     written = _json_bodies(pictures, work / "mlflow-bodies")
     store = store_of(Path(home), name_of(model))
     api = [sys.executable, "-m", "flows", "api", "--home", home, "--model", model.path.name, "--port"]
@@ -97,17 +100,18 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
             services[INT8] = Service(
                 INT8, lambda port: [*api, str(port), *eight], "/readyz", "/v1/predict", pictures, octets, given
             )
-            (folders[ALONE8],) = (Path(home) / "exports").glob("[!.]*")
+            runtimes[ALONE8] = Runtime.LITERT_INT8
         except AoiError as refused:
             tell(f"int8 is left out: {refused}")
-    contestants = [Contestant(name, "", {}) for name in (*folders, *services)]
+    contestants = [Contestant(name, "", {}) for name in (*runtimes, *services)]
 
     def run(contestant: Contestant) -> dict[str, float]:
         if contestant.name in services:
             return _serve(services[contestant.name], size["seconds"], work)
-        told = {"folder": str(folders[contestant.name]), "pictures": list(map(str, pictures))}
-        told |= {"seconds": size["seconds"]}
-        answers = run_alone(Contestant(contestant.name, "benchmarks.api:alone", told))
+        told = {"home": home, "model": model.path.name, "runtime": str(runtimes[contestant.name])}
+        answers = run_alone(
+            Contestant(contestant.name, "benchmarks.api:alone", {**told, "pictures": files, "seconds": size["seconds"]})
+        )
         return {key: value for key, value in answers.items() if key not in ("seconds", "memory_mb")}
 
     rows = by_turns(contestants, size["rounds"], tell, run)
@@ -203,17 +207,17 @@ def _load(service: Service, port: int, clients: int, seconds: float, work: Path)
     }
 
 
-def alone(folder: str, pictures: list[str], seconds: float) -> dict[str, float]:
-    """The classifier without a server, a picture at a time, from one thread and from several."""
-    from model.inference.classifier import open_classifier
-
+def alone(home: str, model: str, runtime: str, pictures: list[str], seconds: float) -> dict[str, float]:
+    """The server's answers (probabilities, novelty, decision) without it, one at a time, from one thread and from
+    several.
+    """
     began = time.perf_counter()
-    classifier = open_classifier(Path(folder))
+    answering = Champion(Home(Path(home)), None, model, PredictSettings(runtime=Runtime(runtime))).now.answering
     files = [Path(name).read_bytes() for name in pictures]
 
     def answer(data: bytes) -> float:
         begun = time.perf_counter()
-        classifier.probabilities(classifier.read(data)[0][None])
+        answering.answer(data)
         return 1e3 * (time.perf_counter() - begun)
 
     answer(files[0])

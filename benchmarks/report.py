@@ -53,7 +53,7 @@ NOTES = {
         "answers",
     ): "A PNG's bytes to its answer, every request another picture; the load is wrk's. p50 and p99: one"
     " client; pictures/s and many: eight at once. Ready: from the start of the process;"
-    " in process: to open the network.",
+    " in process: to open the network, which gives the same answers then (probabilities, novelty, decision).",
     (
         "watch",
         "folder",

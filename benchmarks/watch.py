@@ -1,4 +1,4 @@
-"""`aoi watch`: a full folder against the same classifier in process, and how long a picture that comes waits."""
+"""`aoi watch`: a full folder against the same answers in process, and how long a picture that comes waits."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from benchmarks.api import ALONE, STOP_SECONDS, UP_SECONDS, model_to_serve
 from benchmarks.core import Contestant, by_turns, goal, median, run_alone
 from benchmarks.pictures import draw
 from benchmarks.train import told_data
+from model.settings import Runtime
 from tfrecords.errors import MISSED, refuse
 from tfrecords.system import start, stop
 
@@ -26,12 +27,13 @@ POLL_SECONDS = 0.002
 
 def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """size: data (what the model is trained on, or None: sample pictures), drawn, backlog (pictures that lie there),
-    arriving (pictures that come), seconds (of the classifier in process), rounds, settings.
+    arriving (pictures that come), seconds (in process), rounds, settings.
     """
     tell("a model to answer")
     home, model = model_to_serve(work, size)
     pictures = sorted((draw(work, size["drawn"]) / "train_images").iterdir())
-    given = {"folder": str(model.path), "pictures": list(map(str, pictures)), "seconds": size["seconds"]}
+    given = {"home": home, "model": model.path.name, "runtime": str(Runtime.LITERT), "seconds": size["seconds"]}
+    given["pictures"] = list(map(str, pictures))
     contestants = [Contestant(ALONE, "benchmarks.api:alone", given), Contestant(OURS, "", {})]
 
     def run(contestant: Contestant) -> dict[str, float]:
