@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import numpy as np
 from pipeline.inputs.classes import AIDEA_CLASSES
 from tfrecords.pictures.opencv import cv2
 from tfrecords.progress import Progress, silent
-from tfrecords.system import rename
+from tfrecords.system import cores, rename
 
 CLASS_NAMES = AIDEA_CLASSES
 CLASS_COUNTS = (674, 492, 100, 378, 240, 644)  # AIdea's training set: the balance to copy
@@ -304,7 +303,7 @@ def write_sample(
             _write_csv(whole / f"{name}.csv", rows)
         progress(0, len(jobs), "drawn")
         # Closing the results drops the pictures not yet begun, so a failure or Ctrl-C need not wait for them.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(len(cores())) as pool:
             pictures: Any = pool.map(lambda job: _write_picture(*job), jobs)
             with closing(pictures) as written:
                 for done, _ in enumerate(written, start=1):

@@ -5,10 +5,9 @@ way. The file stays as it is, so files of earlier versions give the same, and ot
 """
 
 import math
-import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, get_ident
@@ -19,6 +18,7 @@ from model.inference.endings import ending_of, giving
 from model.inference.formats import Network, Outputs, moments
 from model.quiet import stderr_closed
 from tfrecords.errors import refuse
+from tfrecords.system import cores, kept_on
 
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
 AT_WORK: list[int] = []  # the threads of this process that work on pictures, as often as they said so
@@ -39,36 +39,15 @@ def _is_alone() -> bool:
     return {*AT_WORK} == {get_ident()}
 
 
-def _cores() -> list[int]:
-    """The cores that this process may use, by number; a container may have fewer than the machine."""
-    known = hasattr(os, "sched_getaffinity")  # of Linux
-    return sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
-
-
-@contextmanager
-def _on(cores: Collection[int]) -> Iterator[None]:
-    """Keeps this thread, and those that it starts, on some cores; where there are none, or no such thing, anywhere."""
-    if not cores or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    with suppress(OSError):  # they were taken from this process in the meantime
-        os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 def lanes() -> int:
     """How many pictures go through a network side by side on this machine: one per core where there are few."""
-    cores = len(_cores())
-    return cores // _threads(cores)
+    count = len(cores())
+    return count // _threads(count)
 
 
-def _threads(cores: int) -> int:
-    """Cores per picture of those that go side by side."""
-    return math.ceil(cores / MOST_LANES)
+def _threads(count: int) -> int:
+    """Cores per picture of those that go side by side, of so many cores."""
+    return math.ceil(count / MOST_LANES)
 
 
 def open_network(source: Path | bytes) -> Network:
@@ -154,9 +133,9 @@ class _Lanes:
 
     def __init__(self, data: bytes):
         """data: of a .tflite file. Raises: ValueError, RuntimeError where LiteRT does not run it."""
-        self._first, *others = _cores()
+        self._first, *others = cores()
         self._data, self._threads = data, _threads(1 + len(others))
-        with _on(others):  # all threads but the one that asks
+        with kept_on(others):  # all threads but the one that asks
             self._all_cores = _Lane(data, 1 + len(others))
         self._pool, self._free = ThreadPoolExecutor(lanes()), SimpleQueue[_Lane]()
         self._lock, self._opened = Lock(), 0
@@ -178,7 +157,7 @@ class _Lanes:
             if pictures > 1:
                 list(self._pool.map(share_in_a_lane, range(min(lanes(), pictures))))
             elif _is_alone():
-                with _on([self._first]):
+                with kept_on([self._first]):
                     share(self._all_cores)
             else:
                 share_in_a_lane()

@@ -1,6 +1,5 @@
 """How many bits the values of a set's pictures use."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ from pipeline.inputs.rows import Row, Rows
 from tfrecords.pictures.formats import samples
 from tfrecords.progress import Progress, silent
 from tfrecords.settings import AUTO, DEPTHS, PreprocessSettings
+from tfrecords.system import cores
 
 # What `measure_here` is, here or elsewhere.
 Measure = Callable[[Rows, str, PreprocessSettings, Progress], Iterator[Sequence[int]]]
@@ -22,7 +22,7 @@ def measure_here(
     rows: Rows, container: str, preprocess: PreprocessSettings, progress: Progress
 ) -> Iterator[Sequence[int]]:
     """The largest value of every picture, in the order of the rows, some at a time; measured on this machine."""
-    threads = 32 if files.is_remote(container) else os.cpu_count() or 1
+    threads = 32 if files.is_remote(container) else len(cores())
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:
         for at, value in enumerate(pool.map(lambda row: most(row, read, preprocess), rows), 1):
             yield [value]

@@ -1,7 +1,6 @@
 """Every picture's file, read once: its hash, and what is wrong with it that shows without decoding."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from tfrecords.dataset import Lenience
 from tfrecords.pictures.errors import COPY_AGAIN, PictureError
 from tfrecords.pictures.formats import inspect
 from tfrecords.progress import Progress
+from tfrecords.system import cores
 
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 READ_AT_ONCE = 4  # of a store, which many threads read
@@ -23,7 +23,7 @@ Look = Callable[[Rows, str, Progress], Iterator[Sequence[Seen]]]  # what `look_h
 def look_here(rows: Rows, container: str, progress: Progress) -> Iterator[Sequence[Seen]]:
     """Reads every picture once, on this machine. Yields: what was seen of the rows, in their order, some at a time."""
     # Local files are as fast as the cores; from elsewhere most of the time is spent waiting.
-    threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (os.cpu_count() or 1, HASHED_AT_ONCE)
+    threads, at_once = (THREADS, READ_AT_ONCE) if is_remote(container) else (len(cores()), HASHED_AT_ONCE)
     starts = range(0, len(rows), at_once)
     progress(0, len(rows), "hashed")
     with files.opened(container) as read, ThreadPoolExecutor(threads) as pool:

@@ -19,7 +19,7 @@ from pipeline.job import engines
 from pipeline.job.work import Plan, do_planned, stop_plan, write_plan
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.progress import Progress
-from tfrecords.system import shielded
+from tfrecords.system import cores, shielded
 
 log = logging.getLogger(__name__)
 CONVERTED = "converted"  # what is done with pictures that become shards
@@ -88,15 +88,15 @@ def open_runner(given: Sequence[str]) -> Runner:
     # An engine may know options that Beam does not; here nothing would, and say nothing.
     if unknown := sorted(set(parsed.get_all_options(retain_unknown_options=True)) - set(parsed.get_all_options())):
         raise unreadable_options(f"Beam knows no --{unknown[0]}")
-    cores = os.cpu_count() or 1
+    threads = len(cores())
     # Named outright: DirectRunner would first try to download another runner.
     if direct.direct_running_mode != "multi_processing":
-        return Runner(FnApiRunner(), options, cores)
+        return Runner(FnApiRunner(), options, threads)
     # Beam's own workers outlive a job that is killed, and tell of Ctrl-C too.
     worker = shielded([sys.executable, "-m", "pipeline.job.worker", str(os.getpid())])
     workers = FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
     options.append("--direct_running_mode=in_memory")  # otherwise Beam starts its own
-    return Runner(workers, options, max(1, cores // (direct.direct_num_workers or cores)))
+    return Runner(workers, options, max(1, threads // (direct.direct_num_workers or threads)))
 
 
 def run_shards(

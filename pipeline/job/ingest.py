@@ -48,6 +48,7 @@ from tfrecords.pictures.formats import format_of
 from tfrecords.progress import Progress, silent
 from tfrecords.records import schema
 from tfrecords.settings import Color, PreprocessSettings
+from tfrecords.system import cores
 
 VERSION = 4  # of the plan: raise it when the same inputs would give other shards or another manifest
 MEASURED = (*MEASURES, *COLOR_MEASURES)
@@ -115,7 +116,7 @@ def _build(
     progress: Progress,
 ) -> DatasetManifest:
     shards = list(shard_rows(inputs, settings, math.prod(preprocess.shape)))
-    runner = open_runner(options) if options else Runner(None, (), os.cpu_count() or 1)
+    runner = open_runner(options) if options else Runner(None, (), len(cores()))
     plans = [
         ShardPlan(str(work), file, inputs.container, rows, folds, preprocess, runner.threads, tuple(options), location)
         for file, rows, folds in shards

@@ -112,9 +112,9 @@ def test_a_picture_has_all_cores_only_where_no_other_thread_works_on_one():
 TASKS = Path("/proc/self/task")  # of Linux: this process' threads
 
 
-@pytest.mark.skipif(len(runtime._cores()) == 1 or not TASKS.exists(), reason="no cores to choose from")
+@pytest.mark.skipif(len(runtime.cores()) == 1 or not TASKS.exists(), reason="no cores to choose from")
 def test_threads_that_share_a_picture_have_cores_of_their_own(exported, pictures, monkeypatch):
-    first, *others = runtime._cores()
+    first, *others = runtime.cores()
     before, run, ran_on = {*os.listdir(TASKS)}, runtime._Lane.run, []
     ask = open_network(exported)
     started = {*os.listdir(TASKS)} - before
@@ -124,11 +124,3 @@ def test_threads_that_share_a_picture_have_cores_of_their_own(exported, pictures
     ask(pictures[:1])
     assert ran_on == [{first}]
     assert os.sched_getaffinity(0) == {first, *others}
-
-
-@pytest.mark.parametrize("cores", [[], [1000]])
-def test_a_thread_goes_where_it_may_where_those_cores_are_gone(cores):
-    allowed = runtime._cores()
-    with runtime._on(cores):
-        assert runtime._cores() == allowed
-    assert runtime._cores() == allowed

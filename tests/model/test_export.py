@@ -53,7 +53,7 @@ def test_a_picture_gets_the_same_answer_alone_and_beside_others_on_any_number_of
 ):
     ask = open_network(to_litert(network))
     alone = np.concatenate([ask(pictures[place : place + 1]) for place in range(len(pictures))])
-    monkeypatch.setattr(runtime, "_cores", lambda: list(range(cores)))
+    monkeypatch.setattr(runtime, "cores", lambda: list(range(cores)))
     np.testing.assert_array_equal(open_network(to_litert(network))(pictures), alone)
 
 
