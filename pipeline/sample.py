@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.inputs.classes import AIDEA_CLASSES
+from tfrecords.cores import cores
 from tfrecords.pictures.opencv import cv2
 from tfrecords.progress import Progress, silent
-from tfrecords.system import cores, rename
+from tfrecords.system import rename
 
 CLASS_NAMES = AIDEA_CLASSES
 CLASS_COUNTS = (674, 492, 100, 378, 240, 644)  # AIdea's training set: the balance to copy

@@ -1,7 +1,7 @@
-"""What differs between operating systems: locks, renames, folders on the disk, processes that end together, cores.
+"""What differs between operating systems: locks, renames, folders on the disk, processes that end together.
 
-No other module uses what only some systems have. filelock and psutil are imported late: a command that finds
-everything done needs neither.
+No other module uses what only some systems have, but `tfrecords.cores`. filelock and psutil are imported late: a command
+that finds everything done needs neither.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -62,28 +62,6 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL(None).mallopt
             for option, size in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 128 << 20)):
                 mallopt(option, size)
-
-
-def cores() -> list[int]:
-    """The cores that this process may use, by number: in a container these may be fewer than the machine has."""
-    if sys.platform == "linux":
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-@contextmanager
-def kept_on(chosen: Collection[int]) -> Iterator[None]:
-    """Keeps this thread, and threads that it starts, on some cores, on Linux; it goes anywhere where there are none."""
-    if sys.platform != "linux" or not chosen:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    with suppress(OSError):  # they were taken from this process in the meantime
-        os.sched_setaffinity(0, chosen)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def nvidia_gpus() -> int:

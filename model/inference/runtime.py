@@ -17,8 +17,8 @@ import numpy as np
 from model.inference.endings import ending_of, giving
 from model.inference.formats import Network, Outputs, moments
 from model.quiet import stderr_closed
+from tfrecords.cores import cores, kept_on
 from tfrecords.errors import refuse
-from tfrecords.system import cores, kept_on
 
 MOST_LANES = 8  # pictures side by side at most: each takes the memory of a network more
 AT_WORK: list[int] = []  # the threads of this process that work on pictures, as often as they said so

@@ -9,10 +9,10 @@ from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS
 from pipeline.inputs.inputs import Inputs
 from pipeline.inputs.rows import Row, Rows
+from tfrecords.cores import cores
 from tfrecords.pictures.formats import samples
 from tfrecords.progress import Progress, silent
 from tfrecords.settings import AUTO, DEPTHS, PreprocessSettings
-from tfrecords.system import cores
 
 # What `measure_here` is, here or elsewhere.
 Measure = Callable[[Rows, str, PreprocessSettings, Progress], Iterator[Sequence[int]]]

@@ -9,11 +9,11 @@ from pipeline.inputs import files
 from pipeline.inputs.files import READ_ERRORS, reason
 from pipeline.inputs.rows import Row, Rows, Seen
 from pipeline.store import THREADS, is_remote
+from tfrecords.cores import cores
 from tfrecords.dataset import Lenience
 from tfrecords.pictures.errors import COPY_AGAIN, PictureError
 from tfrecords.pictures.formats import inspect
 from tfrecords.progress import Progress
-from tfrecords.system import cores
 
 HASHED_AT_ONCE = 64  # pictures that a thread takes: a task for each would cost more memory than all the rows
 READ_AT_ONCE = 4  # of a store, which many threads read

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from pipeline.job import engines
 from pipeline.job.work import Plan, do_planned, stop_plan, write_plan
+from tfrecords.cores import cores
 from tfrecords.errors import MISSED, AoiError, refuse
 from tfrecords.progress import Progress
-from tfrecords.system import cores, shielded
+from tfrecords.system import shielded
 
 log = logging.getLogger(__name__)
 CONVERTED = "converted"  # what is done with pictures that become shards

@@ -30,6 +30,7 @@ from pipeline.settings import IngestSettings
 from pipeline.store import is_remote
 from tfrecords.artifacts.files import appearing, hash_json, write_whole
 from tfrecords.artifacts.make import make
+from tfrecords.cores import cores
 from tfrecords.dataset import (
     COLOR_MEASURES,
     EXAMPLE,
@@ -48,7 +49,6 @@ from tfrecords.pictures.formats import format_of
 from tfrecords.progress import Progress, silent
 from tfrecords.records import schema
 from tfrecords.settings import Color, PreprocessSettings
-from tfrecords.system import cores
 
 VERSION = 4  # of the plan: raise it when the same inputs would give other shards or another manifest
 MEASURED = (*MEASURES, *COLOR_MEASURES)

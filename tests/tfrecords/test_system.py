@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tfrecords import system
-from tfrecords.system import cores, end_with, kept_on, locked, nvidia_gpus, rename, shielded, start, stop, sync
+from tfrecords.system import end_with, locked, nvidia_gpus, rename, shielded, start, stop, sync
 
 ROOT = Path(system.__file__).parents[1]
 PATIENCE = 120  # seconds for what takes milliseconds on an idle machine
@@ -281,22 +281,3 @@ def test_gpus_are_counted_by_their_driver_and_none_without_one(monkeypatch):
     assert nvidia_gpus() == 3
     driver.cuInit = lambda flags: 100  # no device
     assert nvidia_gpus() == 0
-
-
-# --- Cores --------------------------------------------------------------------------------------------------
-
-
-def test_a_thread_is_kept_on_cores_and_then_goes_anywhere_again():
-    allowed = cores()
-    with kept_on(allowed[:1]), ThreadPoolExecutor(1) as pool:
-        if sys.platform == "linux":
-            assert cores() == pool.submit(cores).result() == allowed[:1]
-    assert cores() == allowed
-
-
-@pytest.mark.parametrize("gone", [[], [1000]])
-def test_a_thread_goes_anywhere_where_the_cores_are_gone(gone):
-    allowed = cores()
-    with kept_on(gone):
-        assert cores() == allowed
-    assert cores() == allowed
