@@ -1,7 +1,7 @@
 """What differs between operating systems: locks, renames, folders on the disk, processes that end together.
 
-No other module uses what only some systems have, but `tfrecords.cores`. filelock and psutil are imported late: a command
-that finds everything done needs neither.
+No other module but `tfrecords.cores` uses what only some systems have. filelock and psutil are imported late: a
+command that finds everything done needs neither.
 """
 
 import ctypes
