@@ -77,9 +77,8 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
         raise refuse("wrk", "the load tool is not there", "apt install wrk, or leave out the section api")
     tell("a model to serve")
     home, model = model_to_serve(work, size)
-    runtimes = {ALONE: Runtime.LITERT}
     pictures = sorted((draw(work, size["drawn"]) / "train_images").iterdir())
-    files = list(map(str, pictures))
+    contestants = [in_process(ALONE, home, model, Runtime.LITERT, pictures, size["seconds"])]
     written = _json_bodies(pictures, work / "mlflow-bodies")
     store = store_of(Path(home), name_of(model))
     api = [sys.executable, "-m", "flows", "api", "--home", home, "--model", model.path.name, "--port"]
@@ -100,18 +99,15 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
             services[INT8] = Service(
                 INT8, lambda port: [*api, str(port), *eight], "/readyz", "/v1/predict", pictures, octets, given
             )
-            runtimes[ALONE8] = Runtime.LITERT_INT8
+            contestants += [in_process(ALONE8, home, model, Runtime.LITERT_INT8, pictures, size["seconds"])]
         except AoiError as refused:
             tell(f"int8 is left out: {refused}")
-    contestants = [Contestant(name, "", {}) for name in (*runtimes, *services)]
+    contestants += [Contestant(name, "", {}) for name in services]
 
     def run(contestant: Contestant) -> dict[str, float]:
         if contestant.name in services:
             return _serve(services[contestant.name], size["seconds"], work)
-        told = {"home": home, "model": model.path.name, "runtime": str(runtimes[contestant.name])}
-        answers = run_alone(
-            Contestant(contestant.name, "benchmarks.api:alone", {**told, "pictures": files, "seconds": size["seconds"]})
-        )
+        answers = run_alone(contestant)
         return {key: value for key, value in answers.items() if key not in ("seconds", "memory_mb")}
 
     rows = by_turns(contestants, size["rounds"], tell, run)
@@ -205,6 +201,14 @@ def _load(service: Service, port: int, clients: int, seconds: float, work: Path)
         "p99_ms": tail / 1e3,
         "failed": failed,
     }
+
+
+def in_process(
+    name: str, home: str, model: Model, runtime: Runtime, pictures: Sequence[Path], seconds: float
+) -> Contestant:
+    """The contestant that answers without a server, see `alone`."""
+    told = {"home": home, "model": model.path.name, "runtime": str(runtime)}
+    return Contestant(name, "benchmarks.api:alone", {**told, "pictures": list(map(str, pictures)), "seconds": seconds})
 
 
 def alone(home: str, model: str, runtime: str, pictures: list[str], seconds: float) -> dict[str, float]:

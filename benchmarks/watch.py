@@ -12,7 +12,7 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.api import ALONE, STOP_SECONDS, UP_SECONDS, model_to_serve
+from benchmarks.api import ALONE, STOP_SECONDS, UP_SECONDS, in_process, model_to_serve
 from benchmarks.core import Contestant, by_turns, goal, median, run_alone
 from benchmarks.pictures import draw
 from benchmarks.train import told_data
@@ -32,9 +32,8 @@ def measure(work: Path, size: Mapping[str, Any], tell: Callable[[str], None]) ->
     tell("a model to answer")
     home, model = model_to_serve(work, size)
     pictures = sorted((draw(work, size["drawn"]) / "train_images").iterdir())
-    given = {"home": home, "model": model.path.name, "runtime": str(Runtime.LITERT), "seconds": size["seconds"]}
-    given["pictures"] = list(map(str, pictures))
-    contestants = [Contestant(ALONE, "benchmarks.api:alone", given), Contestant(OURS, "", {})]
+    alone = in_process(ALONE, home, model, Runtime.LITERT, pictures, size["seconds"])
+    contestants = [alone, Contestant(OURS, "", {})]
 
     def run(contestant: Contestant) -> dict[str, float]:
         if contestant.name == ALONE:

@@ -116,8 +116,8 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
         description="Names the defect on inspection pictures, and decides what becomes of the part.",
         redoc_url=None,
     )
-    admit = _admission(token)
-    guarded = [Depends(admit)] if token else []
+    admit = _admission(token) if token else None
+    guarded = [Depends(admit)] if admit else []
 
     @app.post(
         PREDICT,
@@ -170,19 +170,10 @@ def make_app(champion: Champion, intake: Intake, answers: Answers, metrics: Metr
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     _answer_errors(app)
-
-    async def straight(request: Request) -> Response:
-        try:
-            if token:
-                admit(await Bearer(request))
-            return await predict(request, _explain(request))
-        except Refusal as error:
-            return _refusal(error)
-
-    return _Front(app, straight, metrics)
+    return _Front(app, admit, predict, metrics)
 
 
-def _admission(token: str) -> Callable[..., None]:
+def _admission(token: str) -> Callable[[HTTPAuthorizationCredentials | None], None]:
     """What refuses a request that does not bring the token."""
 
     def admit(given: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]) -> None:
@@ -223,8 +214,14 @@ class _Front:
     FastAPI documents how pictures are answered; its way there would take 0.3 ms of an answer.
     """
 
-    def __init__(self, app: ASGIApp, predict: Callable[[Request], Awaitable[Response]], metrics: Metrics):
-        self._app, self._predict, self._metrics = app, predict, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        admit: Callable[[HTTPAuthorizationCredentials | None], None] | None,
+        predict: Callable[[Request, bool], Awaitable[Response]],
+        metrics: Metrics,
+    ):
+        self._app, self._admit, self._predict, self._metrics = app, admit, predict, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = perf_counter(), 500
@@ -246,8 +243,13 @@ class _Front:
             self._metrics.seconds.labels(path).observe(perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            response = await self._predict(Request(scope, receive))
+            if self._admit:
+                self._admit(await Bearer(request))
+            response = await self._predict(request, _explain(request))
+        except Refusal as error:
+            response = _refusal(error)
         except Exception:
             await _fault()(scope, receive, send)
             raise  # uvicorn writes it down

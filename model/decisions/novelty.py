@@ -111,7 +111,7 @@ class Detector:
 
     @cached_property
     def _columns(self) -> np.ndarray:
-        """The kernel's, below each other."""
+        """The kernel's columns below each other, float64 (C, F)."""
         return np.ascontiguousarray(self.kernel.T, np.float64)
 
     def score(self, seen: Seen) -> np.ndarray:

@@ -282,11 +282,11 @@ def test_a_websocket_is_refused(server):
 def test_a_fault_is_500_and_goes_to_the_log():
     metrics = Metrics()
 
-    async def broken(request):
+    async def broken(request, explain):
         raise ZeroDivisionError("a fault")
 
     async def ask():
-        front = httpx.ASGITransport(_Front(None, broken, metrics), raise_app_exceptions=raising)
+        front = httpx.ASGITransport(_Front(None, None, broken, metrics), raise_app_exceptions=raising)
         async with httpx.AsyncClient(transport=front, base_url="http://here") as client:
             return await client.post("/v1/predict", content=b"a")
 
